@@ -1,0 +1,70 @@
+//! Typed ids. Every id the application makes is a UUIDv7 (RFC 9562 section 5.7): roughly ordered by time, so that
+//! indexes grow on the right. A bare `Uuid` never travels between functions.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+use uuid::Uuid;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+        #[serde(transparent)]
+        #[sqlx(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id, ordered by the time of its making.
+            #[allow(clippy::new_without_default, reason = "a default that differs at each call would mislead")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Uuid {
+                id.0
+            }
+        }
+    )+};
+}
+
+ids! {
+    /// A customer of Mijra: whose contacts, conversations and accounts these are.
+    TenantId,
+    /// A tenant's number, page or mailbox at a provider.
+    ChannelAccountId,
+    /// A person a tenant talks with.
+    ContactId,
+    /// What a contact and a channel account say to each other, until it is resolved.
+    ConversationId,
+    /// One customer message, in or out.
+    MessageId,
+    /// One try at handing a message to a provider.
+    AttemptId,
+    /// One webhook as it was received.
+    WebhookId,
+    /// One job on a queue; the `message_id` of its delivery.
+    JobId,
+    /// A bearer token of the API.
+    ApiTokenId,
+}

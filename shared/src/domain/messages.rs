@@ -1,0 +1,151 @@
+//! What a message is, whoever carries it.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        /// What a message consists of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum MessageKind { $($(#[$doc])* $name),+ }
+
+        impl MessageKind {
+            /// All kinds.
+            pub const ALL: &'static [MessageKind] = &[$(MessageKind::$name),+];
+
+            /// The name in SQL and in the API.
+            pub fn as_str(self) -> &'static str {
+                match self { $(MessageKind::$name => $text),+ }
+            }
+
+            /// The kind of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(MessageKind::$name),)+ _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Words.
+    Text = "text",
+    /// A picture.
+    Image = "image",
+    /// A film.
+    Video = "video",
+    /// A recording or a voice note.
+    Audio = "audio",
+    /// A file.
+    Document = "document",
+    /// A sticker.
+    Sticker = "sticker",
+    /// A place.
+    Location = "location",
+    /// Contact cards.
+    Contacts = "contacts",
+    /// An answer to a button, list, flow or permission request.
+    Interactive = "interactive",
+    /// A tap on a template's quick-reply button.
+    Button = "button",
+    /// A reaction set or removed.
+    Reaction = "reaction",
+    /// A cart.
+    Order = "order",
+    /// A change of the person's number or id.
+    System = "system",
+    /// A change of an earlier message.
+    Edit = "edit",
+    /// An earlier message taken back.
+    Revoke = "revoke",
+    /// A template sent by us.
+    Template = "template",
+    /// What the provider could not show, or what this release does not know. The raw part is kept.
+    Unsupported = "unsupported",
+}
+
+impl MessageKind {
+    /// Whether receiving one is the person saying something: it opens the customer service window, counts as unread and
+    /// reopens a conversation. Reactions, system notices, edits and revocations do not
+    /// (providers/whatsapp section 13.1: reactions are not to be counted).
+    pub fn is_said(self) -> bool {
+        use MessageKind::*;
+        !matches!(self, Reaction | System | Edit | Revoke)
+    }
+}
+
+/// Which way a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the contact.
+    In,
+    /// To the contact.
+    Out,
+}
+
+/// A file at the provider, by reference.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaRef {
+    /// The provider's id of the file.
+    pub provider_media_id: Option<String>,
+    /// Where the provider said it can be fetched; short-lived.
+    pub url: Option<String>,
+    /// The type as declared.
+    pub mime_type: Option<String>,
+    /// The digest as declared, as the provider wrote it (base64 or hex).
+    pub sha256: Option<String>,
+    /// The file's name, for documents.
+    pub filename: Option<String>,
+    /// The words beside it.
+    pub caption: Option<String>,
+    /// Whether it is a voice note.
+    pub voice: bool,
+}
+
+/// What an agent or the system wants said. Checked before it is stored; turned into a provider's request at the call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OutboundContent {
+    /// Free words: only inside the customer service window where the provider has one.
+    Text {
+        /// 1–4096 characters for WhatsApp.
+        text: String,
+        /// Whether the first link is shown with a preview.
+        #[serde(default)]
+        preview_url: bool,
+    },
+    /// An approved template, at any time.
+    Template {
+        /// The template's name at the provider.
+        name: String,
+        /// The language code as the provider spells it (`en_US`).
+        language: String,
+        /// Values for the body's variables, in order ({{1}}, {{2}} …).
+        #[serde(default)]
+        variables: Vec<String>,
+    },
+}
+
+impl OutboundContent {
+    /// The kind of message this becomes.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            OutboundContent::Text { .. } => MessageKind::Text,
+            OutboundContent::Template { .. } => MessageKind::Template,
+        }
+    }
+
+    /// The words to show in a list.
+    pub fn preview(&self) -> String {
+        match self {
+            OutboundContent::Text { text, .. } => text.clone(),
+            OutboundContent::Template { name, variables, .. } if variables.is_empty() => format!("[{name}]"),
+            OutboundContent::Template { name, variables, .. } => format!("[{name}] {}", variables.join(", ")),
+        }
+    }
+
+    /// Whether it may only be sent inside the customer service window.
+    pub fn needs_open_window(&self) -> bool {
+        matches!(self, OutboundContent::Text { .. })
+    }
+}

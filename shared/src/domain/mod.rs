@@ -1,0 +1,9 @@
+//! Types and rules as pure functions: no I/O, no clock, no provider's wire format.
+
+pub mod channel;
+pub mod events;
+pub mod ids;
+pub mod messages;
+pub mod outcome;
+pub mod people;
+pub mod sends;

@@ -1,0 +1,109 @@
+//! Who wrote: the names a provider has for a person, and telephone numbers.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of name an alias is. The first kind found wins, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AliasKind {
+    /// WhatsApp's business-scoped user id (`US.7031…`).
+    WhatsappBsuid,
+    /// WhatsApp's `wa_id`: digits, normally the telephone number without `+`.
+    WhatsappId,
+    /// A telephone number, E.164 with `+`.
+    Phone,
+}
+
+impl AliasKind {
+    /// The name in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AliasKind::WhatsappBsuid => "whatsapp_bsuid",
+            AliasKind::WhatsappId => "whatsapp_id",
+            AliasKind::Phone => "phone",
+        }
+    }
+}
+
+/// One name a provider has for a person.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Alias {
+    /// What kind of name.
+    pub kind: AliasKind,
+    /// The name itself, normalised for its kind.
+    pub value: String,
+}
+
+/// A person as a webhook describes them. At least one alias, the strongest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Person {
+    /// All the names given, strongest kind first, no kind twice.
+    pub aliases: Vec<Alias>,
+    /// The profile's display name, if given and not empty.
+    pub name: Option<String>,
+    /// The provider's user name (`@ada`), if the person has one.
+    pub username: Option<String>,
+}
+
+/// A telephone number in E.164 (ITU-T E.164: `+`, country code, at most 15 digits).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct PhoneNumber(String);
+
+/// Why a text is not a telephone number.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a telephone number: {0}")]
+pub struct NotAPhoneNumber(pub String);
+
+impl PhoneNumber {
+    /// Reads a number as a person writes it; `region` (ISO 3166-1 alpha-2) is assumed where no country code is given.
+    ///
+    /// # Errors
+    /// If it is no possible number of the region or of its country code.
+    pub fn parse(text: &str, region: Option<&str>) -> Result<Self, NotAPhoneNumber> {
+        let refuse = |why: &dyn std::fmt::Display| NotAPhoneNumber(why.to_string());
+        let region = region.and_then(|r| r.parse::<phonenumber::country::Id>().ok());
+        let number = phonenumber::parse(region, text.trim()).map_err(|e| refuse(&e))?;
+        let text = number.format().mode(phonenumber::Mode::E164).to_string();
+        if (8..=16).contains(&text.len()) { Ok(Self(text)) } else { Err(refuse(&"wrong number of digits")) }
+    }
+
+    /// The number of a WhatsApp id: its digits with `+` before them.
+    pub fn from_whatsapp_id(digits: &str) -> Option<Self> {
+        let plain = (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| Self(format!("+{digits}")))
+    }
+
+    /// `+` and digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The digits without `+`: what WhatsApp uses as `wa_id` for most countries.
+    pub fn digits(&self) -> &str {
+        &self.0[1..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_normalised_to_e164() {
+        for (text, region, expected) in [
+            ("+1 (555) 777-0142", None, "+15557770142"),
+            ("0151 23456789", Some("DE"), "+4915123456789"),
+            ("+44 20 7946 0958", Some("US"), "+442079460958"),
+        ] {
+            assert_eq!(PhoneNumber::parse(text, region).map(|n| n.as_str().to_owned()), Ok(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["", "abc", "12", "+999999999999999999999"] {
+            assert!(PhoneNumber::parse(text, Some("US")).is_err(), "{text}");
+        }
+    }
+}

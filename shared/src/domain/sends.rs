@@ -1,0 +1,106 @@
+//! The life of a send: one message's way to the provider.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a send stands. DESIGN: waiting → queued → sending → sent → delivered → read, or failed / unknown / held /
+/// cancelled; never backwards, except that what was definitely not sent is queued again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendState {
+    /// No job; something has to happen first (a time, its turn, the account's return).
+    Waiting,
+    /// A job carries it.
+    Queued,
+    /// Claimed by an attempt, until its deadline.
+    Sending,
+    /// Perhaps taken by the provider; evidence is awaited.
+    Unknown,
+    /// No evidence came in time; a person decides.
+    Held,
+    /// The provider has it.
+    Sent,
+    /// The person's device has it.
+    Delivered,
+    /// The person has seen it.
+    Read,
+    /// It will not arrive.
+    Failed,
+    /// Somebody took it back before it was sent.
+    Cancelled,
+}
+
+impl SendState {
+    /// All states, in the order of the books.
+    pub const ALL: &'static [SendState] = &[
+        SendState::Waiting,
+        SendState::Queued,
+        SendState::Sending,
+        SendState::Unknown,
+        SendState::Held,
+        SendState::Sent,
+        SendState::Delivered,
+        SendState::Read,
+        SendState::Failed,
+        SendState::Cancelled,
+    ];
+
+    /// The name in SQL and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SendState::Waiting => "waiting",
+            SendState::Queued => "queued",
+            SendState::Sending => "sending",
+            SendState::Unknown => "unknown",
+            SendState::Held => "held",
+            SendState::Sent => "sent",
+            SendState::Delivered => "delivered",
+            SendState::Read => "read",
+            SendState::Failed => "failed",
+            SendState::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == name)
+    }
+
+    /// Where a send stands after the provider reported `reported` (sent, delivered, read or failed).
+    /// Regressions are ignored; a failure overrides everything up to sent but not delivered or read
+    /// (providers/whatsapp section 4). The SQL in `db::outbound` says the same; a test compares the two.
+    pub fn after_report(self, reported: SendState) -> SendState {
+        use SendState::*;
+        match (self, reported) {
+            (Cancelled, _) => Cancelled,
+            (Delivered | Read, Failed) => self,
+            (Failed, Sent) => Failed,
+            (_, Failed) => Failed,
+            (Failed, later) => later,
+            (before, Sent | Delivered | Read) if before.rank() < reported.rank() => reported,
+            (before, _) => before,
+        }
+    }
+
+    /// How far along it is; a report of a lower rank never replaces a higher one.
+    pub fn rank(self) -> i16 {
+        match self {
+            SendState::Waiting => 0,
+            SendState::Queued => 1,
+            SendState::Sending => 2,
+            SendState::Unknown => 3,
+            SendState::Held => 4,
+            SendState::Sent => 5,
+            SendState::Delivered => 6,
+            SendState::Read => 7,
+            SendState::Failed => 8,
+            SendState::Cancelled => 9,
+        }
+    }
+}
+
+impl fmt::Display for SendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
