@@ -78,6 +78,8 @@ pub struct InboundMessage {
     pub media: Vec<MediaRef>,
     /// The provider's id of the message this one answers, reacts to, edits or revokes.
     pub refers_to: Option<String>,
+    /// The provider's id of the group it was written in; `None` for what was written to us alone.
+    pub group_id: Option<String>,
     /// The provider's element as it came (valid for `jsonb`: no NUL, no lone surrogate).
     pub raw: Box<RawValue>,
 }
@@ -95,7 +97,7 @@ pub struct StatusReport {
     pub at: DateTime<Utc>,
     /// The provider's error code, if failed.
     pub code: Option<String>,
-    /// The provider's words for the error, if failed.
+    /// What the error means, for a person, with the provider's words; if failed.
     pub reason: Option<String>,
     /// Which of our attempts it belongs to, where the provider echoes what we gave it.
     pub token: Option<SendToken>,

@@ -1,9 +1,12 @@
 //! Types and rules as pure functions: no I/O, no clock, no provider's wire format.
 
 pub mod channel;
+pub mod conversations;
 pub mod events;
 pub mod ids;
 pub mod messages;
 pub mod outcome;
 pub mod people;
+pub mod permissions;
 pub mod sends;
+pub mod tenants;

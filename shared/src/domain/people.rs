@@ -96,7 +96,11 @@ mod tests {
             ("0151 23456789", Some("DE"), "+4915123456789"),
             ("+44 20 7946 0958", Some("US"), "+442079460958"),
         ] {
-            assert_eq!(PhoneNumber::parse(text, region).map(|n| n.as_str().to_owned()), Ok(expected.to_owned()), "{text}");
+            assert_eq!(
+                PhoneNumber::parse(text, region).map(|n| n.as_str().to_owned()),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
         }
     }
 

@@ -1,0 +1,181 @@
+//! Settings, read once when a process starts: from the command line or the environment, in groups that each binary picks
+//! from. Nothing else reads the environment. Secrets are [`SecretString`]s and never shown, also not in a message about a
+//! mistake in them: they are taken as they are and checked when they are used.
+
+mod secret_url;
+
+pub use secret_url::{SecretUrl, SecretUrls};
+
+use clap::{Args, ValueEnum};
+use secrecy::SecretString;
+use std::{net::SocketAddr, num::ParseIntError, time::Duration};
+
+/// A setting that cannot be used; says which, and never the secret in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub struct Mistake {
+    /// Its name in the environment.
+    pub setting: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What every process has.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// How logs are written, to standard error.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
+    pub log_format: LogFormat,
+    /// Which logs are written, e.g. `info,workers=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+    /// Prefix of queues and cache keys, so that several installations can share a broker and a cache.
+    #[arg(long, env = "MIJRA_NAMESPACE", default_value = "mijra")]
+    pub namespace: String,
+    /// How long stopping may take, in seconds; below what the supervisor allows before it kills.
+    #[arg(long, env = "GRACE_PERIOD_SECONDS", default_value = "25", value_parser = seconds)]
+    pub grace_period: Duration,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How to reach Postgres.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// The control database; tenants are placed here, too, unless told otherwise.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretUrl,
+    /// Further databases in which tenants are placed: `name=url,name2=url2`.
+    #[arg(long, env = "PLACEMENTS", hide_env_values = true, default_value = "")]
+    pub placements: SecretUrls,
+    /// Connections to each database, at most.
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub database_max_connections: u32,
+}
+
+/// How to reach RabbitMQ.
+#[derive(Args, Clone, Debug)]
+pub struct BrokerArgs {
+    /// `amqp://user:password@host:port/vhost`, the vhost escaped (`%2f` for `/`).
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: SecretUrl,
+}
+
+/// How to reach Redis.
+#[derive(Args, Clone, Debug)]
+pub struct RedisArgs {
+    /// `redis://host:port`.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: SecretUrl,
+}
+
+/// The keys that seal secrets at rest.
+#[derive(Args, Clone, Debug)]
+pub struct SecretArgs {
+    /// `id:base64,id2:base64`: the first seals, all open.
+    #[arg(long = "secret-keys", env = "MIJRA_SECRET_KEYS", hide_env_values = true)]
+    pub secret_keys: SecretString,
+}
+
+/// How to talk with WhatsApp.
+#[derive(Args, Clone, Debug)]
+pub struct WhatsappArgs {
+    /// The app's secret, with which Meta signs webhooks of the platform's path.
+    #[arg(long, env = "WHATSAPP_APP_SECRET", hide_env_values = true)]
+    pub whatsapp_app_secret: Option<SecretString>,
+    /// The word that the handshake must bring.
+    #[arg(long, env = "WHATSAPP_VERIFY_TOKEN", hide_env_values = true)]
+    pub whatsapp_verify_token: Option<SecretString>,
+    /// Where the API is.
+    #[arg(long, env = "WHATSAPP_BASE_URL", default_value = "https://graph.facebook.com")]
+    pub whatsapp_base_url: url::Url,
+    /// The API's version.
+    #[arg(long, env = "WHATSAPP_API_VERSION", default_value = "v25.0")]
+    pub whatsapp_api_version: String,
+}
+
+/// Where health and metrics are served.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// Address of `/livez`, `/readyz` and `/metrics`; port 0 takes a free one and logs it.
+    #[arg(long, env = "HEALTH_LISTEN", default_value = "127.0.0.1:0")]
+    pub health_listen: SocketAddr,
+}
+
+fn seconds(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// Everything at once, as a process would have it.
+    #[derive(Parser, Debug)]
+    struct Everything {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        broker: BrokerArgs,
+        #[command(flatten)]
+        redis: RedisArgs,
+        #[command(flatten)]
+        secrets: SecretArgs,
+        #[command(flatten)]
+        whatsapp: WhatsappArgs,
+        #[command(flatten)]
+        health: HealthArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<Everything, clap::Error> {
+        let all = [
+            "test",
+            "--database-url=postgres://worker:hunter2@db/mijra",
+            "--placements=big=postgres://worker:hunter2@big/mijra",
+            "--amqp-url=amqp://mijra:hunter2@mq/%2f",
+            "--redis-url=redis://:hunter2@cache",
+            "--secret-keys=2026:hunter2",
+            "--whatsapp-app-secret=hunter2",
+            "--whatsapp-verify-token=hunter2",
+        ];
+        Everything::try_parse_from(all.iter().chain(more))
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let everything = parse(&[]).unwrap();
+        let shown = format!("{everything:?} {} {}", everything.database.database_url, everything.broker.amqp_url);
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("db/mijra"), "what is no secret helps: {shown}");
+    }
+
+    #[test]
+    fn a_secret_with_a_mistake_is_not_shown_either() {
+        let wrong = parse(&["--placements=hunter3", "--database-url=hunter4"]);
+        // Twice the same argument is refused by name; a broken value is only found when it is used.
+        assert!(!wrong.unwrap_err().to_string().contains("hunter"));
+        let broken: SecretUrls = "big;postgres://u:hunter5@h/d".into();
+        let mistake = broken.by_name("PLACEMENTS").unwrap_err();
+        assert!(!mistake.to_string().contains("hunter"), "{mistake}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for wrong in ["--grace-period=soon", "--database-max-connections=0", "--health-listen=here", "--log-format=xml"]
+        {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+        let right = parse(&["--grace-period=3", "--log-format=json"]).unwrap();
+        assert_eq!((right.common.grace_period, right.common.log_format), (Duration::from_secs(3), LogFormat::Json));
+    }
+}

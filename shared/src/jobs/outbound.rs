@@ -1,0 +1,107 @@
+//! Jobs of `outbound.now`: one message each.
+
+use super::{Job, Undecodable};
+use crate::domain::ids::{MessageId, TenantId};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// The newest version this release writes and reads.
+pub const VERSION: u16 = 1;
+
+/// What is to be done with a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Hand it to the provider.
+    Send,
+    /// It is `unknown`: 30 s have passed, let the next of the conversation go.
+    ReleaseTurn,
+    /// It is `unknown`: the time for evidence is over, hold it or send it again.
+    Settle,
+}
+
+impl Task {
+    fn kind(self) -> &'static str {
+        match self {
+            Task::Send => "outbound.send",
+            Task::ReleaseTurn => "outbound.release_turn",
+            Task::Settle => "outbound.settle",
+        }
+    }
+}
+
+/// One message's job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutboundJob {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Which message.
+    pub message_id: MessageId,
+    /// What to do.
+    pub task: Task,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    message_id: MessageId,
+    task: Task,
+}
+
+impl OutboundJob {
+    /// As a job for the queue.
+    pub fn to_job(&self, now: DateTime<Utc>) -> Job {
+        let body = serde_json::to_vec(&Payload { message_id: self.message_id, task: self.task });
+        let body = body.expect("two plain fields are always JSON");
+        Job::new(self.task.kind(), VERSION, Some(self.tenant_id), now, body)
+    }
+
+    /// From a job.
+    ///
+    /// # Errors
+    /// [`Undecodable::NotYet`] for a newer version; [`Undecodable::Broken`] for anything else that cannot be read.
+    pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
+        if job.headers.version > VERSION {
+            return Err(Undecodable::NotYet { found: job.headers.version, known: VERSION });
+        }
+        let tenant_id = job.headers.tenant.ok_or_else(|| Undecodable::Broken("the tenant header is missing".into()))?;
+        let payload: Payload =
+            serde_json::from_slice(&job.body).map_err(|error| Undecodable::Broken(error.to_string()))?;
+        Ok(Self { tenant_id, message_id: payload.message_id, task: payload.task })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> OutboundJob {
+        OutboundJob { tenant_id: TenantId::new(), message_id: MessageId::new(), task: Task::Settle }
+    }
+
+    #[test]
+    fn a_job_comes_back_as_it_went() {
+        let (job, now) = (job(), DateTime::UNIX_EPOCH);
+        assert_eq!(OutboundJob::from_job(&job.to_job(now)).ok(), Some(job));
+    }
+
+    #[test]
+    fn a_newer_version_waits_and_a_broken_one_does_not() {
+        let mut newer = job().to_job(DateTime::UNIX_EPOCH);
+        newer.headers.version = VERSION + 1;
+        assert!(matches!(OutboundJob::from_job(&newer), Err(Undecodable::NotYet { .. })));
+        let mut broken = job().to_job(DateTime::UNIX_EPOCH);
+        broken.body = "{".into();
+        assert!(matches!(OutboundJob::from_job(&broken), Err(Undecodable::Broken(_))));
+        let mut stranger = job().to_job(DateTime::UNIX_EPOCH);
+        stranger.headers.tenant = None;
+        assert!(matches!(OutboundJob::from_job(&stranger), Err(Undecodable::Broken(_))));
+    }
+
+    #[test]
+    fn version_1_as_it_was_written_is_still_read() {
+        let golden = r#"{"message_id":"01936f5e-3c00-7000-8000-000000000001","task":"send"}"#;
+        let mut job = job().to_job(DateTime::UNIX_EPOCH);
+        job.body = golden.into();
+        assert_eq!(OutboundJob::from_job(&job).map(|j| j.task).ok(), Some(Task::Send));
+    }
+}
