@@ -1,0 +1,52 @@
+//! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
+//! out; [`http`] alone makes calls.
+//!
+//! Every provider's module has the same files and offers the same functions:
+//!
+//! | file | offers |
+//! |---|---|
+//! | `verify` | `verify(secret, header, body)`: whether a webhook is genuine, before anything of it is read |
+//! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`](crate::domain::events::Parsed) |
+//! | `check` | `check(content)`: what the provider would refuse, for the API |
+//! | `send` | `path` and `request`: the call |
+//! | `answer` | `outcome(status, retry_after, body)`: what the call's answer means |
+//! | `errors` | the provider's codes, what each asks of us and what it means for a person |
+//! | `wire` | shapes that several of the others share |
+
+pub mod http;
+pub mod whatsapp;
+
+mod json;
+mod lenient;
+mod repair;
+
+/// Why a webhook is not to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSignature {
+    /// No signature came with it.
+    #[error("the signature is missing")]
+    Missing,
+    /// The header is not of the provider's form.
+    #[error("the signature is malformed")]
+    Malformed,
+    /// The body was not signed with the secret.
+    #[error("the signature does not match the body")]
+    Wrong,
+}
+
+/// Why a webhook as a whole says nothing to us: it is no JSON, or not of the provider's form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unreadable {
+    /// What is wrong, without the body's words.
+    pub reason: String,
+}
+
+/// What is wrong with a field of a message that somebody wants sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// The field, as in the API's body (`text`, `variables[1]`).
+    pub field: String,
+    /// What it must be, for a person.
+    pub message: String,
+}

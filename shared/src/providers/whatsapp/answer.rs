@@ -1,0 +1,216 @@
+//! What WhatsApp's answer to a send means. A refusal is a result, not an error.
+
+use super::{
+    errors::{Reaction, explain, find},
+    wire::ErrorObject,
+};
+use crate::{
+    domain::outcome::{NotSent, Outcome, Slow},
+    providers::{json::Object, repair::readable},
+};
+use std::time::Duration;
+
+/// Longer waits than this are not believed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What an answer means. `retry_after` is the header's value; only seconds are understood.
+pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+    let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let retry_after = retry_after.map(|wait| wait.min(MAX_RETRY_AFTER));
+    let text = readable(body);
+    let answer = Object::parse(&text).ok();
+    let error = answer.as_ref().and_then(|answer| answer.object("error")).map(|error| ErrorObject::of(&error));
+    if let Some((error, code)) = error.as_ref().and_then(|error| Some((error, error.code.clone()?))) {
+        return by_code(error, code, status, retry_after);
+    }
+    let id = || answer.as_ref()?.objects("messages").find_map(|message| Some(message.id("id")?.into_owned()));
+    match status {
+        200..=299 => match id() {
+            Some(provider_message_id) => Outcome::Accepted { provider_message_id },
+            None => Outcome::Unknown { reason: format!("WhatsApp answered {status} without a message id.") },
+        },
+        _ => without_code(status, retry_after),
+    }
+}
+
+/// An answer with an error code. `status` decides only for codes that the contract does not have.
+fn by_code(error: &ErrorObject, code: String, status: u16, retry_after: Option<Duration>) -> Outcome {
+    let reason = explain(error);
+    let reaction = find(&code).map_or_else(|| by_status(status, error.is_transient), |row| row.reaction);
+    let again = |code, reason, after, slow| {
+        Outcome::NotSent(NotSent { code, reason, retry_after: retry_after.or(after), slow })
+    };
+    match reaction {
+        Reaction::Again => again(code, reason, None, Slow::Nothing),
+        Reaction::AgainAfter(seconds) => again(code, reason, Some(Duration::from_secs(seconds)), Slow::Nothing),
+        Reaction::SlowAccount => again(code, reason, None, Slow::Account),
+        Reaction::SlowPair => again(code, reason, None, Slow::Pair),
+        Reaction::Unclear => Outcome::Unknown { reason: format!("{reason} (code {code})") },
+        Reaction::Refused | Reaction::OurMistake => Outcome::Failed { code, reason },
+        Reaction::Template => Outcome::NeedsTemplate { code, reason },
+        Reaction::AccountDown => Outcome::AccountDown { code, reason },
+    }
+}
+
+/// An error object with a code newer than the contract. A 5xx may have been processed, whatever it says.
+fn by_status(status: u16, is_transient: bool) -> Reaction {
+    match status {
+        429 => Reaction::SlowAccount,
+        400..=499 if is_transient => Reaction::Again,
+        400..=499 => Reaction::Refused,
+        _ => Reaction::Unclear,
+    }
+}
+
+/// An answer without an error code: not the provider's own, but that of something before it.
+fn without_code(status: u16, retry_after: Option<Duration>) -> Outcome {
+    let code = format!("http_{status}");
+    match status {
+        429 => Outcome::NotSent(NotSent { code, reason: "Too many calls.".into(), retry_after, slow: Slow::Account }),
+        // A redirect, a refused login, a path that does not exist: the same for every message, so that all of them wait.
+        300..=399 | 401 | 403 | 404 | 405 | 407 => Outcome::AccountDown {
+            code,
+            reason: format!("The address configured for WhatsApp answered {status}, and not as WhatsApp does."),
+        },
+        400..=499 if !matches!(status, 408 | 425 | 499) => Outcome::Failed {
+            code,
+            reason: format!("WhatsApp refused the request with status {status} and gave no reason."),
+        },
+        _ => Outcome::Unknown {
+            reason: format!("WhatsApp answered {status}, which leaves open whether it took the message."),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The outcome's kind, as the table below writes it.
+    fn kind(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Accepted { provider_message_id } => format!("accepted {provider_message_id}"),
+            Outcome::NotSent(NotSent { slow, retry_after, .. }) => {
+                let after = retry_after.map(|wait| format!(" after {}", wait.as_secs())).unwrap_or_default();
+                format!("not sent, slow {slow:?}{after}").to_lowercase()
+            }
+            Outcome::Unknown { .. } => "unknown".into(),
+            Outcome::Failed { code, .. } => format!("failed {code}"),
+            Outcome::NeedsTemplate { code, .. } => format!("template {code}"),
+            Outcome::AccountDown { code, .. } => format!("down {code}"),
+        }
+    }
+
+    fn error(code: impl std::fmt::Display) -> String {
+        format!(
+            r#"{{"error":{{"message":"(#{code}) no","type":"OAuthException","code":{code},"error_data":{{"messaging_product":"whatsapp","details":"Because."}},"fbtrace_id":"A0"}}}}"#
+        )
+    }
+
+    /// The contract's table, 12.2, again and by reaction, so that a slip in one of the two shows.
+    #[test]
+    fn every_code_leads_where_the_contract_says() {
+        let expected: &[(&[u32], &str)] = &[
+            (&[1, 131000], "unknown"),
+            (&[2, 131016, 131057, 133004], "not sent, slow nothing"),
+            (&[132069], "not sent, slow nothing after 360"),
+            (&[133015], "not sent, slow nothing after 300"),
+            (&[134101], "not sent, slow nothing after 600"),
+            (&[2494100], "not sent, slow nothing after 120"),
+            (&[4, 17, 32, 613, 80007, 80008, 130429, 131048, 131208], "not sent, slow account"),
+            (&[131056], "not sent, slow pair"),
+            (&[131047], "template"),
+            (
+                &[
+                    0, 3, 10, 33, 104, 190, 200, 250, 299, 368, 803, 131005, 131031, 131037, 131042, 131044, 131045,
+                    133000, 133005, 133006, 133008, 133009, 133010, 133016,
+                ],
+                "down",
+            ),
+            (
+                &[
+                    100, 1026, 130472, 130497, 131008, 131009, 131020, 131021, 131026, 131030, 131041, 131049, 131050,
+                    131051, 131052, 131053, 131055, 131059, 131060, 131062, 131063, 131064, 131201, 131202, 131204,
+                    131207, 131215, 132000, 132001, 132005, 132007, 132008, 132012, 132015, 132016, 132018, 132068,
+                    134011, 134100, 134102, 135000, 137000, 138000, 138024, 139000, 139004, 139100, 139103, 147001,
+                    147005, 2388019, 2388040, 2388047, 2388072, 2388073, 2388293, 2388299, 2593107, 2593108, 2593109,
+                ],
+                "failed",
+            ),
+        ];
+        let mut rows = std::collections::BTreeSet::new();
+        for (codes, expected) in expected {
+            for code in *codes {
+                // The status decides nothing: the documented one varies.
+                for status in [200, 400, 401, 403, 404, 429, 500, 503] {
+                    let outcome = outcome(status, None, error(code).as_bytes());
+                    let expected = match *expected {
+                        "template" | "down" | "failed" => format!("{expected} {code}"),
+                        other => other.to_owned(),
+                    };
+                    assert_eq!(kind(&outcome), expected, "{code} with {status}");
+                }
+                rows.insert(find(&code.to_string()).unwrap().codes.start());
+            }
+        }
+        assert_eq!(rows.len(), super::super::errors::CODES.len(), "every row is tried");
+    }
+
+    #[test]
+    fn answers_without_a_code_of_the_table_are_judged_by_their_status() {
+        let accepted = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+15557770142","wa_id":"15557770142"}],"messages":[{"id":"wamid.OUT1"}]}"#;
+        let held = r#"{"messages":[{"id":"wamid.OUT2","message_status":"held_for_quality_assessment"}]}"#;
+        let transient = r#"{"error":{"code":777777,"is_transient":true}}"#;
+        let html = "<html>Bad gateway</html>";
+        for (status, retry_after, body, expected) in [
+            (200, None, accepted, "accepted wamid.OUT1"),
+            (200, None, held, "accepted wamid.OUT2"),
+            (201, None, accepted, "accepted wamid.OUT1"),
+            (200, None, r#"{"messages":[null,{"id":"w"}],"news":"\ud800"}"#, "accepted w"),
+            (200, None, "", "unknown"),
+            (200, None, html, "unknown"),
+            (200, None, r#"{"messages":[]}"#, "unknown"),
+            (200, None, r#"{"messages":[{"id":""}]}"#, "unknown"),
+            (200, None, &accepted[..accepted.len() - 1], "unknown"),
+            (204, None, "", "unknown"),
+            (302, None, "", "down http_302"),
+            (400, None, html, "failed http_400"),
+            (400, None, r#"{"error":"no object"}"#, "failed http_400"),
+            (400, None, &error(777_777), "failed 777777"),
+            (400, None, transient, "not sent, slow nothing"),
+            (401, None, "", "down http_401"),
+            (401, None, r#"{"error":{"message":"no code"}}"#, "down http_401"),
+            (403, None, &error(777_777), "failed 777777"),
+            (404, None, html, "down http_404"),
+            (408, None, "", "unknown"),
+            (413, None, "", "failed http_413"),
+            (429, None, html, "not sent, slow account"),
+            (429, Some("7"), &error(777_777), "not sent, slow account after 7"),
+            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), "", "not sent, slow account"),
+            (429, Some("99999999999999"), "", "not sent, slow account after 86400"),
+            (400, Some(" 12 "), &error(130_429), "not sent, slow account after 12"),
+            (400, Some("12"), &error(133_015), "not sent, slow nothing after 12"),
+            (500, None, "", "unknown"),
+            (500, None, &error(777_777), "unknown"),
+            (500, None, transient, "unknown"),
+            (502, Some("5"), html, "unknown"),
+            (503, None, html, "unknown"),
+            (599, None, r#"{"error":{"code":"131016"}}"#, "not sent, slow nothing"),
+            (100, None, "", "unknown"),
+        ] {
+            assert_eq!(
+                kind(&outcome(status, retry_after, body.as_bytes())),
+                expected,
+                "{status} {retry_after:?} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_is_a_sentence_with_metas_words() {
+        let outcome = outcome(400, None, error(131_047).as_bytes());
+        let reason =
+            "The customer last wrote more than 24 hours ago; only a template can be sent now. WhatsApp says: Because.";
+        assert_eq!(outcome, Outcome::NeedsTemplate { code: "131047".into(), reason: reason.into() });
+    }
+}

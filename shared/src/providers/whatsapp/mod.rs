@@ -1,0 +1,22 @@
+//! WhatsApp Cloud API, as Meta documents it in November 2026 (Graph API v21.0 to v26.0). "Contract" and its sections are
+//! the project's reference of that documentation.
+
+pub mod answer;
+pub mod check;
+pub mod errors;
+pub mod parse;
+pub mod send;
+pub mod templates;
+pub mod verify;
+
+mod content;
+mod message;
+mod people;
+mod wire;
+
+pub use answer::outcome;
+pub use check::check;
+pub use errors::report_reason;
+pub use parse::parse;
+pub use send::{Recipient, path, request};
+pub use verify::{Handshake, verify, verify_any};
