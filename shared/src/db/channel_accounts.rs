@@ -1,0 +1,309 @@
+//! Channel accounts with their sealed secrets, their limits, and the routes and URLs by which webhooks find them.
+
+use super::{ControlTx, FleetTx, error::Result};
+use crate::{
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId},
+    },
+    seal::Sealed,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What is sealed with an account, as JSON.
+#[derive(Serialize, Deserialize)]
+pub struct AccountSecrets {
+    /// With what the provider is called.
+    pub access_token: String,
+}
+
+/// What is sealed with an account's own URL, as JSON.
+#[derive(Serialize, Deserialize)]
+pub struct EndpointSecrets {
+    /// With what its webhooks are signed.
+    pub app_secret: String,
+    /// The word of its handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_token: Option<String>,
+}
+
+/// What a channel account's secrets are sealed for.
+pub fn seal_context(id: ChannelAccountId) -> Vec<u8> {
+    format!("channel_account/{id}").into_bytes()
+}
+
+/// What the secrets of an account's own URL are sealed for.
+pub fn endpoint_seal_context(id: ChannelAccountId) -> Vec<u8> {
+    format!("webhook_endpoint/{id}").into_bytes()
+}
+
+/// A channel account to be.
+#[derive(Debug)]
+pub struct NewAccount<'a> {
+    /// Its id.
+    pub id: ChannelAccountId,
+    /// At which provider.
+    pub provider: Provider,
+    /// What its owner calls it.
+    pub name: &'a str,
+    /// The provider's id of it (WhatsApp: phone_number_id).
+    pub external_id: &'a str,
+    /// The provider's id of the account it belongs to (WhatsApp: WABA).
+    pub business_account_id: Option<&'a str>,
+    /// What customers see (a number).
+    pub display_address: Option<&'a str>,
+    /// `{"access_token": …}`.
+    pub secrets: &'a Sealed,
+}
+
+/// A channel account as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Its id.
+    pub id: ChannelAccountId,
+    /// At which provider.
+    pub provider: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// The provider's id of it.
+    pub external_id: String,
+    /// The provider's id of the account it belongs to.
+    pub business_account_id: Option<String>,
+    /// active, down, disabled.
+    pub state: String,
+    /// Why it is down.
+    pub down_reason: Option<String>,
+    /// Messages a second, as configured.
+    pub rate: Option<f64>,
+    /// Messages a second, as lowered for now.
+    pub current_rate: Option<f64>,
+    /// When its templates were last fetched.
+    pub templates_synced_at: Option<DateTime<Utc>>,
+    /// Its secrets, sealed.
+    pub sealed_secrets: Vec<u8>,
+    /// With which key.
+    pub secret_key_id: String,
+}
+
+/// Keeps a new account with its rate. Whether it is new; if the tenant has it already, nothing has changed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, rate: f64) -> Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, display_address,
+            sealed_secrets, secret_key_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT ON CONSTRAINT channel_accounts_external_key DO NOTHING",
+        tenant_id.0,
+        account.id.0,
+        account.provider.as_str(),
+        account.name,
+        account.external_id,
+        account.business_account_id,
+        account.display_address,
+        account.secrets.bytes,
+        account.secrets.key_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate) VALUES ($1, 'account', $2, $3, $3)",
+        tenant_id.0,
+        account.id.0,
+        rate,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}
+
+/// Changes what an operator gave for an account that is there: name, business account, secrets, rate; brings it back if it
+/// was down.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, rate: f64) -> Result<()> {
+    sqlx::query!(
+        "UPDATE channel_accounts
+        SET name = $3, business_account_id = COALESCE($4, business_account_id),
+            display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
+            state = CASE state WHEN 'down' THEN 'active' ELSE state END, down_code = NULL, down_reason = NULL, down_at = NULL
+        WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        account.id.0,
+        account.name,
+        account.business_account_id,
+        account.display_address,
+        account.secrets.bytes,
+        account.secrets.key_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE limits SET rate = $3, current_rate = $3 WHERE tenant_id = $1 AND scope = 'account' AND key = $2",
+        tenant_id.0,
+        account.id.0,
+        rate,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The accounts of the tenants in scope, by tenant and name.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(tx: &mut FleetTx) -> Result<Vec<Account>> {
+    let accounts = sqlx::query_as!(
+        Account,
+        r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
+            a.business_account_id, a.state, a.down_reason, l.rate AS "rate?", l.current_rate AS "current_rate?",
+            a.templates_synced_at, a.sealed_secrets, a.secret_key_id
+        FROM channel_accounts a
+        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
+        ORDER BY a.tenant_id, a.name, a.id"#,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(accounts)
+}
+
+/// Replaces an account's sealed secrets, if they are still those of before. Whether they were.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn reseal(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    id: ChannelAccountId,
+    before: &[u8],
+    after: &Sealed,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE channel_accounts
+        SET sealed_secrets = $4, secret_key_id = $5
+        WHERE tenant_id = $1 AND id = $2 AND sealed_secrets = $3",
+        tenant_id.0,
+        id.0,
+        before,
+        after.bytes,
+        after.key_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Lets this transaction on the control tables see one tenant's routes and URLs.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn scope_routes(tx: &mut ControlTx, tenant_id: TenantId) -> Result<()> {
+    let ids = format!("{{{tenant_id}}}");
+    sqlx::query_scalar!("SELECT set_config('app.tenant_ids', $1, true)", ids).fetch_one(tx.conn()).await?;
+    Ok(())
+}
+
+/// Routes a provider's id to an account. Whether it does now: false if a number is another account's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn route(
+    tx: &mut ControlTx,
+    tenant_id: TenantId,
+    id: ChannelAccountId,
+    provider: Provider,
+    kind: &str,
+    external_id: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT DO NOTHING",
+        provider.as_str(),
+        kind,
+        external_id,
+        tenant_id.0,
+        id.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 1 {
+        return Ok(true);
+    }
+    let ours = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT FROM control.channel_routes
+            WHERE provider = $1 AND kind = $2 AND external_id = $3 AND channel_account_id = $4
+        ) AS "ours!""#,
+        provider.as_str(),
+        kind,
+        external_id,
+        id.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(ours)
+}
+
+/// The key of an account's own URL, if it has one.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn endpoint_key(tx: &mut ControlTx, id: ChannelAccountId) -> Result<Option<String>> {
+    let key = sqlx::query_scalar!("SELECT key FROM control.webhook_endpoints WHERE channel_account_id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(key)
+}
+
+/// Gives an account an URL of its own, or the one it has other secrets.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn upsert_endpoint(
+    tx: &mut ControlTx,
+    tenant_id: TenantId,
+    id: ChannelAccountId,
+    provider: Provider,
+    key: &str,
+    secrets: &Sealed,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO control.webhook_endpoints (key, provider, tenant_id, channel_account_id, sealed_secrets, secret_key_id)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (key) DO UPDATE SET sealed_secrets = excluded.sealed_secrets, secret_key_id = excluded.secret_key_id",
+        key,
+        provider.as_str(),
+        tenant_id.0,
+        id.0,
+        secrets.bytes,
+        secrets.key_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The URLs in scope with their sealed secrets: key, account, key id, bytes.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list_endpoints(tx: &mut ControlTx) -> Result<Vec<(String, ChannelAccountId, Sealed)>> {
+    let rows = sqlx::query!(
+        "SELECT key, channel_account_id, sealed_secrets, secret_key_id FROM control.webhook_endpoints ORDER BY key FOR UPDATE"
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let endpoint = |key, id: Uuid, bytes, key_id| (key, ChannelAccountId(id), Sealed { key_id, bytes });
+    Ok(rows.into_iter().map(|r| endpoint(r.key, r.channel_account_id, r.sealed_secrets, r.secret_key_id)).collect())
+}

@@ -1,0 +1,248 @@
+//! Conversations, as the API lists, finds and makes them. (What a webhook does to them is written by `inbound`.)
+
+use super::{TenantTx, error::Result};
+use crate::domain::ids::{ChannelAccountId, ContactId, ConversationId};
+use chrono::{DateTime, Utc};
+
+/// A conversation as the inbox shows it.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    /// Its id.
+    pub id: ConversationId,
+    /// With whom.
+    pub contact_id: ContactId,
+    /// The person's name, if known.
+    pub contact_name: Option<String>,
+    /// The person's number, if known.
+    pub contact_phone: Option<String>,
+    /// Over which account.
+    pub channel_account_id: ChannelAccountId,
+    /// new, open, pending, snoozed, resolved.
+    pub state: String,
+    /// inbound, agent, campaign.
+    pub origin: String,
+    /// Messages of the customer that nobody has read.
+    pub unread: i32,
+    /// Messages from the customer.
+    pub messages_in: i32,
+    /// Messages to the customer.
+    pub messages_out: i32,
+    /// When the last message was.
+    pub last_message_at: DateTime<Utc>,
+    /// Its words.
+    pub last_message_text: Option<String>,
+    /// in or out.
+    pub last_message_direction: String,
+    /// Free words may be sent until then.
+    pub window_expires_at: Option<DateTime<Utc>>,
+    /// When it was resolved, if it is.
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// Since when.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Which conversations to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only in this state.
+    pub state: Option<&'static str>,
+    /// Only over this account.
+    pub channel_account_id: Option<ChannelAccountId>,
+    /// Only with this contact.
+    pub contact_id: Option<ContactId>,
+    /// Only with (or only without) unread messages.
+    pub unread: Option<bool>,
+}
+
+/// A conversation locked for sending into it, with what must be known to do so.
+#[derive(Clone, Debug)]
+pub struct Locked {
+    /// Which.
+    pub id: ConversationId,
+    /// With whom.
+    pub contact_id: ContactId,
+    /// Over which account.
+    pub channel_account_id: ChannelAccountId,
+    /// Free words may be sent until then.
+    pub window_expires_at: Option<DateTime<Utc>>,
+    /// active, down, disabled.
+    pub account_state: String,
+    /// When its templates were last fetched from the provider.
+    pub templates_synced_at: Option<DateTime<Utc>>,
+    /// How the provider can reach the person by number (`+digits`), if it can.
+    pub phone: Option<String>,
+    /// How the provider can reach the person by its own id, if it can.
+    pub bsuid: Option<String>,
+}
+
+/// A page of listed conversations, the latest message first, below `before`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    tx: &mut TenantTx,
+    filter: &Filter,
+    before: Option<(DateTime<Utc>, ConversationId)>,
+    limit: i64,
+) -> Result<Vec<Conversation>> {
+    let tenant_id = tx.tenant_id();
+    let conversations = sqlx::query_as!(
+        Conversation,
+        r#"SELECT v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId",
+            p.name AS contact_name, p.phone AS contact_phone,
+            v.channel_account_id AS "channel_account_id: ChannelAccountId", v.state, v.origin,
+            v.unread, v.messages_in, v.messages_out, v.last_message_at, v.last_message_text, v.last_message_direction,
+            v.window_expires_at, v.resolved_at, v.created_at
+        FROM conversations v
+        JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        WHERE v.tenant_id = $1
+            AND v.listed
+            AND (v.last_message_at, v.id)
+                < (COALESCE($2, 'infinity'::timestamptz), COALESCE($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+            AND ($4::text IS NULL OR v.state = $4)
+            AND ($5::uuid IS NULL OR v.channel_account_id = $5)
+            AND ($6::uuid IS NULL OR v.contact_id = $6)
+            AND ($7::boolean IS NULL OR (v.unread > 0) = $7)
+        ORDER BY v.last_message_at DESC, v.id DESC
+        LIMIT $8"#,
+        tenant_id.0,
+        before.map(|(at, _)| at),
+        before.map(|(_, id)| id.0),
+        filter.state,
+        filter.channel_account_id.map(|id| id.0),
+        filter.contact_id.map(|id| id.0),
+        filter.unread,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(conversations)
+}
+
+/// One conversation, listed or not.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Conversation>> {
+    let tenant_id = tx.tenant_id();
+    let conversation = sqlx::query_as!(
+        Conversation,
+        r#"SELECT v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId",
+            p.name AS contact_name, p.phone AS contact_phone,
+            v.channel_account_id AS "channel_account_id: ChannelAccountId", v.state, v.origin,
+            v.unread, v.messages_in, v.messages_out, v.last_message_at, v.last_message_text, v.last_message_direction,
+            v.window_expires_at, v.resolved_at, v.created_at
+        FROM conversations v
+        JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        WHERE v.tenant_id = $1 AND v.id = $2"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(conversation)
+}
+
+/// Locks a conversation until this transaction ends: sends into it are accepted one after another.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked>> {
+    let tenant_id = tx.tenant_id();
+    // The name the provider itself uses comes first: it may differ from the number dialled (Brazil, Mexico, Argentina).
+    let locked = sqlx::query_as!(
+        Locked,
+        r#"SELECT v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId",
+            v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
+            a.state AS account_state, a.templates_synced_at,
+            COALESCE(
+                (SELECT '+' || value FROM contact_aliases
+                WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'whatsapp_id'
+                ORDER BY created_at DESC LIMIT 1),
+                p.phone,
+                (SELECT value FROM contact_aliases
+                WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'phone'
+                ORDER BY created_at DESC LIMIT 1)
+            ) AS phone,
+            (SELECT value FROM contact_aliases
+            WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'whatsapp_bsuid'
+            ORDER BY created_at DESC LIMIT 1) AS bsuid
+        FROM conversations v
+        JOIN channel_accounts a ON a.tenant_id = v.tenant_id AND a.id = v.channel_account_id
+        JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        WHERE v.tenant_id = $1 AND v.id = $2
+        FOR UPDATE OF v"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(locked)
+}
+
+/// The conversation in which an agent's message to a contact goes: the open one; else one resolved as recently as a
+/// customer's message would still reopen it, reopened; else a new one, which inherits the window, because the provider counts
+/// that per number and person. `None` if the tenant has no such contact or no such account.
+///
+/// # Errors
+/// If the database does not answer; contention if another made one at the same time.
+pub async fn find_or_create(
+    tx: &mut TenantTx,
+    contact_id: ContactId,
+    channel_account_id: ChannelAccountId,
+) -> Result<Option<ConversationId>> {
+    let tenant_id = tx.tenant_id();
+    let found = sqlx::query!(
+        r#"SELECT v.id AS "id: ConversationId", v.state
+        FROM conversations v
+        WHERE v.tenant_id = $1
+            AND v.contact_id = $2
+            AND v.channel_account_id = $3
+            AND (
+                v.state <> 'resolved'
+                OR v.resolved_at > now() - COALESCE(
+                    (SELECT reopen_within FROM tenant_settings WHERE tenant_id = $1), interval '7 days')
+            )
+        ORDER BY v.state = 'resolved', v.resolved_at DESC
+        LIMIT 1
+        FOR UPDATE OF v"#,
+        tenant_id.0,
+        contact_id.0,
+        channel_account_id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(found) = found {
+        if found.state == "resolved" {
+            sqlx::query!(
+                "UPDATE conversations SET state = 'open', resolved_at = NULL, listed = true WHERE tenant_id = $1 AND id = $2",
+                tenant_id.0,
+                found.id.0,
+            )
+            .execute(tx.conn())
+            .await?;
+        }
+        return Ok(Some(found.id));
+    }
+    let created = sqlx::query_scalar!(
+        r#"INSERT INTO conversations (tenant_id, id, contact_id, channel_account_id, state, origin,
+            last_message_at, last_message_direction, last_inbound_at, window_expires_at)
+        SELECT $1, $2, p.id, a.id, 'open', 'agent', now(), 'out', earlier.last_inbound_at, earlier.window_expires_at
+        FROM contacts p
+        JOIN channel_accounts a ON a.tenant_id = p.tenant_id AND a.id = $4
+        CROSS JOIN LATERAL (
+            SELECT max(last_inbound_at) AS last_inbound_at, max(window_expires_at) AS window_expires_at
+            FROM conversations
+            WHERE tenant_id = $1 AND contact_id = $3 AND channel_account_id = $4 AND state = 'resolved'
+        ) earlier
+        WHERE p.tenant_id = $1 AND p.id = $3
+        RETURNING id AS "id: ConversationId""#,
+        tenant_id.0,
+        ConversationId::new().0,
+        contact_id.0,
+        channel_account_id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(created)
+}

@@ -1,0 +1,73 @@
+//! The raw log: every webhook as it came, with what became of it.
+
+use crate::{
+    db::{error::Result, scope::FleetTx},
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId, WebhookId},
+    },
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// One webhook of one tenant.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// When it was received.
+    pub received_at: DateTime<Utc>,
+    /// Which.
+    pub webhook_id: WebhookId,
+    /// From whom.
+    pub provider: Provider,
+    /// For which account, if it was one.
+    pub channel_account_id: Option<ChannelAccountId>,
+    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`.
+    pub outcome: &'static str,
+    /// More, for a person.
+    pub detail: Option<String>,
+    /// The body, LZ4 with its size before it.
+    pub body_lz4: Vec<u8>,
+    /// How large the body was.
+    pub body_bytes: usize,
+}
+
+/// Writes the log. A webhook that is in it already stays as it is.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn insert(tx: &mut FleetTx, entries: &[Entry]) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = entries.iter().map(|e| e.tenant_id.0).collect();
+    let times: Vec<DateTime<Utc>> = entries.iter().map(|e| e.received_at).collect();
+    let ids: Vec<Uuid> = entries.iter().map(|e| e.webhook_id.0).collect();
+    let providers: Vec<String> = entries.iter().map(|e| e.provider.as_str().to_owned()).collect();
+    let accounts: Vec<Option<Uuid>> = entries.iter().map(|e| e.channel_account_id.map(|id| id.0)).collect();
+    let outcomes: Vec<String> = entries.iter().map(|e| e.outcome.to_owned()).collect();
+    let details: Vec<Option<String>> = entries.iter().map(|e| e.detail.clone()).collect();
+    let bodies: Vec<&[u8]> = entries.iter().map(|e| e.body_lz4.as_slice()).collect();
+    let sizes: Vec<i32> = entries.iter().map(|e| i32::try_from(e.body_bytes).unwrap_or(i32::MAX)).collect();
+    sqlx::query!(
+        "INSERT INTO webhook_log
+            (tenant_id, received_at, webhook_id, provider, channel_account_id, outcome, detail, body_lz4, body_bytes)
+        SELECT * FROM unnest(
+            $1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bytea[], $9::int[]
+        )
+        ON CONFLICT (tenant_id, received_at, webhook_id) DO NOTHING",
+        &tenants,
+        &times,
+        &ids,
+        &providers,
+        &accounts as &[Option<Uuid>],
+        &outcomes,
+        &details as &[Option<String>],
+        &bodies as &[&[u8]],
+        &sizes,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

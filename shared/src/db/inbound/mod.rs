@@ -1,0 +1,11 @@
+//! What an inbound batch writes, set by set: people, dedupe, conversations, messages, reports, the log. Every function takes
+//! the whole batch; calling one again with the same batch changes nothing more.
+//!
+//! Locks are taken in one order everywhere: limits, contacts, provider_refs, conversations, sends. The dedupe key comes
+//! before the conversation because it decides which counters move.
+
+pub mod conversations;
+pub mod log;
+pub mod messages;
+pub mod people;
+pub mod reports;

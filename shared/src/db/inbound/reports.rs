@@ -1,0 +1,230 @@
+//! What providers report about sends: found by our token or by the provider's id, parked where neither is known yet.
+
+use crate::{
+    db::{error::Result, outbound::turns, scope::FleetTx},
+    domain::{
+        events::SendToken,
+        ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        sends::SendState,
+    },
+};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// One report.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// On which account.
+    pub channel_account_id: ChannelAccountId,
+    /// The provider's id of our message.
+    pub provider_message_id: String,
+    /// Sent, delivered, read or failed.
+    pub state: SendState,
+    /// The provider's word.
+    pub status: String,
+    /// The provider's time.
+    pub at: DateTime<Utc>,
+    /// The provider's error code.
+    pub code: Option<String>,
+    /// What it means.
+    pub reason: Option<String>,
+    /// Our token, if it came back.
+    pub token: Option<SendToken>,
+}
+
+/// What all reports of one message in a batch amount to. The order in which they came does not matter.
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    state: Option<SendState>,
+    code: Option<String>,
+    reason: Option<String>,
+    sent_at: Option<DateTime<Utc>>,
+    delivered_at: Option<DateTime<Utc>>,
+    read_at: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
+    provider_message_id: String,
+    attempt_id: Option<AttemptId>,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        let earliest = |slot: &mut Option<DateTime<Utc>>| *slot = Some(slot.map_or(report.at, |at| at.min(report.at)));
+        match report.state {
+            SendState::Failed => earliest(&mut self.failed_at),
+            SendState::Delivered => earliest(&mut self.delivered_at),
+            SendState::Read => earliest(&mut self.read_at),
+            _ => earliest(&mut self.sent_at),
+        }
+        if report.state == SendState::Failed {
+            (self.code, self.reason) = (report.code.clone(), report.reason.clone());
+        }
+        self.state = Some(match self.state {
+            None => report.state,
+            Some(before) => before.after_report(report.state),
+        });
+        self.provider_message_id.clone_from(&report.provider_message_id);
+        self.attempt_id = report.token.map(|token| token.attempt_id).or(self.attempt_id);
+    }
+}
+
+/// Writes reports down: states, times and trail; parks those of unknown messages; lets the next of a conversation go where
+/// a report settled the one before it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<()> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let without: Vec<&Report> = reports.iter().filter(|r| r.token.is_none()).collect();
+    let found = park(tx, &without).await?;
+    let mut sums: BTreeMap<(TenantId, MessageId), Sum> = BTreeMap::new();
+    let mut trail: Vec<(&Report, MessageId)> = Vec::new();
+    for report in reports {
+        let key = (report.tenant_id, report.channel_account_id, report.provider_message_id.as_str());
+        let Some(message_id) = report.token.map(|t| t.message_id).or_else(|| found.get(&key).copied()) else {
+            continue;
+        };
+        sums.entry((report.tenant_id, message_id)).or_default().add(report);
+        trail.push((report, message_id));
+    }
+    let moved = settle(tx, &sums).await?;
+    record(tx, &trail).await?;
+    turns::wake_next(tx, &moved).await
+}
+
+type RefKey<'a> = (TenantId, ChannelAccountId, &'a str);
+
+/// Finds the messages of provider ids; where none is known yet, the furthest report waits with the id.
+async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<RefKey<'a>, MessageId>> {
+    let mut furthest: BTreeMap<RefKey<'a>, &'a Report> = BTreeMap::new();
+    for &report in reports {
+        let key = (report.tenant_id, report.channel_account_id, report.provider_message_id.as_str());
+        let slot = furthest.entry(key).or_insert(report);
+        if slot.state.after_report(report.state) != slot.state {
+            *slot = report;
+        }
+    }
+    if furthest.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let tenants: Vec<Uuid> = furthest.values().map(|r| r.tenant_id.0).collect();
+    let accounts: Vec<Uuid> = furthest.values().map(|r| r.channel_account_id.0).collect();
+    let provider_ids: Vec<String> = furthest.values().map(|r| r.provider_message_id.clone()).collect();
+    let states: Vec<String> = furthest.values().map(|r| r.state.as_str().to_owned()).collect();
+    let times: Vec<DateTime<Utc>> = furthest.values().map(|r| r.at).collect();
+    let codes: Vec<Option<String>> = furthest.values().map(|r| r.code.clone()).collect();
+    let reasons: Vec<Option<String>> = furthest.values().map(|r| r.reason.clone()).collect();
+    let rows = sqlx::query!(
+        "INSERT INTO provider_refs AS ref
+            (tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET parked_state = excluded.parked_state, parked_at = excluded.parked_at,
+            parked_code = excluded.parked_code, parked_reason = excluded.parked_reason
+        -- As SendState::after_report: read > delivered > failed > sent.
+        WHERE ref.message_id IS NULL
+            AND array_position(ARRAY['sent', 'failed', 'delivered', 'read'], excluded.parked_state)
+                > coalesce(array_position(ARRAY['sent', 'failed', 'delivered', 'read'], ref.parked_state), 0)
+        RETURNING 1 AS parked",
+        &tenants,
+        &accounts,
+        &provider_ids,
+        &states,
+        &times,
+        &codes as &[Option<String>],
+        &reasons as &[Option<String>],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    drop(rows);
+    // Asked again, in a snapshot of its own: a row that was there already is not in the answer above.
+    let rows = sqlx::query!(
+        r#"SELECT asked.place AS "place!", ref.message_id AS "message_id!"
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS asked (tenant_id, account_id, provider_message_id, place)
+        JOIN provider_refs ref
+            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
+            AND ref.provider_message_id = asked.provider_message_id
+        WHERE ref.message_id IS NOT NULL"#,
+        &tenants,
+        &accounts,
+        &provider_ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let keys: Vec<RefKey<'a>> = furthest.keys().copied().collect();
+    let message =
+        |row: &(i64, Uuid)| Some((*keys.get(usize::try_from(row.0).ok()?.checked_sub(1)?)?, MessageId(row.1)));
+    let found = rows.iter().filter_map(|row| message(&(row.place, row.message_id))).collect();
+    Ok(found)
+}
+
+/// Moves sends on as reported. Returns those that no longer hold up their conversation and did before.
+async fn settle(tx: &mut FleetTx, sums: &BTreeMap<(TenantId, MessageId), Sum>) -> Result<Vec<turns::Settled>> {
+    if sums.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = sums.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let messages: Vec<Uuid> = sums.keys().map(|(_, id)| id.0).collect();
+    let states: Vec<String> = sums.values().map(|s| s.state.expect("a sum has a report").as_str().to_owned()).collect();
+    let codes: Vec<Option<String>> = sums.values().map(|s| s.code.clone()).collect();
+    let reasons: Vec<Option<String>> = sums.values().map(|s| s.reason.clone()).collect();
+    let sent: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.sent_at).collect();
+    let delivered: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.delivered_at).collect();
+    let read: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.read_at).collect();
+    let failed: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.failed_at).collect();
+    let provider_ids: Vec<String> = sums.values().map(|s| s.provider_message_id.clone()).collect();
+    let attempts: Vec<Option<Uuid>> = sums.values().map(|s| s.attempt_id.map(|id| id.0)).collect();
+    let rows = sqlx::query_file!(
+        "src/db/inbound/settle_reported.sql",
+        &tenants,
+        &messages,
+        &states,
+        &codes as &[Option<String>],
+        &reasons as &[Option<String>],
+        &sent as &[Option<DateTime<Utc>>],
+        &delivered as &[Option<DateTime<Utc>>],
+        &read as &[Option<DateTime<Utc>>],
+        &failed as &[Option<DateTime<Utc>>],
+        &provider_ids,
+        &attempts as &[Option<Uuid>],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter(|row| row.held_up)
+        .map(|row| turns::Settled {
+            tenant_id: TenantId(row.tenant_id),
+            conversation_id: ConversationId(row.conversation_id),
+            seq: row.seq,
+        })
+        .collect())
+}
+
+async fn record(tx: &mut FleetTx, trail: &[(&Report, MessageId)]) -> Result<()> {
+    let tenants: Vec<Uuid> = trail.iter().map(|(r, _)| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = trail.iter().map(|(_, id)| id.0).collect();
+    let events: Vec<String> = trail.iter().map(|(r, _)| r.status.clone()).collect();
+    let times: Vec<DateTime<Utc>> = trail.iter().map(|(r, _)| r.at).collect();
+    let codes: Vec<Option<String>> = trail.iter().map(|(r, _)| r.code.clone()).collect();
+    let reasons: Vec<Option<String>> = trail.iter().map(|(r, _)| r.reason.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO trail (tenant_id, message_id, event, at, code, reason)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
+        ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING",
+        &tenants,
+        &messages,
+        &events,
+        &times,
+        &codes as &[Option<String>],
+        &reasons as &[Option<String>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Messages, as the API lists, shows and accepts them.
+
+use super::{TenantTx, conversations::Locked, error::Result};
+use crate::domain::{
+    ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
+    messages::OutboundContent,
+    sends::SendState,
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+/// A message with where its send stands.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// In which conversation.
+    pub conversation_id: ConversationId,
+    /// in or out.
+    pub direction: String,
+    /// text, image, template …
+    pub kind: String,
+    /// What a person reads.
+    pub text: Option<String>,
+    /// The files, by reference.
+    pub media: Option<Value>,
+    /// In: the provider's element. Out: what we were asked to send.
+    pub content: Value,
+    /// The provider's id of the message this one answers, reacts to, edits or revokes.
+    pub refers_to: Option<String>,
+    /// The provider's id of this one.
+    pub provider_message_id: Option<String>,
+    /// The provider's time (in), the time of acceptance (out).
+    pub at: DateTime<Utc>,
+    /// Where the send stands (out).
+    pub state: Option<String>,
+    /// Why it waits.
+    pub wait_reason: Option<String>,
+    /// How often it was tried.
+    pub attempts: Option<i32>,
+    /// Whether it may have arrived twice.
+    pub possibly_doubled: Option<bool>,
+    /// The provider's code of a failure.
+    pub code: Option<String>,
+    /// What it means.
+    pub reason: Option<String>,
+    /// When the provider took it.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the person's device had it.
+    pub delivered_at: Option<DateTime<Utc>>,
+    /// When the person saw it.
+    pub read_at: Option<DateTime<Utc>>,
+    /// When it failed.
+    pub failed_at: Option<DateTime<Utc>>,
+}
+
+/// One try at handing a message to the provider that has ended.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// 1 for the first.
+    pub number: i32,
+    /// accepted, not_sent, unknown, failed …
+    pub outcome: String,
+    /// The provider's code.
+    pub code: Option<String>,
+    /// What it means.
+    pub reason: Option<String>,
+    /// When it was allowed to be made.
+    pub granted_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: DateTime<Utc>,
+}
+
+/// One thing that was reported or decided about a message.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What.
+    pub event: String,
+    /// When, by the provider's time where it was the provider's.
+    pub at: DateTime<Utc>,
+    /// The provider's code.
+    pub code: Option<String>,
+    /// What it means.
+    pub reason: Option<String>,
+}
+
+/// How the provider is to find the person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient<'a> {
+    /// By number: `+` and digits.
+    Phone(&'a str),
+    /// By the provider's own id.
+    Bsuid(&'a str),
+}
+
+/// A message accepted for sending.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub id: MessageId,
+    /// When it was accepted, by the database's clock.
+    pub at: DateTime<Utc>,
+    /// Whether no earlier message of the conversation is unsettled. Only the head has a job; the transaction that settles
+    /// a message writes the next one's.
+    pub head: bool,
+}
+
+/// A page of a conversation's messages, the latest first, below `before`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    tx: &mut TenantTx,
+    conversation_id: ConversationId,
+    before: Option<(DateTime<Utc>, MessageId)>,
+    limit: i64,
+) -> Result<Vec<Message>> {
+    let tenant_id = tx.tenant_id();
+    let messages = sqlx::query_as!(
+        Message,
+        r#"SELECT m.id AS "id: MessageId", m.conversation_id AS "conversation_id: ConversationId", m.direction, m.kind,
+            m.text, m.media, m.content, m.refers_to,
+            COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
+            s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
+            s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
+            s.sent_at, s.delivered_at, s.read_at, s.failed_at
+        FROM messages m
+        LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
+        WHERE m.tenant_id = $1
+            AND m.conversation_id = $2
+            AND (m.at, m.id)
+                < (COALESCE($3, 'infinity'::timestamptz), COALESCE($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+        ORDER BY m.at DESC, m.id DESC
+        LIMIT $5"#,
+        tenant_id.0,
+        conversation_id.0,
+        before.map(|(at, _)| at),
+        before.map(|(_, id)| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(messages)
+}
+
+/// One message.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
+    let tenant_id = tx.tenant_id();
+    let message = sqlx::query_as!(
+        Message,
+        r#"SELECT m.id AS "id: MessageId", m.conversation_id AS "conversation_id: ConversationId", m.direction, m.kind,
+            m.text, m.media, m.content, m.refers_to,
+            COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
+            s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
+            s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
+            s.sent_at, s.delivered_at, s.read_at, s.failed_at
+        FROM messages m
+        LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
+        WHERE m.tenant_id = $1 AND m.id = $2"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(message)
+}
+
+/// A message's attempts that have ended, in order.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn attempts(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Attempt>> {
+    let tenant_id = tx.tenant_id();
+    let attempts = sqlx::query_as!(
+        Attempt,
+        r#"SELECT id AS "id: AttemptId", number, outcome, code, reason, granted_at, ended_at
+        FROM send_attempts
+        WHERE tenant_id = $1 AND message_id = $2
+        ORDER BY number, ended_at"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(attempts)
+}
+
+/// What was reported and decided about a message, in order.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn trail(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Step>> {
+    let tenant_id = tx.tenant_id();
+    let steps = sqlx::query_as!(
+        Step,
+        "SELECT event, at, code, reason
+        FROM trail
+        WHERE tenant_id = $1 AND message_id = $2
+        ORDER BY at, recorded_at",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(steps)
+}
+
+/// Accepts a message for sending into a conversation locked by this transaction.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn accept(
+    tx: &mut TenantTx,
+    conversation: &Locked,
+    recipient: Recipient<'_>,
+    content: &OutboundContent,
+    author: ApiTokenId,
+) -> Result<Accepted> {
+    let tenant_id = tx.tenant_id();
+    // Whoever settles one of these holds its row until it has committed, and then looks for a next one. So either we see
+    // it settled and are the head, or it sees us and writes our job.
+    let unsettled = sqlx::query!(
+        "SELECT message_id
+        FROM sends
+        WHERE tenant_id = $1
+            AND conversation_id = $2
+            AND (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released))
+        ORDER BY message_id
+        FOR UPDATE",
+        tenant_id.0,
+        conversation.id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let (recipient_kind, recipient) = match recipient {
+        Recipient::Phone(number) => ("phone", number),
+        Recipient::Bsuid(id) => ("bsuid", id),
+    };
+    let id = MessageId::new();
+    let at = sqlx::query_scalar!(
+        r#"WITH conversation AS (
+            UPDATE conversations
+            SET last_send_seq = last_send_seq + 1,
+                messages_out = messages_out + 1,
+                state = CASE state WHEN 'new' THEN 'open' ELSE state END,
+                listed = true,
+                last_message_text = CASE WHEN clock_timestamp() >= last_message_at THEN $4 ELSE last_message_text END,
+                last_message_direction = CASE WHEN clock_timestamp() >= last_message_at THEN 'out' ELSE last_message_direction END,
+                last_message_at = GREATEST(last_message_at, clock_timestamp())
+            WHERE tenant_id = $1 AND id = $2
+            RETURNING last_send_seq
+        ), message AS (
+            INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, text, content, at, author)
+            VALUES ($1, $3, $2, 'out', $5, $4, $6, clock_timestamp(), $7)
+            RETURNING at
+        )
+        INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, lane,
+            recipient_kind, recipient, needs_window, state)
+        SELECT $1, $3, $2, $8, conversation.last_send_seq, 0, $9, $10, $11, $12
+        FROM conversation
+        RETURNING (SELECT at FROM message) AS "at!""#,
+        tenant_id.0,
+        conversation.id.0,
+        id.0,
+        content.preview(),
+        content.kind().as_str(),
+        serde_json::to_value(content).expect("plain fields are always JSON"),
+        author.0,
+        conversation.channel_account_id.0,
+        recipient_kind,
+        recipient,
+        content.needs_open_window(),
+        SendState::Queued.as_str(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Accepted { id, at, head: unsettled.is_empty() })
+}

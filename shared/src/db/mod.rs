@@ -1,0 +1,28 @@
+//! All SQL. Free functions `verb(&mut TenantTx | &mut FleetTx | &mut ControlTx, …)`, checked at compile time. A tenant's data
+//! lives in the database of its placement; code asks for a tenant's transaction and never knows which that is.
+
+pub mod channel_accounts;
+pub mod contacts;
+pub mod conversations;
+pub mod error;
+pub mod idempotency;
+pub mod inbound;
+pub mod messages;
+pub mod outbound;
+pub mod outbox;
+mod placements;
+pub mod receiving;
+pub mod retention;
+pub mod routing;
+mod schema;
+pub mod scope;
+pub mod spill;
+pub mod templates;
+pub mod tenants;
+pub mod tokens;
+pub mod waiting;
+
+pub use error::{Error, Kind, Result};
+pub use placements::{Databases, Placement, Settings};
+pub use schema::{MigrateError, Migrated, NotReady, allow_login, migrate};
+pub use scope::{ControlTx, FleetTx, TenantTx};

@@ -1,0 +1,100 @@
+//! Channel accounts as the senders need them.
+
+use crate::{
+    db::{error::Result, scope::FleetTx},
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, ConversationId, TenantId},
+    },
+};
+use uuid::Uuid;
+
+/// An account that can be called for. Its secrets are sealed.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub id: ChannelAccountId,
+    /// At whom.
+    pub provider: Provider,
+    /// The provider's id of it (WhatsApp: `phone_number_id`).
+    pub external_id: String,
+    /// Which key sealed its secrets.
+    pub secret_key_id: String,
+    /// The sealed secrets.
+    pub sealed_secrets: Vec<u8>,
+    /// Its configured rate per second, if it has one: the ceiling of each worker's own spacing.
+    pub rate: Option<f64>,
+}
+
+/// Loads accounts; one that does not exist is missing from the answer.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Result<Vec<Account>> {
+    let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT a.tenant_id, a.id, a.provider, a.external_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
+        JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
+        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id"#,
+        &tenants,
+        &accounts,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Account {
+                tenant_id: TenantId(row.tenant_id),
+                id: ChannelAccountId(row.id),
+                provider: row.provider.parse().ok()?,
+                external_id: row.external_id,
+                secret_key_id: row.secret_key_id,
+                sealed_secrets: row.sealed_secrets,
+                rate: row.rate,
+            })
+        })
+        .collect())
+}
+
+/// Puts an account that was down back to work and writes the jobs of what waited for it. Whether it was down.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<bool> {
+    let resumed = sqlx::query!(
+        "UPDATE channel_accounts
+        SET state = 'active', down_code = NULL, down_reason = NULL, down_at = NULL
+        WHERE tenant_id = $1 AND id = $2 AND state = 'down'",
+        tenant_id.0,
+        id.0,
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected()
+        > 0;
+    let waiting = sqlx::query!(
+        "SELECT conversation_id, min(seq) - 1 AS before
+        FROM sends
+        WHERE tenant_id = $1 AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down'
+        GROUP BY conversation_id",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let settled: Vec<_> = waiting
+        .into_iter()
+        .map(|row| super::turns::Settled {
+            tenant_id,
+            conversation_id: ConversationId(row.conversation_id),
+            seq: row.before.unwrap_or(0),
+        })
+        .collect();
+    super::turns::wake_next(tx, &settled).await?;
+    Ok(resumed)
+}

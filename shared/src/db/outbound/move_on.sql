@@ -1,0 +1,112 @@
+-- Moves sends on by what happened to them, and writes the attempts that ended and the trail. What does not apply any more
+-- (another attempt has it, it is settled) changes nothing, so a record written twice is written once.
+WITH record AS MATERIALIZED (
+    SELECT
+        s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
+        s.channel_account_id, r.attempt_id, r.kind, r.code, r.reason, r.wait, r.provider_message_id,
+        r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
+        clock_timestamp() AS now
+    FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::text[]
+    ) AS r (tenant_id, message_id, attempt_id, kind, code, reason, wait, provider_message_id)
+    JOIN sends s ON s.tenant_id = r.tenant_id AND s.message_id = r.message_id
+    ORDER BY s.tenant_id, s.message_id
+    FOR UPDATE OF s
+),
+verdict AS MATERIALIZED (
+    SELECT record.*, a.when_unknown,
+        CASE
+            -- It was taken: that settles whatever was not known, whichever attempt it was. Never backwards.
+            WHEN kind = 'accepted' AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'
+            -- It was not sent, and we know it: also after somebody else gave it up as unknown.
+            WHEN kind = 'not_sent' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
+            WHEN kind = 'account_down' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
+            WHEN kind = 'given_back' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'queued'
+            WHEN kind = 'failed' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'failed'
+            WHEN kind = 'unknown' AND mine AND before = 'sending' THEN 'unknown'
+            WHEN kind = 'expired' AND mine AND before = 'sending' THEN 'unknown'
+            WHEN kind = 'waits' AND before IN ('waiting', 'queued') THEN 'waiting'
+            WHEN kind = 'refused' AND before IN ('waiting', 'queued') THEN 'failed'
+            WHEN kind = 'turn_released' AND before = 'unknown' AND NOT turn_released THEN 'unknown'
+            -- No evidence came in time.
+            WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend' THEN 'queued'
+            WHEN kind = 'settled' AND before = 'unknown' THEN 'held'
+        END AS state
+    FROM record
+    JOIN channel_accounts a ON a.tenant_id = record.tenant_id AND a.id = record.channel_account_id
+),
+moved AS (
+    UPDATE sends s
+    SET state = v.state,
+        -- Claimed and never called is no attempt.
+        attempts = s.attempts - CASE WHEN v.kind = 'given_back' THEN 1 ELSE 0 END,
+        wait_reason = CASE WHEN v.state = 'waiting' THEN coalesce(CASE WHEN v.kind IN ('not_sent', 'account_down') THEN v.kind END, v.code) END,
+        due_at = CASE WHEN v.state = 'waiting' THEN v.now + make_interval(secs => v.wait) END,
+        unknown_at = CASE WHEN v.state = 'unknown' THEN coalesce(CASE WHEN v.before = 'unknown' THEN s.unknown_at END, v.now) ELSE s.unknown_at END,
+        turn_released = CASE
+            WHEN v.kind = 'turn_released' THEN true
+            WHEN v.kind IN ('unknown', 'expired') THEN false
+            ELSE s.turn_released
+        END,
+        possibly_doubled = s.possibly_doubled OR (v.kind = 'settled' AND v.state = 'queued'),
+        provider_message_id = coalesce(v.provider_message_id, s.provider_message_id),
+        code = CASE WHEN v.state IN ('failed', 'waiting') AND v.kind <> 'waits' THEN v.code WHEN v.state = 'sent' THEN NULL ELSE s.code END,
+        reason = CASE WHEN v.state IN ('failed', 'waiting', 'unknown') AND v.kind <> 'waits' THEN coalesce(v.reason, s.reason) WHEN v.state = 'sent' THEN NULL ELSE s.reason END,
+        sent_at = CASE WHEN v.state = 'sent' THEN coalesce(s.sent_at, v.now) ELSE s.sent_at END,
+        failed_at = CASE WHEN v.state = 'failed' THEN v.now ELSE s.failed_at END,
+        updated_at = v.now
+    FROM verdict v
+    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.state IS NOT NULL
+        -- A timer of an earlier unknown comes too early for this one, which has its own.
+        AND (v.kind <> 'settled' OR s.unknown_at <= v.now - make_interval(secs => 0.9 * $9::float8))
+        AND (v.kind <> 'turn_released' OR s.unknown_at <= v.now - make_interval(secs => 0.9 * $10::float8))
+    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.state, s.turn_released, v.before, v.turn_released AS released_before,
+        v.kind, v.code, v.reason, v.wait, v.now
+),
+-- A send that is past `sent` already keeps its state but learns its provider's id; two attempts that were both taken are shown.
+noted AS (
+    UPDATE sends s
+    SET provider_message_id = coalesce(s.provider_message_id, v.provider_message_id),
+        sent_at = coalesce(s.sent_at, v.now),
+        possibly_doubled = s.possibly_doubled OR (NOT v.mine AND v.before = 'sending')
+    FROM verdict v
+    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.kind = 'accepted' AND v.state IS NULL
+    RETURNING s.message_id
+),
+attempt AS (
+    INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, code, reason, granted_at, ended_at)
+    SELECT tenant_id, message_id, attempt_id, attempts, kind, code, reason, granted_at, now
+    FROM verdict
+    WHERE attempt_id IS NOT NULL AND kind <> 'given_back' AND (kind <> 'expired' OR state IS NOT NULL)
+    -- An attempt given up as expired may turn out better; the first word on anything else stands.
+    ON CONFLICT (tenant_id, message_id, id) DO UPDATE
+        SET outcome = excluded.outcome, code = excluded.code, reason = excluded.reason, ended_at = excluded.ended_at
+        WHERE send_attempts.outcome = 'expired' AND excluded.outcome <> 'expired'
+),
+-- One that was given up as expired turns out never to have been called.
+struck AS (
+    UPDATE send_attempts a
+    SET outcome = v.kind, code = NULL, reason = v.reason, ended_at = v.now
+    FROM verdict v
+    WHERE a.tenant_id = v.tenant_id AND a.message_id = v.message_id AND a.id = v.attempt_id
+        AND v.kind = 'given_back' AND v.state IS NOT NULL AND a.outcome = 'expired'
+    RETURNING a.id
+),
+note AS (
+    INSERT INTO trail (tenant_id, message_id, event, at, code, reason)
+    SELECT tenant_id, message_id,
+        CASE
+            WHEN state = 'queued' AND kind = 'settled' THEN 'sent_again'
+            WHEN state = 'waiting' THEN 'not_sent'
+            WHEN kind = 'turn_released' THEN 'turn_released'
+            ELSE state
+        END,
+        now, code, reason
+    FROM moved
+    WHERE state IN ('unknown', 'held', 'failed') OR kind IN ('settled', 'not_sent', 'account_down')
+    ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
+)
+SELECT tenant_id, message_id, conversation_id, seq, state, before, wait AS wait_seconds, now AS "now!",
+    (before IN ('waiting', 'queued', 'sending') OR (before = 'unknown' AND NOT released_before)) AS "held_up!",
+    (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released)) AS "holds_up!"
+FROM moved

@@ -1,0 +1,454 @@
+//! What became of attempts, and of sends that could not go: written down set by set.
+
+use super::turns::{self, Settled};
+use crate::{
+    db::{
+        error::Result,
+        inbound::reports::{self, Report},
+        scope::FleetTx,
+    },
+    domain::{
+        ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        sends::SendState,
+    },
+    jobs::outbound::{OutboundJob, Task},
+};
+use chrono::TimeDelta;
+use std::{collections::BTreeMap, time::Duration};
+use uuid::Uuid;
+
+/// Something to be written down about one send.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub message_id: MessageId,
+    /// Where it belongs, as the grant said; a timer does not know.
+    pub place: Option<Place>,
+    /// What happened.
+    pub what: What,
+}
+
+/// Where a send belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The account it is sent from.
+    pub channel_account_id: ChannelAccountId,
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+}
+
+/// What happened to a send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The provider took it.
+    Accepted {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// The provider's id.
+        provider_message_id: String,
+    },
+    /// It was definitely not sent: again after a while.
+    NotSent {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// The provider's code or ours.
+        code: String,
+        /// What happened.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+        /// Whether the account's rate is to be lowered, and nothing to be granted for so long.
+        slow_account: Option<Duration>,
+    },
+    /// Perhaps it was sent.
+    Unknown {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// What happened.
+        reason: String,
+    },
+    /// The provider refused it for good.
+    Failed {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// The provider's code.
+        code: String,
+        /// What it means.
+        reason: String,
+        /// Whether the provider says that the customer service window is closed.
+        window_closed: bool,
+    },
+    /// The account cannot send: it and all it has wait.
+    AccountDown {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// The provider's code.
+        code: String,
+        /// What it means.
+        reason: String,
+    },
+    /// It was claimed and never called: as if it had not been claimed.
+    GivenBack {
+        /// By which attempt.
+        attempt_id: AttemptId,
+        /// Why.
+        reason: String,
+    },
+    /// Another attempt's deadline has passed without a word: perhaps it was sent.
+    Expired {
+        /// That attempt.
+        attempt_id: Option<AttemptId>,
+    },
+    /// It was not granted: it waits for a time, or for what `reason` names.
+    Waits {
+        /// `turn`, `rate`, `account_down`, `not_due`.
+        reason: &'static str,
+        /// How long, if it is a time.
+        after: Option<Duration>,
+    },
+    /// It cannot be sent any more (`window_closed`, `unsendable`).
+    Refused {
+        /// Our code.
+        code: &'static str,
+        /// What it means.
+        reason: String,
+    },
+    /// It has been unknown for 30 s: the next of its conversation may go.
+    TurnReleased,
+    /// It has been unknown for the time evidence is given: held, or sent again if the account says so.
+    Settled,
+}
+
+/// How long the fate of a send may stay unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the next of the conversation may go (DESIGN promise 4: 30 s).
+    pub turn: Duration,
+    /// Until it is held or sent again.
+    pub evidence: Duration,
+}
+
+impl What {
+    fn kind(&self) -> &'static str {
+        match self {
+            What::Accepted { .. } => "accepted",
+            What::NotSent { .. } => "not_sent",
+            What::Unknown { .. } => "unknown",
+            What::Failed { .. } => "failed",
+            What::AccountDown { .. } => "account_down",
+            What::GivenBack { .. } => "given_back",
+            What::Expired { .. } => "expired",
+            What::Waits { .. } => "waits",
+            What::Refused { .. } => "refused",
+            What::TurnReleased => "turn_released",
+            What::Settled => "settled",
+        }
+    }
+
+    fn attempt_id(&self) -> Option<AttemptId> {
+        match self {
+            What::Accepted { attempt_id, .. }
+            | What::NotSent { attempt_id, .. }
+            | What::Unknown { attempt_id, .. }
+            | What::Failed { attempt_id, .. }
+            | What::AccountDown { attempt_id, .. }
+            | What::GivenBack { attempt_id, .. } => Some(*attempt_id),
+            What::Expired { attempt_id } => *attempt_id,
+            What::Waits { .. } | What::Refused { .. } | What::TurnReleased | What::Settled => None,
+        }
+    }
+
+    fn code(&self) -> Option<&str> {
+        match self {
+            What::NotSent { code, .. } | What::Failed { code, .. } | What::AccountDown { code, .. } => Some(code),
+            What::Refused { code, .. } => Some(code),
+            What::Waits { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            What::NotSent { reason, .. }
+            | What::Failed { reason, .. }
+            | What::AccountDown { reason, .. }
+            | What::Unknown { reason, .. }
+            | What::GivenBack { reason, .. }
+            | What::Refused { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn after(&self) -> Option<Duration> {
+        match self {
+            What::NotSent { after, .. } => Some(*after),
+            What::Waits { after, .. } => *after,
+            _ => None,
+        }
+    }
+}
+
+/// Writes records down: limits, accounts, provider ids, states, attempts, trail, timers, and the jobs of what may go next.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) -> Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    slow_down(tx, records).await?;
+    let parked = link(tx, records).await?;
+    close_windows(tx, records).await?;
+    // One send twice in a batch (a job and its redelivery): in the order they came, each in a statement of its own.
+    let mut rounds: Vec<Vec<&Record>> = Vec::new();
+    let mut seen: BTreeMap<(TenantId, MessageId), usize> = BTreeMap::new();
+    for record in records {
+        let round = seen.entry((record.tenant_id, record.message_id)).and_modify(|n| *n += 1).or_insert(0);
+        if rounds.len() <= *round {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(record);
+    }
+    let mut settled = Vec::new();
+    for round in rounds {
+        settled.extend(move_on(tx, &round, patience).await?);
+    }
+    take_down(tx, records).await?;
+    reports::apply(tx, &parked).await?;
+    turns::wake_next(tx, &settled).await
+}
+
+/// Lowers the rate of throttled accounts: halved, at most once a second, and stopped for as long as the provider asked.
+async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let mut slow: BTreeMap<(TenantId, ChannelAccountId), Duration> = BTreeMap::new();
+    for r in records {
+        if let (What::NotSent { slow_account: Some(stop), .. }, Some(place)) = (&r.what, r.place) {
+            let longest = slow.entry((r.tenant_id, place.channel_account_id)).or_default();
+            *longest = (*longest).max(*stop);
+        }
+    }
+    if slow.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = slow.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = slow.keys().map(|(_, id)| id.0).collect();
+    let stops: Vec<f64> = slow.values().map(Duration::as_secs_f64).collect();
+    sqlx::query!(
+        "WITH slow AS MATERIALIZED (
+            SELECT l.tenant_id, l.key, s.stop
+            FROM unnest($1::uuid[], $2::uuid[], $3::float8[]) AS s (tenant_id, key, stop)
+            JOIN limits l ON l.tenant_id = s.tenant_id AND l.scope = 'account' AND l.key = s.key
+            ORDER BY l.tenant_id, l.key
+            FOR UPDATE OF l
+        )
+        UPDATE limits l
+        SET current_rate = CASE
+                WHEN l.lowered_at > clock_timestamp() - interval '1 second' THEN l.current_rate
+                ELSE greatest(least(1, l.rate), l.current_rate / 2)
+            END,
+            lowered_at = CASE WHEN l.lowered_at > clock_timestamp() - interval '1 second' THEN l.lowered_at ELSE clock_timestamp() END,
+            stopped_until = greatest(l.stopped_until, clock_timestamp() + make_interval(secs => slow.stop))
+        FROM slow
+        WHERE l.tenant_id = slow.tenant_id AND l.scope = 'account' AND l.key = slow.key",
+        &tenants,
+        &accounts,
+        &stops,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Ties the provider's ids to our messages. Returns the reports that were there first.
+async fn link(tx: &mut FleetTx, records: &[Record]) -> Result<Vec<Report>> {
+    let accepted: Vec<(&Record, Place, &str)> = records
+        .iter()
+        .filter_map(|r| match &r.what {
+            What::Accepted { provider_message_id, .. } => Some((r, r.place?, provider_message_id.as_str())),
+            _ => None,
+        })
+        .collect();
+    if accepted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = accepted.iter().map(|(r, ..)| r.tenant_id.0).collect();
+    let accounts: Vec<Uuid> = accepted.iter().map(|(_, place, _)| place.channel_account_id.0).collect();
+    let provider_ids: Vec<String> = accepted.iter().map(|(.., id)| (*id).to_owned()).collect();
+    let messages: Vec<Uuid> = accepted.iter().map(|(r, ..)| r.message_id.0).collect();
+    let rows = sqlx::query!(
+        "INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
+        SELECT DISTINCT ON (1, 2, 3) * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET message_id = coalesce(ref.message_id, excluded.message_id)
+        RETURNING tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason,
+            message_id",
+        &tenants,
+        &accounts,
+        &provider_ids,
+        &messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let state = SendState::from_name(row.parked_state.as_deref()?)?;
+            let (at, message_id) = (row.parked_at?, MessageId(row.message_id?));
+            Some(Report {
+                tenant_id: TenantId(row.tenant_id),
+                channel_account_id: ChannelAccountId(row.channel_account_id),
+                provider_message_id: row.provider_message_id,
+                state,
+                status: state.as_str().to_owned(),
+                at,
+                code: row.parked_code,
+                reason: row.parked_reason,
+                token: Some(crate::domain::events::SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
+            })
+        })
+        .collect())
+}
+
+/// The provider's verdict on a window overrides ours (providers/whatsapp section 13.1).
+async fn close_windows(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let mut closed: Vec<(TenantId, ConversationId)> = records
+        .iter()
+        .filter(|r| matches!(r.what, What::Failed { window_closed: true, .. }))
+        .filter_map(|r| Some((r.tenant_id, r.place?.conversation_id)))
+        .collect();
+    if closed.is_empty() {
+        return Ok(());
+    }
+    closed.sort_unstable();
+    let tenants: Vec<Uuid> = closed.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = closed.iter().map(|(_, id)| id.0).collect();
+    sqlx::query!(
+        "WITH closed AS MATERIALIZED (
+            SELECT c.tenant_id, c.id
+            FROM conversations c
+            WHERE (c.tenant_id, c.id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+            ORDER BY c.tenant_id, c.id
+            FOR UPDATE
+        )
+        UPDATE conversations c
+        SET window_expires_at = least(c.window_expires_at, now())
+        FROM closed
+        WHERE c.tenant_id = closed.tenant_id AND c.id = closed.id",
+        &tenants,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The states, attempts, trail and timers of sends, no send twice. Returns those that no longer hold up their conversation.
+async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> Result<Vec<Settled>> {
+    let tenants: Vec<Uuid> = records.iter().map(|r| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = records.iter().map(|r| r.message_id.0).collect();
+    let attempts: Vec<Option<Uuid>> = records.iter().map(|r| r.what.attempt_id().map(|id| id.0)).collect();
+    let kinds: Vec<String> = records.iter().map(|r| r.what.kind().to_owned()).collect();
+    let codes: Vec<Option<String>> = records.iter().map(|r| r.what.code().map(str::to_owned)).collect();
+    let reasons: Vec<Option<String>> = records.iter().map(|r| r.what.reason().map(str::to_owned)).collect();
+    let waits: Vec<Option<f64>> = records.iter().map(|r| r.what.after().map(|d| d.as_secs_f64())).collect();
+    let provider_ids: Vec<Option<String>> = records
+        .iter()
+        .map(|r| match &r.what {
+            What::Accepted { provider_message_id, .. } => Some(provider_message_id.clone()),
+            _ => None,
+        })
+        .collect();
+    let rows = sqlx::query_file!(
+        "src/db/outbound/move_on.sql",
+        &tenants,
+        &messages,
+        &attempts as &[Option<Uuid>],
+        &kinds,
+        &codes as &[Option<String>],
+        &reasons as &[Option<String>],
+        &waits as &[Option<f64>],
+        &provider_ids as &[Option<String>],
+        patience.evidence.as_secs_f64(),
+        patience.turn.as_secs_f64(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut settled = Vec::new();
+    for row in rows {
+        let (tenant_id, message_id) = (TenantId(row.tenant_id), MessageId(row.message_id));
+        let mut enqueue = |task: Task, after: Option<Duration>| {
+            let job = OutboundJob { tenant_id, message_id, task }.to_job(row.now);
+            let after = after.map(|d| TimeDelta::from_std(d).unwrap_or(TimeDelta::MAX));
+            tx.enqueue(tenant_id, turns::QUEUE, job, after);
+        };
+        match row.state.as_str() {
+            "waiting" => {
+                if let Some(wait) = row.wait_seconds {
+                    enqueue(Task::Send, Some(Duration::from_secs_f64(wait.max(0.0))));
+                }
+            }
+            "queued" => enqueue(Task::Send, None),
+            "unknown" if row.before != "unknown" => {
+                enqueue(Task::ReleaseTurn, Some(patience.turn));
+                enqueue(Task::Settle, Some(patience.evidence));
+            }
+            _ => {}
+        }
+        if row.held_up && !row.holds_up {
+            settled.push(Settled { tenant_id, conversation_id: ConversationId(row.conversation_id), seq: row.seq });
+        }
+    }
+    Ok(settled)
+}
+
+/// An account that the provider refuses is down until somebody mends it; its sends wait.
+async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let mut down: BTreeMap<(TenantId, ChannelAccountId), (&str, &str)> = BTreeMap::new();
+    for r in records {
+        if let (What::AccountDown { code, reason, .. }, Some(place)) = (&r.what, r.place) {
+            down.insert((r.tenant_id, place.channel_account_id), (code, reason));
+        }
+    }
+    if down.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = down.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = down.keys().map(|(_, id)| id.0).collect();
+    let codes: Vec<String> = down.values().map(|(code, _)| (*code).to_owned()).collect();
+    let reasons: Vec<String> = down.values().map(|(_, reason)| (*reason).to_owned()).collect();
+    sqlx::query!(
+        "UPDATE channel_accounts a
+        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now()
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS d (tenant_id, id, code, reason)
+        WHERE a.tenant_id = d.tenant_id AND a.id = d.id AND a.state = 'active'",
+        &tenants,
+        &accounts,
+        &codes,
+        &reasons,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// When a rate that was lowered may creep back: so long after the last refusal.
+const CALM: &str = "5 seconds";
+
+/// Lets lowered rates creep back towards what is configured: by a twentieth of it at each call, once things are calm.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn creep_back(tx: &mut FleetTx) -> Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE limits
+        SET current_rate = least(rate, current_rate + rate / 20)
+        WHERE current_rate < rate AND lowered_at < clock_timestamp() - $1::text::interval",
+        CALM,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

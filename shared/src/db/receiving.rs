@@ -1,0 +1,183 @@
+//! What the receiver keeps and asks: webhooks spilled while the broker is away, bodies too large for it, webhooks with a wrong
+//! signature, and which account an URL's key belongs to.
+
+use super::{ControlTx, error::Result};
+use crate::{
+    domain::ids::{ChannelAccountId, TenantId, WebhookId},
+    jobs::inbound::RawWebhook,
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// An account with an URL of its own.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Whose webhooks come there.
+    pub provider: String,
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The account.
+    pub channel_account_id: ChannelAccountId,
+    /// `{"app_secret": …, "verify_token": …}`, sealed.
+    pub sealed_secrets: Vec<u8>,
+    /// With which key.
+    pub secret_key_id: String,
+}
+
+/// A webhook whose signature did not fit.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// Its id.
+    pub id: WebhookId,
+    /// Whose it claims to be.
+    pub provider: String,
+    /// The key in its URL, or empty for the platform's endpoint.
+    pub endpoint: String,
+    /// Where it came from.
+    pub source: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The signature it came with.
+    pub signature: Option<String>,
+    /// The first bytes of its body.
+    pub body: Vec<u8>,
+    /// How long its body was.
+    pub body_bytes: i64,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+}
+
+/// How many suspects are kept; of more, the newest.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Of one source at one endpoint.
+    pub per_source: i64,
+    /// At one endpoint.
+    pub per_endpoint: i64,
+}
+
+/// Keeps webhooks until the broker is back. Twice is once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn spill(tx: &mut ControlTx, webhooks: &[RawWebhook]) -> Result<()> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|w| w.meta.id.0).collect();
+    let metas: Vec<serde_json::Value> =
+        webhooks.iter().map(|w| serde_json::to_value(&w.meta).expect("plain fields are always JSON")).collect();
+    let bodies: Vec<Vec<u8>> = webhooks.iter().map(|w| w.body.to_vec()).collect();
+    sqlx::query!(
+        "INSERT INTO control.spill (id, meta, body)
+        SELECT id, meta, body
+        FROM unnest($1::uuid[], $2::jsonb[], $3::bytea[]) AS webhook (id, meta, body)
+        ON CONFLICT (id) DO NOTHING",
+        &ids,
+        &metas,
+        &bodies,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Keeps a body too large for the broker; the job refers to it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn store_large_body(tx: &mut ControlTx, id: WebhookId, body: &[u8]) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO control.large_bodies (webhook_id, body) VALUES ($1, $2) ON CONFLICT (webhook_id) DO NOTHING",
+        id.0,
+        body,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Which account the key in an URL belongs to.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_endpoint(tx: &mut ControlTx, key: &str) -> Result<Option<Endpoint>> {
+    let endpoint = sqlx::query_as!(
+        Endpoint,
+        r#"SELECT provider AS "provider!", tenant_id AS "tenant_id!: TenantId",
+            channel_account_id AS "channel_account_id!: ChannelAccountId",
+            sealed_secrets AS "sealed_secrets!", secret_key_id AS "secret_key_id!"
+        FROM control.find_endpoint($1)"#,
+        key,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(endpoint)
+}
+
+/// Keeps suspects, and of those at their endpoints no more than the caps allow.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) -> Result<()> {
+    let ids: Vec<Uuid> = suspects.iter().map(|s| s.id.0).collect();
+    let providers: Vec<String> = suspects.iter().map(|s| s.provider.clone()).collect();
+    let endpoints: Vec<String> = suspects.iter().map(|s| s.endpoint.clone()).collect();
+    let sources: Vec<String> = suspects.iter().map(|s| s.source.clone()).collect();
+    let reasons: Vec<String> = suspects.iter().map(|s| s.reason.clone()).collect();
+    let signatures: Vec<Option<String>> = suspects.iter().map(|s| s.signature.clone()).collect();
+    let bodies: Vec<Vec<u8>> = suspects.iter().map(|s| s.body.clone()).collect();
+    let lengths: Vec<i64> = suspects.iter().map(|s| s.body_bytes).collect();
+    let times: Vec<DateTime<Utc>> = suspects.iter().map(|s| s.received_at).collect();
+    sqlx::query!(
+        "INSERT INTO control.quarantine (id, provider, endpoint, source, reason, signature, body, body_bytes, received_at)
+        SELECT id, provider, endpoint, source, reason, signature, body, body_bytes, received_at
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bigint[], $9::timestamptz[])
+            AS suspect (id, provider, endpoint, source, reason, signature, body, body_bytes, received_at)
+        ON CONFLICT (id) DO NOTHING",
+        &ids,
+        &providers,
+        &endpoints,
+        &sources,
+        &reasons,
+        &signatures as &[Option<String>],
+        &bodies,
+        &lengths,
+        &times,
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "WITH ranked AS (
+            SELECT id,
+                row_number() OVER (PARTITION BY endpoint, source ORDER BY received_at DESC, id) AS of_source,
+                row_number() OVER (PARTITION BY endpoint ORDER BY received_at DESC, id) AS of_endpoint
+            FROM control.quarantine
+            WHERE endpoint = ANY ($1)
+        )
+        DELETE FROM control.quarantine
+        USING ranked
+        WHERE quarantine.id = ranked.id AND (ranked.of_source > $2 OR ranked.of_endpoint > $3)",
+        &endpoints,
+        caps.per_source,
+        caps.per_endpoint,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The newest suspects.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list_quarantine(tx: &mut ControlTx, limit: i64) -> Result<Vec<Suspect>> {
+    let suspects = sqlx::query_as!(
+        Suspect,
+        r#"SELECT id AS "id: WebhookId", provider, endpoint, source, reason, signature, body, body_bytes, received_at
+        FROM control.quarantine
+        ORDER BY received_at DESC
+        LIMIT $1"#,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(suspects)
+}

@@ -1,0 +1,138 @@
+//! How a webhook finds its tenant: the provider's ids of accounts, looked up before any tenant is known.
+
+use super::{Placement, error::Result, scope::ControlTx};
+use crate::domain::{
+    channel::Provider,
+    events::RouteKey,
+    ids::{ChannelAccountId, TenantId},
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// Where an account's events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whose account.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub channel_account_id: ChannelAccountId,
+    /// In which database.
+    pub placement: Placement,
+}
+
+/// The routes of these keys; a key that nobody has is missing from the answer. Where a business account has several numbers
+/// the eldest stands for it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_routes(tx: &mut ControlTx, provider: Provider, keys: &[RouteKey]) -> Result<Vec<(RouteKey, Route)>> {
+    let kinds: Vec<String> = keys.iter().map(|key| kind(key).to_owned()).collect();
+    let ids: Vec<String> = keys.iter().map(|key| key.external_id().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT kind AS "kind!", external_id AS "external_id!", tenant_id AS "tenant_id!",
+            channel_account_id AS "channel_account_id!", placement AS "placement!"
+        FROM control.find_routes($1, $2, $3)"#,
+        provider.as_str(),
+        &kinds,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: Vec<(RouteKey, Route)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let key = match row.kind.as_str() {
+            "phone_number_id" => RouteKey::PhoneNumberId(row.external_id),
+            _ => RouteKey::BusinessAccountId(row.external_id),
+        };
+        if found.iter().all(|(known, _)| *known != key) {
+            let route = Route {
+                tenant_id: TenantId(row.tenant_id),
+                channel_account_id: ChannelAccountId(row.channel_account_id),
+                placement: Placement::named(&row.placement),
+            };
+            found.push((key, route));
+        }
+    }
+    Ok(found)
+}
+
+/// The kind of a route in `control.channel_routes`.
+pub fn kind(key: &RouteKey) -> &'static str {
+    match key {
+        RouteKey::PhoneNumberId(_) => "phone_number_id",
+        RouteKey::BusinessAccountId(_) => "business_account_id",
+    }
+}
+
+/// The placement of a tenant; `None` if there is no such tenant.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_placement(tx: &mut ControlTx, tenant_id: TenantId) -> Result<Option<Placement>> {
+    let name = sqlx::query_scalar!("SELECT placement FROM control.tenants WHERE id = $1", tenant_id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(name.map(|name| Placement::named(&name)))
+}
+
+/// All tenants of a placement: whom a sweep sees.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn tenants_of(tx: &mut ControlTx, placement: &Placement) -> Result<Vec<TenantId>> {
+    let ids =
+        sqlx::query_scalar!("SELECT id FROM control.tenants WHERE placement = $1 ORDER BY id", placement.as_str())
+            .fetch_all(tx.conn())
+            .await?;
+    Ok(ids.into_iter().map(TenantId).collect())
+}
+
+/// A part of a webhook for an account that nobody has.
+#[derive(Clone, Debug)]
+pub struct Unroutable {
+    /// The webhook.
+    pub webhook_id: Uuid,
+    /// Whose.
+    pub provider: Provider,
+    /// The id nobody has.
+    pub external_id: String,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+    /// The webhook's body, LZ4 with its size before it.
+    pub body_lz4: Vec<u8>,
+}
+
+/// Keeps what nobody can be given, for the operator. Again is the same as once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn record_unroutable(tx: &mut ControlTx, parts: &[Unroutable]) -> Result<()> {
+    let ids: Vec<Uuid> = parts.iter().map(|p| p.webhook_id).collect();
+    let providers: Vec<String> = parts.iter().map(|p| p.provider.as_str().to_owned()).collect();
+    let external_ids: Vec<String> = parts.iter().map(|p| p.external_id.clone()).collect();
+    let times: Vec<DateTime<Utc>> = parts.iter().map(|p| p.received_at).collect();
+    let bodies: Vec<Vec<u8>> = parts.iter().map(|p| p.body_lz4.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO control.unroutable (webhook_id, provider, external_id, received_at, body_lz4)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])
+        ON CONFLICT (webhook_id, external_id) DO NOTHING",
+        &ids,
+        &providers,
+        &external_ids,
+        &times,
+        &bodies,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The bodies that were too large to travel, by webhook.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn load_large_body(tx: &mut ControlTx, webhook_id: Uuid) -> Result<Option<Vec<u8>>> {
+    Ok(sqlx::query_scalar!("SELECT body FROM control.large_bodies WHERE webhook_id = $1", webhook_id)
+        .fetch_optional(tx.conn())
+        .await?)
+}

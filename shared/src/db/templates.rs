@@ -1,0 +1,97 @@
+//! Templates, as last fetched from the provider.
+
+use super::{FleetTx, TenantTx, error::Result};
+use crate::domain::ids::{ChannelAccountId, TenantId};
+use chrono::{DateTime, Utc};
+
+/// A template in one language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its name at the provider.
+    pub name: String,
+    /// The language's code as the provider spells it.
+    pub language: String,
+    /// The provider's word; only `APPROVED` can be sent.
+    pub status: String,
+    /// MARKETING, UTILITY, AUTHENTICATION.
+    pub category: String,
+    /// The body's text with its variables.
+    pub body: String,
+    /// How many values the body needs.
+    pub variables: i32,
+}
+
+/// A template in all its languages.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(tx: &mut TenantTx, channel_account_id: ChannelAccountId, name: &str) -> Result<Vec<Template>> {
+    let tenant_id = tx.tenant_id();
+    let templates = sqlx::query_as!(
+        Template,
+        "SELECT name, language, status, category, body, variables
+        FROM templates
+        WHERE tenant_id = $1 AND channel_account_id = $2 AND name = $3
+        ORDER BY language",
+        tenant_id.0,
+        channel_account_id.0,
+        name,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(templates)
+}
+
+/// Replaces what is known of an account's templates.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn replace(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    channel_account_id: ChannelAccountId,
+    templates: &[Template],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "DELETE FROM templates WHERE tenant_id = $1 AND channel_account_id = $2",
+        tenant_id.0,
+        channel_account_id.0
+    )
+    .execute(tx.conn())
+    .await?;
+    let names: Vec<String> = templates.iter().map(|t| t.name.clone()).collect();
+    let languages: Vec<String> = templates.iter().map(|t| t.language.clone()).collect();
+    let statuses: Vec<String> = templates.iter().map(|t| t.status.clone()).collect();
+    let categories: Vec<String> = templates.iter().map(|t| t.category.clone()).collect();
+    let bodies: Vec<String> = templates.iter().map(|t| t.body.clone()).collect();
+    let variables: Vec<i32> = templates.iter().map(|t| t.variables).collect();
+    // The provider's pages may show one twice when the list changes meanwhile.
+    sqlx::query!(
+        "INSERT INTO templates (tenant_id, channel_account_id, name, language, status, category, body, variables, synced_at)
+        SELECT $1, $2, name, language, status, category, body, variables, $9
+        FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
+            AS template (name, language, status, category, body, variables)
+        ON CONFLICT (tenant_id, channel_account_id, name, language) DO NOTHING",
+        tenant_id.0,
+        channel_account_id.0,
+        &names,
+        &languages,
+        &statuses,
+        &categories,
+        &bodies,
+        &variables,
+        now,
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE channel_accounts SET templates_synced_at = $3 WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        channel_account_id.0,
+        now,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
