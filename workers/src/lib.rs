@@ -1,1 +1,9 @@
-//! workers
+//! Queue in: the runtime, then one module and one thin binary per kind of work. A worker never imports another; they meet at
+//! queues.
+
+pub mod boot;
+pub mod inbound;
+pub mod outbound;
+pub mod runtime;
+pub mod scheduler;
+pub mod worker;

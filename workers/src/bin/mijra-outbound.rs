@@ -1,0 +1,59 @@
+//! Messages → providers, within their limits.
+
+use clap::Args;
+use shared::{
+    config::{SecretArgs, WhatsappArgs},
+    db::outbound::outcomes::Patience,
+    providers::http::{ProviderClient, ProviderSettings},
+    seal::Keyring,
+};
+use std::{process::ExitCode, time::Duration};
+use workers::{
+    boot,
+    outbound::{OutboundSettings, OutboundWorker},
+};
+
+#[derive(Args, Debug)]
+struct Own {
+    #[command(flatten)]
+    secrets: SecretArgs,
+    #[command(flatten)]
+    whatsapp: WhatsappArgs,
+    /// A call to a provider takes at most so many seconds.
+    #[arg(long, env = "PROVIDER_CALL_TIMEOUT_SECONDS", default_value_t = 10)]
+    call_timeout: u64,
+    /// The provider is given so many seconds to tell what became of a send whose answer was lost; then it is held.
+    #[arg(long, env = "UNKNOWN_SETTLE_SECONDS", default_value_t = 300)]
+    unknown_settle: u64,
+    /// A send whose fate is unknown holds up the next of its conversation for so many seconds.
+    #[arg(long, env = "UNKNOWN_TURN_SECONDS", default_value_t = 30)]
+    unknown_turn: u64,
+    /// So many calls at once.
+    #[arg(long, env = "OUTBOUND_MAX_CALLS", default_value_t = 512)]
+    max_calls: usize,
+}
+
+/// Between the end of the longest call and the deadline of its attempt: time to write down what became of it.
+const AFTER_THE_CALL: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    boot::run(async |process: &boot::Process<Own>| {
+        let own = &process.own;
+        let call_timeout = Duration::from_secs(own.call_timeout);
+        let client = ProviderClient::new(ProviderSettings {
+            whatsapp_base_url: own.whatsapp.whatsapp_base_url.clone(),
+            whatsapp_api_version: own.whatsapp.whatsapp_api_version.clone(),
+            call_timeout,
+        })?;
+        let keyring = Keyring::parse(&own.secrets.secret_keys)?;
+        let settings = OutboundSettings {
+            patience: Patience {
+                turn: Duration::from_secs(own.unknown_turn),
+                evidence: Duration::from_secs(own.unknown_settle),
+            },
+            call_within: call_timeout + AFTER_THE_CALL,
+            max_calls: own.max_calls,
+        };
+        Ok(OutboundWorker::new(process.parts.databases.clone(), client, keyring, settings, &process.parts.life))
+    })
+}

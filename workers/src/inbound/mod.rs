@@ -1,0 +1,117 @@
+//! Raw webhooks → events → contacts, conversations, messages, reports: in batches. Performing reads and routes; applying
+//! writes a whole batch set by set. Media is stored as references; fetching is another worker's.
+
+mod apply;
+mod gather;
+mod routes;
+
+pub use routes::Routes;
+
+use crate::worker::{CrashPoints, Part, Placed, Settle, Ticket, Worker};
+use shared::{
+    clock::Clock,
+    crash::CrashPoint,
+    db::{self, Databases, FleetTx},
+    domain::{
+        channel::Provider,
+        events::Event,
+        ids::{ChannelAccountId, TenantId},
+    },
+    jobs::{
+        Undecodable,
+        inbound::{self, Meta, RawWebhook},
+    },
+    queue::{
+        Delivery, Queue,
+        topology::{self},
+    },
+};
+use std::sync::Arc;
+
+/// What one webhook means for one tenant.
+#[derive(Debug)]
+pub struct Inbound {
+    /// What the receiver knew.
+    pub meta: Meta,
+    /// Whose part this is.
+    pub tenant_id: TenantId,
+    /// What it says, with the account each event is for.
+    pub events: Vec<(ChannelAccountId, Event)>,
+    /// What could not be read, for the log.
+    pub bad: Vec<String>,
+    /// The body for the log, LZ4 with its size before it.
+    pub body_lz4: Vec<u8>,
+    /// How large the body was.
+    pub body_bytes: usize,
+    /// The webhook as it came, to be dead-lettered alone should it prove unfit to be stored.
+    pub raw: RawWebhook,
+}
+
+/// The inbound worker.
+pub struct InboundWorker {
+    databases: Databases,
+    routes: Arc<Routes>,
+    clock: Clock,
+}
+
+impl InboundWorker {
+    /// A worker on these databases.
+    pub fn new(databases: Databases, clock: Clock) -> Self {
+        Self { routes: Arc::new(Routes::new(databases.clone())), databases, clock }
+    }
+}
+
+impl Worker for InboundWorker {
+    const NAME: &'static str = "inbound";
+    const QUEUES: &'static [&'static Queue] = &[&topology::INBOUND];
+    // An effect is one webhook, a job up to 64 of them; batches of this size are what Postgres takes best.
+    const BATCH: usize = 500;
+    const PREFETCH: u16 = 100;
+
+    type Job = Vec<RawWebhook>;
+    type Effect = Inbound;
+
+    fn decode(delivery: &Delivery) -> Result<Self::Job, Undecodable> {
+        match &delivery.job {
+            Ok(job) => inbound::from_job(job),
+            Err(why) => Err(Undecodable::Broken(why.clone())),
+        }
+    }
+
+    async fn perform(&self, jobs: Vec<Ticket<Self::Job>>, settle: &Settle<Inbound>) {
+        gather::perform(&self.databases, &self.routes, &self.clock, jobs, settle).await;
+    }
+
+    async fn apply(&self, tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {
+        apply::apply(tx, effects).await
+    }
+
+    fn part(effect: &Inbound) -> Option<Part> {
+        let job = inbound::to_job(std::slice::from_ref(&effect.raw), effect.meta.received_at);
+        Some(Part { job })
+    }
+
+    fn crash_points() -> CrashPoints {
+        CrashPoints {
+            before_commit: None,
+            after_commit: Some(CrashPoint::InboundAfterCommit),
+            before_ack: Some(CrashPoint::InboundBeforeAck),
+        }
+    }
+}
+
+/// The provider of a placed effect: one parser each.
+fn parse(
+    provider: Provider,
+    body: &[u8],
+    meta: &Meta,
+) -> Result<shared::domain::events::Parsed, shared::providers::Unreadable> {
+    match provider {
+        Provider::Whatsapp => shared::providers::whatsapp::parse(body, meta.received_at),
+    }
+}
+
+/// Puts an effect where its tenant's data lives.
+fn placed(placement: db::Placement, effect: Inbound) -> Placed<Inbound> {
+    Placed { placement, tenant: effect.tenant_id, effect }
+}

@@ -1,0 +1,98 @@
+//! Channel accounts with their opened secrets, remembered for a short while.
+
+use anyhow::Context;
+use moka::sync::Cache;
+use secrecy::SecretString;
+use serde::Deserialize;
+use shared::{
+    db::{self, Databases, Placement, channel_accounts, outbound::accounts},
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId},
+    },
+    seal::Keyring,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// A changed token or rate is noticed within this time.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// An account ready to be called for.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) provider: Provider,
+    /// The provider's id of it.
+    pub(super) external_id: String,
+    pub(super) access_token: SecretString,
+    /// Its configured rate per second, if limited.
+    pub(super) rate: Option<f64>,
+}
+
+/// What is sealed in `channel_accounts.sealed_secrets`.
+#[derive(Deserialize)]
+struct Secrets {
+    access_token: String,
+}
+
+type Key = (TenantId, ChannelAccountId);
+
+/// Accounts by id. One whose secrets cannot be opened is an error to be shown, not a reason to stop the others.
+pub(super) struct Accounts {
+    databases: Databases,
+    keyring: Keyring,
+    known: Cache<Key, Arc<Account>>,
+}
+
+impl Accounts {
+    pub(super) fn new(databases: Databases, keyring: Keyring) -> Self {
+        Self { databases, keyring, known: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build() }
+    }
+
+    /// The accounts asked for, in one question for all that are not remembered; each with what is wrong with it, if so.
+    pub(super) async fn load(
+        &self,
+        placement: &Placement,
+        keys: &[Key],
+    ) -> Result<HashMap<Key, Result<Arc<Account>, String>>, db::Error> {
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut unknown = Vec::new();
+        for key in keys {
+            match self.known.get(key) {
+                Some(account) => drop(found.insert(*key, Ok(account))),
+                None => unknown.push(*key),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let mut tenants: Vec<TenantId> = unknown.iter().map(|(tenant_id, _)| *tenant_id).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let mut tx = self.databases.fleet(placement, &tenants).await?;
+        for row in accounts::load(&mut tx, &unknown).await? {
+            let key = (row.tenant_id, row.id);
+            let account = self.open(row).map(Arc::new).map_err(|error| format!("{error:#}"));
+            if let Ok(account) = &account {
+                self.known.insert(key, account.clone());
+            }
+            found.insert(key, account);
+        }
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    fn open(&self, row: accounts::Account) -> anyhow::Result<Account> {
+        let context = channel_accounts::seal_context(row.id);
+        let bytes = self
+            .keyring
+            .open(&row.secret_key_id, &context, &row.sealed_secrets)
+            .context("its secrets cannot be opened")?;
+        let secrets: Secrets = serde_json::from_slice(&bytes).context("its secrets are not readable")?;
+        Ok(Account {
+            provider: row.provider,
+            external_id: row.external_id,
+            access_token: secrets.access_token.into(),
+            rate: row.rate,
+        })
+    }
+}

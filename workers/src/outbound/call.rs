@@ -1,0 +1,209 @@
+//! Calls: each granted send is handed to its provider at once, spaced by its account's own governor, and its job settled with
+//! what became of it.
+
+use super::{
+    accounts::{Account, Accounts},
+    hold::{HeldSend, OutboundSettings},
+};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use moka::sync::Cache;
+use shared::{
+    crash::{self, CrashPoint},
+    db::{
+        Placement,
+        outbound::{
+            grant::Grant,
+            outcomes::{Place, What},
+        },
+    },
+    domain::{
+        events::SendToken,
+        ids::ChannelAccountId,
+        messages::OutboundContent,
+        outcome::{NotSent, Outcome, Slow},
+    },
+    lifecycle::Lifecycle,
+    providers::http::{ProviderClient, Send},
+    retry,
+    telemetry::names,
+};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::Instant};
+
+/// A grant older than this is given back instead of called: the rate it was metered for has passed.
+const GRANT_GOOD_FOR: Duration = Duration::from_secs(1);
+/// What could not be handed over for this long is not news any more.
+const TOO_OLD: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+/// How long nothing is granted to an account whose provider throttles without saying for how long.
+const THROTTLED: Duration = Duration::from_millis(500);
+/// WhatsApp's advice for the pair limit: 4^X seconds, X = 0, 1, 2 … (providers/whatsapp section 11); at most about an hour.
+const PAIR_EXPONENT_MAX: u32 = 6;
+
+/// Makes calls.
+pub(super) struct Caller {
+    client: ProviderClient,
+    accounts: Arc<Accounts>,
+    calls: Arc<Semaphore>,
+    spacing: Cache<(ChannelAccountId, u32), Arc<DefaultDirectRateLimiter>>,
+    life: Lifecycle,
+}
+
+impl Caller {
+    pub(super) fn new(
+        client: ProviderClient,
+        accounts: Arc<Accounts>,
+        settings: OutboundSettings,
+        life: Lifecycle,
+    ) -> Self {
+        let spacing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(60)).build();
+        Self { client, accounts, calls: Arc::new(Semaphore::new(settings.max_calls)), spacing, life }
+    }
+
+    /// So many more calls can be made now.
+    pub(super) fn room(&self) -> usize {
+        self.calls.available_permits()
+    }
+
+    /// Calls for each of these. `asked_at` is when their grants were asked for.
+    pub(super) async fn call(
+        &self,
+        asked_at: Instant,
+        placement: &Placement,
+        granted: Vec<(HeldSend, Place, Box<Grant>)>,
+    ) {
+        if granted.is_empty() {
+            return;
+        }
+        let mut keys: Vec<_> =
+            granted.iter().map(|(s, place, _)| (s.job.tenant_id, place.channel_account_id)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let accounts = match self.accounts.load(placement, &keys).await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                tracing::warn!(%error, "accounts could not be loaded, their grants are given back");
+                for (send, place, grant) in granted {
+                    send.record(Some(place), given_back(&grant, "the account could not be loaded"));
+                }
+                return;
+            }
+        };
+        for (send, place, grant) in granted {
+            match accounts.get(&(send.job.tenant_id, place.channel_account_id)) {
+                Some(Ok(account)) => self.spawn(asked_at, account.clone(), send, place, grant),
+                Some(Err(why)) => {
+                    tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
+                    let what =
+                        What::AccountDown { attempt_id: grant.attempt_id, code: "secrets".into(), reason: why.clone() };
+                    send.record(Some(place), what);
+                }
+                None => send.record(Some(place), given_back(&grant, "the account is gone")),
+            }
+        }
+    }
+
+    fn spawn(&self, asked_at: Instant, account: Arc<Account>, send: HeldSend, place: Place, grant: Box<Grant>) {
+        let (client, calls) = (self.client.clone(), self.calls.clone());
+        let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
+        self.life.spawn(async move {
+            let Ok(_permit) = calls.acquire_owned().await else { return };
+            if let Some(spacing) = spacing {
+                spacing.until_ready().await;
+            }
+            let content = match serde_json::from_value::<OutboundContent>(grant.content.clone()) {
+                Ok(content) => content,
+                Err(error) => {
+                    let reason = format!("the stored content is not readable: {error}");
+                    let what = What::Failed {
+                        attempt_id: grant.attempt_id,
+                        code: "content".into(),
+                        reason,
+                        window_closed: false,
+                    };
+                    return send.record(Some(place), what);
+                }
+            };
+            // The last look before the call. A machine that was stopped between grant and here gives the grant back.
+            if asked_at.elapsed() > GRANT_GOOD_FOR {
+                return send.record(Some(place), given_back(&grant, "the grant was too old to be used"));
+            }
+            let token = SendToken { message_id: send.job.message_id, attempt_id: grant.attempt_id };
+            let began = Instant::now();
+            let outcome = client
+                .send(Send {
+                    provider: account.provider,
+                    account: &account.external_id,
+                    access_token: &account.access_token,
+                    recipient_kind: &grant.recipient_kind,
+                    recipient: &grant.recipient,
+                    content: &content,
+                    token: &token,
+                    quotes: grant.quotes.as_deref(),
+                })
+                .await;
+            crash::pass(CrashPoint::OutboundAfterCall);
+            let provider = account.provider.as_str();
+            metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
+                .record(began.elapsed().as_secs_f64());
+            metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
+            let what = what(outcome, &grant);
+            send.record(Some(place), what);
+        });
+    }
+
+    /// The account's own spacing: the configured rate with the burst its grants have.
+    fn spacing(&self, id: ChannelAccountId, rate: f64) -> Arc<DefaultDirectRateLimiter> {
+        // Whole sends a second; a slower account is spaced by its grants alone.
+        let per_second = NonZeroU32::new(rate.clamp(1.0, f64::from(u32::MAX)) as u32).unwrap_or(NonZeroU32::MIN);
+        self.spacing.get_with((id, per_second.get()), || {
+            let burst = NonZeroU32::new(per_second.get().div_ceil(32)).unwrap_or(NonZeroU32::MIN);
+            Arc::new(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
+        })
+    }
+}
+
+fn given_back(grant: &Grant, reason: &str) -> What {
+    What::GivenBack { attempt_id: grant.attempt_id, reason: reason.into() }
+}
+
+fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted { .. } => "accepted",
+        Outcome::NotSent(_) => "not_sent",
+        Outcome::Unknown { .. } => "unknown",
+        Outcome::Failed { .. } => "failed",
+        Outcome::NeedsTemplate { .. } => "needs_template",
+        Outcome::AccountDown { .. } => "account_down",
+    }
+}
+
+/// What is written down for an outcome.
+fn what(outcome: Outcome, grant: &Grant) -> What {
+    let attempt_id = grant.attempt_id;
+    match outcome {
+        Outcome::Accepted { provider_message_id } => What::Accepted { attempt_id, provider_message_id },
+        Outcome::Unknown { reason } => What::Unknown { attempt_id, reason },
+        Outcome::Failed { code, reason } => What::Failed { attempt_id, code, reason, window_closed: false },
+        Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, window_closed: true },
+        Outcome::AccountDown { code, reason } => What::AccountDown { attempt_id, code, reason },
+        Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.created_at > TOO_OLD => {
+            let reason = format!("given up after a day of trying; the last time: {reason}");
+            What::Failed { attempt_id, code, reason, window_closed: false }
+        }
+        Outcome::NotSent(NotSent { code, reason, retry_after, slow }) => {
+            let tries = u32::try_from(grant.attempts.max(1)).unwrap_or(1);
+            let (after, slow_account) = match slow {
+                Slow::Nothing => (retry_after.unwrap_or_else(|| retry::before_retry(tries)), None),
+                Slow::Account => {
+                    let stop = retry_after.unwrap_or(THROTTLED);
+                    (stop, Some(stop))
+                }
+                Slow::Pair => {
+                    let by_page = Duration::from_secs(4_u64.pow((tries - 1).min(PAIR_EXPONENT_MAX)));
+                    (retry_after.unwrap_or(by_page), None)
+                }
+            };
+            What::NotSent { attempt_id, code, reason, after, slow_account }
+        }
+    }
+}

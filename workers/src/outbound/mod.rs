@@ -1,0 +1,128 @@
+//! Messages to providers: wait → claim → call → record → acknowledge. A job is only a hint that a send may go; Postgres
+//! decides (grants), the provider is called, and what became of it is written down before the job is acknowledged.
+
+mod accounts;
+mod call;
+mod hold;
+
+pub use hold::OutboundSettings;
+
+use crate::worker::{CrashPoints, Placed, Settle, Ticket, Worker};
+use accounts::Accounts;
+use anyhow::anyhow;
+use hold::Holder;
+use shared::{
+    crash::CrashPoint,
+    db::{
+        self, Databases, FleetTx, Placement,
+        outbound::outcomes::{self, Patience, Record, What},
+        routing,
+    },
+    domain::ids::TenantId,
+    jobs::{
+        Undecodable,
+        outbound::{OutboundJob, Task},
+    },
+    lifecycle::Lifecycle,
+    providers::http::ProviderClient,
+    queue::{Delivery, Queue, topology},
+    seal::Keyring,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Tenants do not move between databases often; a move is noticed within this time.
+const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// The outbound worker.
+pub struct OutboundWorker {
+    databases: Databases,
+    placements: moka::sync::Cache<TenantId, Placement>,
+    holder: Holder,
+    patience: Patience,
+}
+
+impl OutboundWorker {
+    /// A worker on these databases, calling providers through this client. Its tasks end with this life.
+    pub fn new(
+        databases: Databases,
+        client: ProviderClient,
+        keyring: Keyring,
+        settings: OutboundSettings,
+        life: &Lifecycle,
+    ) -> Self {
+        let accounts = Arc::new(Accounts::new(databases.clone(), keyring));
+        let patience = settings.patience;
+        Self {
+            placements: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(PLACEMENT_REMEMBERED).build(),
+            holder: Holder::start(databases.clone(), client, accounts, settings, life),
+            databases,
+            patience,
+        }
+    }
+
+    async fn placement(&self, tenant_id: TenantId, settle: &Settle<Record>) -> anyhow::Result<Placement> {
+        if let Some(placement) = self.placements.get(&tenant_id) {
+            return Ok(placement);
+        }
+        let find = || async move {
+            let mut tx = self.databases.control().await?;
+            routing::find_placement(&mut tx, tenant_id).await
+        };
+        let placement = settle.outlast("finding a tenant's database", find).await?;
+        let placement = placement.ok_or_else(|| anyhow!("there is no tenant {tenant_id}"))?;
+        self.placements.insert(tenant_id, placement.clone());
+        Ok(placement)
+    }
+}
+
+impl Worker for OutboundWorker {
+    const NAME: &'static str = "outbound";
+    const QUEUES: &'static [&'static Queue] = &[&topology::OUTBOUND_NOW];
+    const BATCH: usize = 200;
+    const PREFETCH: u16 = 1000;
+
+    type Job = OutboundJob;
+    type Effect = Record;
+
+    fn decode(delivery: &Delivery) -> Result<Self::Job, Undecodable> {
+        match &delivery.job {
+            Ok(job) => OutboundJob::from_job(job),
+            Err(why) => Err(Undecodable::Broken(why.clone())),
+        }
+    }
+
+    async fn perform(&self, jobs: Vec<Ticket<OutboundJob>>, settle: &Settle<Record>) {
+        for ticket in jobs {
+            let (job, ticket) = ticket.take();
+            let placement = match self.placement(job.tenant_id, settle).await {
+                Ok(placement) => placement,
+                Err(error) => {
+                    settle.reject(ticket, error);
+                    continue;
+                }
+            };
+            match job.task {
+                Task::Send => self.holder.hold(job, placement, ticket, settle.clone()),
+                Task::ReleaseTurn => settle.done(ticket, vec![timer(job, placement, What::TurnReleased)]),
+                Task::Settle => settle.done(ticket, vec![timer(job, placement, What::Settled)]),
+            }
+        }
+    }
+
+    async fn apply(&self, tx: &mut FleetTx, effects: &[Record]) -> Result<(), db::Error> {
+        outcomes::record(tx, effects, self.patience).await
+    }
+
+    fn crash_points() -> CrashPoints {
+        CrashPoints {
+            before_commit: Some(CrashPoint::OutboundBeforeCommit),
+            after_commit: Some(CrashPoint::OutboundAfterCommit),
+            before_ack: None,
+        }
+    }
+}
+
+fn timer(job: OutboundJob, placement: Placement, what: What) -> Placed<Record> {
+    let effect = Record { tenant_id: job.tenant_id, message_id: job.message_id, place: None, what };
+    Placed { placement, tenant: job.tenant_id, effect }
+}

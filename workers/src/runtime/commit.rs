@@ -1,0 +1,249 @@
+//! Writing effects down: gathered into batches by placement, each batch one transaction. A failure of ours waits, contention
+//! tries again, bad data is halved until it stands alone. What is committed is announced, and only then may its jobs be
+//! acknowledged.
+
+use super::{
+    held::{Held, Ledger},
+    panics,
+    pause::{Pause, Waiting},
+    settle::{ANSWER_TIMEOUT, Collected, Disposal},
+};
+use crate::worker::Part;
+use futures_util::FutureExt;
+use shared::{
+    crash::{self, CrashPoint},
+    db::{self, Kind, Placement, outbox::OutboxRow},
+    domain::ids::TenantId,
+    lifecycle::Lifecycle,
+    retry::Pauses,
+    telemetry::names,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    ops::Range,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{
+        Mutex,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    time::Instant,
+};
+
+/// The same batch meets somebody else so many times before it counts as an outage.
+const CONTENTIONS: u32 = 10;
+
+/// Where effects go.
+pub(crate) trait Store: Send + Sync + 'static {
+    type Effect: Send + Sync + 'static;
+
+    /// Begins, applies and commits. Returns what is to be published.
+    fn store(
+        &self,
+        placement: &Placement,
+        tenants: &[TenantId],
+        effects: &[Self::Effect],
+    ) -> impl Future<Output = db::Result<Vec<OutboxRow>>> + Send;
+
+    /// Publishes what was committed; what cannot be is left to the sweep.
+    fn announce(&self, placement: &Placement, rows: Vec<OutboxRow>) -> impl Future<Output = ()> + Send;
+}
+
+/// How one worker's effects are gathered and committed.
+pub(crate) struct Committing<S: Store> {
+    pub(crate) worker: &'static str,
+    pub(crate) store: S,
+    pub(crate) part: fn(&S::Effect) -> Option<Part>,
+    pub(crate) batch: usize,
+    pub(crate) linger: Duration,
+    pub(crate) committers: usize,
+    pub(crate) after_commit: Option<CrashPoint>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) pause: Pause,
+    pub(crate) desk: UnboundedSender<Disposal>,
+}
+
+/// One job's effects in one placement: always in one batch.
+struct Group<E> {
+    held: Arc<Held>,
+    effects: Vec<(TenantId, E)>,
+    since: Instant,
+}
+
+/// Why a batch cannot be stored, ever.
+#[derive(Clone, Debug)]
+enum Bad {
+    Data(String),
+    Panic(String),
+}
+
+/// Hands each job's effects to the committers of their placements, which are started at its first use.
+pub(crate) async fn collect<S: Store>(
+    mut incoming: UnboundedReceiver<Collected<S::Effect>>,
+    committing: Arc<Committing<S>>,
+    life: Lifecycle,
+) {
+    let mut pools: HashMap<Placement, UnboundedSender<Group<S::Effect>>> = HashMap::new();
+    while let Some(Collected { held, effects }) = incoming.recv().await {
+        let mut by_placement: BTreeMap<Placement, Vec<(TenantId, S::Effect)>> = BTreeMap::new();
+        for placed in effects {
+            by_placement.entry(placed.placement).or_default().push((placed.tenant, placed.effect));
+        }
+        // The verdict itself is open once; that is the first placement's now.
+        (1..by_placement.len()).for_each(|_| held.open());
+        for (placement, effects) in by_placement {
+            let pool = pools.entry(placement).or_insert_with_key(|placement| start(&committing, placement, &life));
+            let _ = pool.send(Group { held: held.clone(), effects, since: Instant::now() });
+        }
+    }
+}
+
+fn start<S: Store>(
+    committing: &Arc<Committing<S>>,
+    placement: &Placement,
+    life: &Lifecycle,
+) -> UnboundedSender<Group<S::Effect>> {
+    let (pool, groups) = unbounded_channel();
+    let groups = Arc::new(Mutex::new(groups));
+    for _ in 0..committing.committers {
+        let (committing, groups, placement) = (committing.clone(), groups.clone(), placement.clone());
+        life.spawn(async move {
+            while let Some(batch) = committing.gather(&groups).await {
+                committing.commit(&placement, batch).await;
+            }
+        });
+    }
+    pool
+}
+
+impl<S: Store> Committing<S> {
+    /// The next batch; `None` when there will be no more. One committer gathers at a time, so that what comes meanwhile
+    /// gathers for the next.
+    async fn gather(&self, groups: &Mutex<UnboundedReceiver<Group<S::Effect>>>) -> Option<Vec<Group<S::Effect>>> {
+        let mut groups = groups.lock().await;
+        let first = groups.recv().await?;
+        let deadline = first.since + self.linger;
+        let mut effects = first.effects.len();
+        let mut batch = vec![first];
+        while effects < self.batch {
+            let next = match groups.try_recv() {
+                Ok(group) => Some(group),
+                // Every job held is in this batch: there is nobody to wait for.
+                Err(_) if self.ledger.len() <= batch.len() => None,
+                Err(_) => tokio::time::timeout_at(deadline, groups.recv()).await.ok().flatten(),
+            };
+            let Some(group) = next else { break };
+            effects += group.effects.len();
+            batch.push(group);
+        }
+        Some(batch)
+    }
+
+    /// Stores a batch, whatever it takes, and closes its jobs' places.
+    async fn commit(&self, placement: &Placement, batch: Vec<Group<S::Effect>>) {
+        let (mut owners, mut tenants, mut effects) = (Vec::new(), Vec::new(), Vec::new());
+        let mut jobs = Vec::with_capacity(batch.len());
+        for (owner, Group { held, effects: of_job, .. }) in batch.into_iter().enumerate() {
+            jobs.push((held, of_job.len()));
+            for (tenant, effect) in of_job {
+                owners.push(owner);
+                tenants.push(tenant);
+                effects.push(effect);
+            }
+        }
+        let size = u32::try_from(effects.len()).unwrap_or(u32::MAX);
+        metrics::histogram!(names::BATCH_EFFECTS, "worker" => self.worker).record(f64::from(size));
+        let mut ranges: Vec<Range<usize>> = Vec::from([Range { start: 0, end: effects.len() }]);
+        while let Some(range) = ranges.pop() {
+            match self.insist(placement, &tenants[range.clone()], &effects[range.clone()]).await {
+                Ok(rows) => {
+                    if let Some(point) = self.after_commit {
+                        crash::pass(point);
+                    }
+                    if !rows.is_empty() {
+                        self.store.announce(placement, rows).await;
+                    }
+                }
+                Err(bad) if range.len() > 1 => {
+                    self.count(if matches!(bad, Bad::Data(_)) { "data" } else { "panic" });
+                    let middle = range.start + range.len() / 2;
+                    ranges.push(middle..range.end);
+                    ranges.push(range.start..middle);
+                    continue;
+                }
+                Err(bad) => self.condemn(&jobs[owners[range.start]].0, &effects[range.start], bad),
+            }
+            for owner in &owners[range] {
+                let (held, left) = &mut jobs[*owner];
+                *left -= 1;
+                if *left == 0 {
+                    held.close();
+                }
+            }
+        }
+    }
+
+    /// Stores some effects, waiting out what is not their fault.
+    async fn insist(
+        &self,
+        placement: &Placement,
+        tenants: &[TenantId],
+        effects: &[S::Effect],
+    ) -> Result<Vec<OutboxRow>, Bad> {
+        let mut outage: Option<(Waiting, Pauses)> = None;
+        let (mut contended, mut quick) = (0, Pauses::for_contention());
+        loop {
+            let stored = tokio::time::timeout(ANSWER_TIMEOUT, self.store.store(placement, tenants, effects));
+            let error = match AssertUnwindSafe(stored).catch_unwind().await {
+                Ok(Ok(Ok(rows))) => return Ok(rows),
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(_)) => db::Error::timed_out("storing a batch"),
+                Err(_) => return Err(Bad::Panic(panics::last())),
+            };
+            match error.kind() {
+                Kind::Data => return Err(Bad::Data(error.to_string())),
+                Kind::Contention if contended < CONTENTIONS => {
+                    self.count("contention");
+                    contended += 1;
+                    tokio::time::sleep(quick.next_wait()).await;
+                }
+                Kind::Contention | Kind::Ours => {
+                    self.count("ours");
+                    let (_, pauses) = outage.get_or_insert_with(|| {
+                        tracing::warn!(%error, %placement, effects = effects.len(), "cannot commit: holding the batch until it works");
+                        (self.pause.enter("database", &error.to_string()), Pauses::for_outage())
+                    });
+                    tokio::time::sleep(pauses.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// One effect can never be stored.
+    fn condemn(&self, held: &Arc<Held>, effect: &S::Effect, bad: Bad) {
+        let disposal = match (bad, (self.part)(effect)) {
+            (Bad::Data(reason), Some(part)) => Disposal::DeadPart { held: held.clone(), job: part.job, reason },
+            // The whole job, once, however many of its effects are bad.
+            (Bad::Data(_) | Bad::Panic(_), _) if !held.doom() => return,
+            (Bad::Data(reason), None) => Disposal::Dead { held: held.clone(), reason, label: "data" },
+            (Bad::Panic(message), _) => Disposal::Failed {
+                held: held.clone(),
+                error: format!("panicked while storing: {message}"),
+                after: None,
+            },
+        };
+        held.open();
+        let _ = self.desk.send(disposal);
+    }
+
+    fn count(&self, cause: &'static str) {
+        metrics::counter!(names::COMMIT_RETRIES_TOTAL, "worker" => self.worker, "cause" => cause).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;
