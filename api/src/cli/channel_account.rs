@@ -1,0 +1,294 @@
+//! `mijra channel-account`: a tenant's numbers at their providers, with sealed secrets, their rate, and the routes by which
+//! webhooks find them.
+
+use super::{
+    output::{Output, or_dash},
+    settings::{self, Database},
+};
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use shared::{
+    config::SecretArgs,
+    db::{
+        self, Databases,
+        channel_accounts::{AccountSecrets, EndpointSecrets, NewAccount, endpoint_seal_context, seal_context},
+        tenants::Tenant,
+    },
+    domain::{channel::Provider, ids::ChannelAccountId},
+    seal::Keyring,
+};
+use std::process::ExitCode;
+use uuid::Uuid;
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// Add an account
+    #[command(subcommand)]
+    Add(Add),
+    /// List accounts
+    List(List),
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Add {
+    /// A WhatsApp number
+    Whatsapp(Whatsapp),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Whatsapp {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// What its owner calls it; the number's id unless given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Meta's id of the number.
+    #[arg(long, value_parser = provider_id)]
+    phone_number_id: String,
+    /// Meta's id of the WhatsApp business account.
+    #[arg(long, value_parser = provider_id)]
+    business_account_id: String,
+    /// The number as customers see it.
+    #[arg(long)]
+    display_number: Option<String>,
+    /// With what WhatsApp is called. Better in the environment than here.
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
+    access_token: SecretString,
+    /// The secret of the account's own app. Gives the account a webhook address of its own; without it, webhooks come to
+    /// the platform's.
+    #[arg(long, env = "APP_SECRET", hide_env_values = true)]
+    app_secret: Option<SecretString>,
+    /// The word of the handshake at the account's own address; made up unless given.
+    #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
+    verify_token: Option<SecretString>,
+    /// Messages a second (providers/whatsapp section 11: 80 by default, 20 for coexistence numbers, 1000 after an upgrade).
+    #[arg(long, default_value_t = 80.0, value_parser = rate)]
+    rate: f64,
+    /// Be content if the tenant has the number already; nothing is changed.
+    #[arg(long, conflicts_with = "update")]
+    if_missing: bool,
+    /// If the tenant has the number already, give it what is said here.
+    #[arg(long)]
+    update: bool,
+    /// Where Mijra is reached from outside.
+    #[arg(long, env = "PUBLIC_URL", default_value = "http://127.0.0.1:8080")]
+    public_url: String,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    secrets: SecretArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct List {
+    /// Only of this tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Serialize)]
+struct Added {
+    id: ChannelAccountId,
+    created: bool,
+    webhook_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    tenant: String,
+    id: Uuid,
+    provider: String,
+    name: String,
+    external_id: String,
+    business_account_id: Option<String>,
+    state: String,
+    down_reason: Option<String>,
+    rate: Option<f64>,
+    current_rate: Option<f64>,
+    templates_synced_at: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Add(Add::Whatsapp(args)) => add_whatsapp(args, out).await,
+        Command::List(args) => list(&args, out).await,
+    }
+}
+
+async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> {
+    let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let existing = existing(&databases, &tenant, &args.phone_number_id).await?;
+    let id = existing.unwrap_or_else(ChannelAccountId::new);
+    let created = existing.is_none();
+    // The routes are claimed first and committed last: a number that is another's is found out before anything is kept, and
+    // no webhook is routed to an account that is not there.
+    let mut control = databases.control().await?;
+    db::channel_accounts::scope_routes(&mut control, tenant.id).await?;
+    for (kind, external_id) in
+        [("phone_number_id", &args.phone_number_id), ("business_account_id", &args.business_account_id)]
+    {
+        let routed = db::channel_accounts::route(&mut control, tenant.id, id, Provider::Whatsapp, kind, external_id);
+        anyhow::ensure!(routed.await?, "{kind} {external_id} belongs to another account");
+    }
+    let (webhook_key, verify_token) = endpoint(&mut control, &args, &keyring, &tenant, id, created).await?;
+    if created || args.update {
+        let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+        let secrets = AccountSecrets { access_token: args.access_token.expose_secret().to_owned() };
+        let account = NewAccount {
+            id,
+            provider: Provider::Whatsapp,
+            name: args.name.as_deref().unwrap_or(&args.phone_number_id),
+            external_id: &args.phone_number_id,
+            business_account_id: Some(&args.business_account_id),
+            display_address: args.display_number.as_deref(),
+            secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&secrets)?),
+        };
+        if created {
+            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account, args.rate).await?;
+            anyhow::ensure!(inserted, "somebody else added this number at the same moment; run this again");
+        } else {
+            db::channel_accounts::update(&mut fleet, tenant.id, &account, args.rate).await?;
+            // What waited for it goes on; the scheduler publishes its jobs.
+            db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
+        }
+        fleet.commit().await?;
+    }
+    control.commit().await?;
+    let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
+    let webhook_url = format!("{}/webhooks/whatsapp{path}", args.public_url.trim_end_matches('/'));
+    let said = Added { id, created, webhook_url, webhook_key, verify_token };
+    out.say(&said, &text(&said, args.update))?;
+    Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn existing(databases: &Databases, tenant: &Tenant, number: &str) -> anyhow::Result<Option<ChannelAccountId>> {
+    let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+    let accounts = db::channel_accounts::list(&mut fleet).await?;
+    fleet.commit().await?;
+    Ok(accounts.into_iter().find(|account| account.external_id == number).map(|account| account.id))
+}
+
+/// The account's own address, if it has one or is to have one; and the word of its handshake, if that was set now.
+async fn endpoint(
+    control: &mut db::ControlTx,
+    args: &Whatsapp,
+    keyring: &Keyring,
+    tenant: &Tenant,
+    id: ChannelAccountId,
+    created: bool,
+) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let key = db::channel_accounts::endpoint_key(control, id).await?;
+    let Some(app_secret) = args.app_secret.as_ref().filter(|_| created || args.update) else {
+        return Ok((key, None));
+    };
+    let key = key.unwrap_or_else(random_word);
+    let verify_token = args.verify_token.as_ref().map_or_else(random_word, |token| token.expose_secret().to_owned());
+    let secrets =
+        EndpointSecrets { app_secret: app_secret.expose_secret().to_owned(), verify_token: Some(verify_token.clone()) };
+    let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
+    db::channel_accounts::upsert_endpoint(control, tenant.id, id, Provider::Whatsapp, &key, &sealed).await?;
+    Ok((Some(key), Some(verify_token)))
+}
+
+fn random_word() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+fn text(said: &Added, update: bool) -> String {
+    let done = match (said.created, update) {
+        (true, _) => "added",
+        (false, true) => "updated",
+        (false, false) => "exists already; --update changes it",
+    };
+    let mut text = format!("account {} {done}\nwebhook URL   {}", said.id, said.webhook_url);
+    if let Some(token) = &said.verify_token {
+        text.push_str(&format!("\nverify token  {token}"));
+    } else if said.webhook_key.is_none() {
+        text.push_str(
+            "\n              (the platform's: signed with WHATSAPP_APP_SECRET, verified with WHATSAPP_VERIFY_TOKEN)",
+        );
+    }
+    text
+}
+
+async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenants = match &args.tenant {
+        Some(slug) => vec![settings::tenant(&databases, slug).await?],
+        None => {
+            let mut tx = databases.control().await?;
+            let tenants = db::tenants::list(&mut tx).await?;
+            tx.commit().await?;
+            tenants
+        }
+    };
+    let mut rows = Vec::new();
+    for tenant in tenants {
+        let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+        let accounts = db::channel_accounts::list(&mut tx).await?;
+        tx.commit().await?;
+        rows.extend(accounts.into_iter().map(|a| Row {
+            tenant: tenant.slug.clone(),
+            id: a.id.0,
+            provider: a.provider,
+            name: a.name,
+            external_id: a.external_id,
+            business_account_id: a.business_account_id,
+            state: a.state,
+            down_reason: a.down_reason,
+            rate: a.rate,
+            current_rate: a.current_rate,
+            templates_synced_at: a.templates_synced_at,
+        }));
+    }
+    let headers = ["tenant", "provider", "name", "number id", "state", "rate", "templates", "id"];
+    out.list(&rows, &headers, |row| {
+        let rate = match (row.current_rate, row.rate) {
+            (Some(now), Some(rate)) if now < rate => format!("{now:.1} of {rate}/s"),
+            (_, rate) => or_dash(rate.map(|rate| format!("{rate}/s"))),
+        };
+        let state = row.down_reason.as_ref().map_or_else(|| row.state.clone(), |why| format!("{}: {why}", row.state));
+        let templates = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let (provider, number) = (row.provider.clone(), row.external_id.clone());
+        vec![row.tenant.clone(), provider, row.name.clone(), number, state, rate, templates, row.id.to_string()]
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn provider_id(text: &str) -> Result<String, String> {
+    let good = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    good.then(|| text.to_owned()).ok_or_else(|| "must be an id as Meta shows it: digits".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && (0.001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("must be a number of messages a second, above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_rates_that_make_no_sense_are_refused() {
+        for wrong in ["", "12 34", "../x", "1?x=y"] {
+            assert!(provider_id(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "NaN", "inf", "x"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((provider_id("330000000000009").is_ok(), rate("0.5")), (true, Ok(0.5)));
+    }
+}

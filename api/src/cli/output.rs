@@ -1,0 +1,71 @@
+//! What a command says, to standard output: logs and errors go elsewhere.
+
+use comfy_table::{Table, presets::NOTHING};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// How to say it.
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether programs read it.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Says one thing: JSON for programs, the text for people.
+    pub(super) fn say(&self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        if self.json { self.line(&serde_json::to_string(value)?) } else { self.line(text) }
+    }
+
+    /// Says a list: a JSON array for programs, a table for people.
+    pub(super) fn list<T: Serialize>(
+        &self,
+        rows: &[T],
+        headers: &[&str],
+        cells: impl Fn(&T) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return self.line(&serde_json::to_string(rows)?);
+        }
+        self.line(&table(headers, rows.iter().map(cells)))
+    }
+
+    /// One line, or several.
+    pub(super) fn line(&self, text: &str) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            // Whoever read us has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+/// What went wrong, to standard error.
+pub(crate) fn complain(error: &anyhow::Error) {
+    // If nobody listens there, the exit status still says it.
+    let _ = writeln!(io::stderr().lock(), "error: {error:#}");
+}
+
+/// A table without lines, as `ps` and `kubectl` have them.
+pub(super) fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(headers.iter().map(|header| header.to_uppercase())).add_rows(rows);
+    table
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A text, or a dash.
+pub(super) fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}

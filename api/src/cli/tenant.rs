@@ -1,0 +1,112 @@
+//! `mijra tenant`: makes and lists tenants.
+
+use super::{output::Output, settings::Database};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::{
+    db::{self, Placement},
+    domain::tenants::Slug,
+};
+use std::process::ExitCode;
+use uuid::Uuid;
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// Make a tenant
+    Create(Create),
+    /// List tenants
+    List(List),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Create {
+    /// Its name in URLs.
+    slug: Slug,
+    /// Its name for people; the slug unless given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Assumed for telephone numbers written without a country code (ISO 3166-1 alpha-2).
+    #[arg(long, value_parser = region)]
+    region: Option<String>,
+    /// In which database its data lives.
+    #[arg(long, default_value = "primary")]
+    placement: String,
+    /// Be content if there is one of this name.
+    #[arg(long)]
+    if_missing: bool,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct List {
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: Uuid,
+    slug: String,
+    name: String,
+    placement: String,
+    created_at: DateTime<Utc>,
+}
+
+pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Create(args) => create(args, out).await,
+        Command::List(args) => list(&args, out).await,
+    }
+}
+
+async fn create(args: Create, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let placement = Placement::named(&args.placement);
+    if !databases.placements().any(|known| *known == placement) {
+        anyhow::bail!("placement {placement} is not among PLACEMENTS");
+    }
+    let name = args.name.as_deref().unwrap_or(args.slug.as_str());
+    let mut tx = databases.control().await?;
+    db::tenants::ensure_placement(&mut tx, &placement).await?;
+    let created = db::tenants::create(&mut tx, &args.slug, name, &placement).await?;
+    let tenant = db::tenants::find(&mut tx, args.slug.as_str()).await?.expect("it was made, or was there, just now");
+    tx.commit().await?;
+    // Also if it was there: a run that was broken off in between is made whole by the next.
+    let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+    db::tenants::create_settings(&mut fleet, tenant.id, args.region.as_deref()).await?;
+    fleet.commit().await?;
+    let is_new = created.is_some();
+    let value = serde_json::json!({"id": tenant.id, "slug": tenant.slug, "created": is_new});
+    let text = if is_new { "created" } else { "exists already" };
+    out.say(&value, &format!("tenant {} {text} ({})", tenant.slug, tenant.id))?;
+    Ok(if is_new || args.if_missing { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let mut tx = databases.control().await?;
+    let tenants = db::tenants::list(&mut tx).await?;
+    tx.commit().await?;
+    let rows: Vec<Row> = tenants
+        .into_iter()
+        .map(|t| Row {
+            id: t.id.0,
+            slug: t.slug,
+            name: t.name,
+            placement: t.placement.to_string(),
+            created_at: t.created_at,
+        })
+        .collect();
+    out.list(&rows, &["slug", "name", "placement", "since", "id"], |row| {
+        let since = row.created_at.format("%Y-%m-%d").to_string();
+        vec![row.slug.clone(), row.name.clone(), row.placement.clone(), since, row.id.to_string()]
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn region(text: &str) -> Result<String, String> {
+    let region = text.to_ascii_uppercase();
+    let good = region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
+    good.then_some(region).ok_or_else(|| "must be two letters, such as DE".to_owned())
+}

@@ -1,0 +1,81 @@
+//! The API's routes with their description, generated from the handlers themselves.
+
+use crate::{routes, state::App};
+use axum::{Json, Router, routing::get};
+use std::sync::Arc;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        self,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+
+/// Where the description is.
+pub const PATH: &str = "/api/openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Mijra",
+        description = "Contacts, conversations and messages of a tenant. Every answer that is not a success is a problem \
+            (RFC 9457, `application/problem+json`) whose `type` is stable."
+    ),
+    modifiers(&Bearer),
+    security(("bearer" = []))
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+    }
+}
+
+/// Every route of the API, and what describes them.
+pub fn router() -> (Router<App>, openapi::OpenApi) {
+    let tenant = OpenApiRouter::new()
+        .merge(routes::contacts::router())
+        .merge(routes::conversations::router())
+        .merge(routes::messages::router());
+    let (router, api) =
+        OpenApiRouter::with_openapi(Description::openapi()).nest("/api/{tenant}", tenant).split_for_parts();
+    let shown = Arc::new(api.clone());
+    (router.route(PATH, get(move || std::future::ready(Json(shown.clone())))), api)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_described_and_says_what_it_needs() {
+        let (_, api) = router();
+        let json = serde_json::to_value(&api).unwrap();
+        let paths = json["paths"].as_object().unwrap();
+        assert_eq!(
+            paths.keys().collect::<Vec<_>>(),
+            [
+                "/api/{tenant}/contacts",
+                "/api/{tenant}/contacts/{id}",
+                "/api/{tenant}/conversations",
+                "/api/{tenant}/conversations/{id}",
+                "/api/{tenant}/conversations/{id}/messages",
+                "/api/{tenant}/messages",
+                "/api/{tenant}/messages/{id}",
+            ]
+        );
+        for operation in paths.values().flat_map(|path| path.as_object().unwrap().values()) {
+            assert!(operation["description"].as_str().unwrap().starts_with("Needs `"), "{operation}");
+            assert!(
+                operation["responses"]["default"]["content"]["application/problem+json"].is_object(),
+                "{operation}"
+            );
+        }
+        assert_eq!(json["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    }
+}

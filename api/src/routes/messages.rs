@@ -1,0 +1,318 @@
+//! `/api/{tenant}/messages` and `/api/{tenant}/conversations/{id}/messages`: what was said, and saying something.
+//!
+//! Sending is accepted here and done elsewhere: the message, its place in the conversation's order and its job are committed
+//! together, and the answer is 202.
+
+mod sending;
+
+use super::Page;
+use crate::{
+    auth::{Caller, MessagesRead, MessagesSend},
+    error::{Problem, Result},
+    extract::{Cursor, Id, Json, Params},
+    idempotency::IdempotencyKey,
+    state::App,
+};
+use axum::{Json as View, extract::State, http::HeaderMap, response::IntoResponse};
+use chrono::{DateTime, Utc};
+use sending::{Content, Into, Kind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::{
+    db::{self, messages},
+    domain::ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
+};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, send_into_conversation))
+        .routes(routes!(send_to_contact))
+        .routes(routes!(show))
+}
+
+/// What to say in a conversation.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMessage {
+    /// What kind of message.
+    r#type: Kind,
+    /// `text`: the words, at most 4096 characters.
+    text: Option<String>,
+    /// `text`: whether the first link is shown with a preview.
+    preview_url: Option<bool>,
+    /// `template`: its name at the provider.
+    name: Option<String>,
+    /// `template`: the language's code as the provider spells it.
+    #[schema(example = "en_US")]
+    language: Option<String>,
+    /// `template`: values for the body's variables, in order.
+    variables: Option<Vec<String>>,
+}
+
+/// What to say to a contact.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMessageToContact {
+    /// To whom.
+    #[schema(value_type = Uuid)]
+    contact_id: ContactId,
+    /// From which account.
+    #[schema(value_type = Uuid)]
+    channel_account_id: ChannelAccountId,
+    /// What kind of message.
+    r#type: Kind,
+    /// `text`: the words, at most 4096 characters.
+    text: Option<String>,
+    /// `text`: whether the first link is shown with a preview.
+    preview_url: Option<bool>,
+    /// `template`: its name at the provider.
+    name: Option<String>,
+    /// `template`: the language's code as the provider spells it.
+    #[schema(example = "en_US")]
+    language: Option<String>,
+    /// `template`: values for the body's variables, in order.
+    variables: Option<Vec<String>>,
+}
+
+/// A message.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Message)]
+pub struct MessageView {
+    id: Uuid,
+    conversation_id: Uuid,
+    /// in or out.
+    direction: String,
+    /// text, image, template …
+    kind: String,
+    /// What a person reads.
+    text: Option<String>,
+    /// The files, by reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media: Option<Value>,
+    /// In: the provider's element. Out: what was asked to be sent.
+    content: Value,
+    /// The provider's id of the message this one answers, reacts to, edits or revokes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refers_to: Option<String>,
+    /// The provider's id of this one.
+    provider_message_id: Option<String>,
+    /// The provider's time (in), the time of acceptance (out).
+    at: DateTime<Utc>,
+    /// Where it stands on its way to the provider (out).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send: Option<SendView>,
+}
+
+/// Where a message stands on its way.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Send)]
+pub struct SendView {
+    /// waiting, queued, sending, unknown, held, sent, delivered, read, failed or cancelled.
+    state: String,
+    /// Why it waits.
+    wait_reason: Option<String>,
+    attempts: i32,
+    /// Sent again although an earlier attempt may have arrived.
+    possibly_doubled: bool,
+    /// The provider's code of a failure.
+    code: Option<String>,
+    /// What it means.
+    reason: Option<String>,
+    sent_at: Option<DateTime<Utc>>,
+    delivered_at: Option<DateTime<Utc>>,
+    read_at: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
+}
+
+/// A message with all that became of it.
+#[derive(Serialize, ToSchema)]
+pub struct MessageHistory {
+    #[serde(flatten)]
+    message: MessageView,
+    /// The attempts that have ended, in order.
+    attempts: Vec<AttemptView>,
+    /// What the provider reported and what was decided, in order.
+    trail: Vec<StepView>,
+}
+
+/// One try at handing a message to the provider.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub struct AttemptView {
+    id: Uuid,
+    number: i32,
+    /// accepted, not_sent, unknown, failed, needs_template, account_down, given_back or expired.
+    outcome: String,
+    code: Option<String>,
+    reason: Option<String>,
+    granted_at: Option<DateTime<Utc>>,
+    ended_at: DateTime<Utc>,
+}
+
+/// One thing that was reported or decided.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Step)]
+pub struct StepView {
+    event: String,
+    at: DateTime<Utc>,
+    code: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<messages::Message> for MessageView {
+    fn from(m: messages::Message) -> Self {
+        let send = m.state.map(|state| SendView {
+            state,
+            wait_reason: m.wait_reason,
+            attempts: m.attempts.unwrap_or(0),
+            possibly_doubled: m.possibly_doubled.unwrap_or(false),
+            code: m.code,
+            reason: m.reason,
+            sent_at: m.sent_at,
+            delivered_at: m.delivered_at,
+            read_at: m.read_at,
+            failed_at: m.failed_at,
+        });
+        Self {
+            id: m.id.0,
+            conversation_id: m.conversation_id.0,
+            direction: m.direction,
+            kind: m.kind,
+            text: m.text,
+            media: m.media,
+            content: m.content,
+            refers_to: m.refers_to,
+            provider_message_id: m.provider_message_id,
+            at: m.at,
+            send,
+        }
+    }
+}
+
+/// Lists a conversation's messages, the latest first.
+#[utoipa::path(
+    get, path = "/conversations/{id}/messages", tag = "messages", description = "Needs `messages:read`.",
+    params(
+        ("tenant" = String, Path, description = "The tenant's name in URLs"),
+        ("id" = Uuid, Path, description = "The conversation"),
+        ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = OK, body = Page<MessageView>),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list(
+    State(app): State<App>,
+    caller: Caller<MessagesRead>,
+    Id(id): Id<ConversationId>,
+    mut params: Params,
+) -> Result<View<Page<MessageView>>> {
+    let limit = params.limit()?;
+    let before = params.take::<Cursor>("cursor")?.map(|cursor| (cursor.at, MessageId(cursor.id)));
+    params.finish()?;
+    let mut tx = caller.begin(&app).await?;
+    let rows = messages::list(&mut tx, id, before, limit + 1).await?;
+    // An empty page is either the end or somebody else's conversation.
+    if rows.is_empty() && db::conversations::find(&mut tx, id).await?.is_none() {
+        return Err(Problem::not_found("conversation").into());
+    }
+    tx.commit().await?;
+    let cursor = |m: &messages::Message| Cursor { at: m.at, id: m.id.0 }.to_string();
+    Ok(View(Page::of(rows, limit, cursor, MessageView::from)))
+}
+
+/// Shows a message with its history.
+#[utoipa::path(
+    get, path = "/messages/{id}", tag = "messages", description = "Needs `messages:read`.",
+    params(("tenant" = String, Path), ("id" = Uuid, Path)),
+    responses(
+        (status = OK, body = MessageHistory),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn show(
+    State(app): State<App>,
+    caller: Caller<MessagesRead>,
+    Id(id): Id<MessageId>,
+) -> Result<View<MessageHistory>> {
+    let mut tx = caller.begin(&app).await?;
+    let message = messages::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("message"))?;
+    let attempts = messages::attempts(&mut tx, id).await?;
+    let trail = messages::trail(&mut tx, id).await?;
+    tx.commit().await?;
+    let attempt = |a: messages::Attempt| AttemptView {
+        id: a.id.0,
+        number: a.number,
+        outcome: a.outcome,
+        code: a.code,
+        reason: a.reason,
+        granted_at: a.granted_at,
+        ended_at: a.ended_at,
+    };
+    let step = |s: messages::Step| StepView { event: s.event, at: s.at, code: s.code, reason: s.reason };
+    Ok(View(MessageHistory {
+        message: message.into(),
+        attempts: attempts.into_iter().map(attempt).collect(),
+        trail: trail.into_iter().map(step).collect(),
+    }))
+}
+
+/// Sends into a conversation. Accepted messages are handed to the provider in the order in which they were accepted.
+#[utoipa::path(
+    post, path = "/conversations/{id}/messages", tag = "messages", description = "Needs `messages:send`.",
+    params(
+        ("tenant" = String, Path),
+        ("id" = Uuid, Path, description = "The conversation"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and request again get the same answer and send nothing"),
+    ),
+    request_body = NewMessage,
+    responses(
+        (status = ACCEPTED, body = MessageView),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn send_into_conversation(
+    State(app): State<App>,
+    caller: Caller<MessagesSend>,
+    Id(id): Id<ConversationId>,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    Json { value: new, digest }: Json<NewMessage>,
+) -> Result<impl IntoResponse> {
+    let NewMessage { r#type, text, preview_url, name, language, variables } = new;
+    let content = Content { kind: r#type, text, preview_url, name, language, variables }.checked()?;
+    sending::send(&app, &caller, Into::Conversation(id), &content, &key, &digest, &headers).await
+}
+
+/// Sends to a contact over an account: into their open conversation, or one resolved lately, or a new one.
+#[utoipa::path(
+    post, path = "/messages", tag = "messages", description = "Needs `messages:send`.",
+    params(
+        ("tenant" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and request again get the same answer and send nothing"),
+    ),
+    request_body = NewMessageToContact,
+    responses(
+        (status = ACCEPTED, body = MessageView),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn send_to_contact(
+    State(app): State<App>,
+    caller: Caller<MessagesSend>,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    Json { value: new, digest }: Json<NewMessageToContact>,
+) -> Result<impl IntoResponse> {
+    let NewMessageToContact { contact_id, channel_account_id, r#type, text, preview_url, name, language, variables } =
+        new;
+    let content = Content { kind: r#type, text, preview_url, name, language, variables }.checked()?;
+    let into = Into::Contact(contact_id, channel_account_id);
+    sending::send(&app, &caller, into, &content, &key, &digest, &headers).await
+}

@@ -1,0 +1,297 @@
+//! Accepting a message: what is checked, and the one transaction in which it is.
+
+use super::MessageView;
+use crate::{
+    auth::{Caller, MessagesSend},
+    error::{self, Problem, Result},
+    idempotency::{Answer, IdempotencyKey},
+    state::App,
+};
+use axum::http::{HeaderMap, StatusCode};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use shared::{
+    crash::{self, CrashPoint},
+    db::{
+        self, TenantTx,
+        conversations::Locked,
+        messages::{self, Recipient},
+        templates::Template,
+    },
+    domain::{
+        ids::{ChannelAccountId, ContactId, ConversationId},
+        messages::OutboundContent,
+    },
+    jobs::outbound::{OutboundJob, Task},
+    providers::whatsapp,
+    queue::topology::OUTBOUND_NOW,
+    telemetry::TraceContext,
+};
+use utoipa::ToSchema;
+
+/// Other requests, or the customer, may make a conversation at the same moment; the next try finds it.
+const TRIES: usize = 3;
+
+/// What kind of message is to be sent.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = NewMessageKind)]
+pub(super) enum Kind {
+    /// Free words, inside the customer service window only.
+    Text,
+    /// An approved template, at any time.
+    Template,
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Into {
+    /// Into this conversation.
+    Conversation(ConversationId),
+    /// To this contact over this account.
+    Contact(ContactId, ChannelAccountId),
+}
+
+/// A body's fields, not checked yet.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub kind: Kind,
+    pub text: Option<String>,
+    pub preview_url: Option<bool>,
+    pub name: Option<String>,
+    pub language: Option<String>,
+    pub variables: Option<Vec<String>>,
+}
+
+impl Content {
+    /// What can be seen without asking the database.
+    pub(super) fn checked(self) -> Result<OutboundContent, Problem> {
+        let Content { kind, text, preview_url, name, language, variables } = self;
+        let mut problem = Problem::new(error::Kind::Invalid);
+        let of_text = [("text", text.is_some()), ("preview_url", preview_url.is_some())];
+        let of_template =
+            [("name", name.is_some()), ("language", language.is_some()), ("variables", variables.is_some())];
+        let (word, needed, foreign): (_, &[_], &[_]) = match kind {
+            Kind::Text => ("text", &of_text[..1], &of_template),
+            Kind::Template => ("template", &of_template[..2], &of_text),
+        };
+        for (field, _) in needed.iter().filter(|(_, given)| !given) {
+            problem = problem.field(*field, format!("is needed for a {word}"));
+        }
+        for (field, _) in foreign.iter().filter(|(_, given)| *given) {
+            problem = problem.field(*field, format!("is not a field of a {word}"));
+        }
+        if !problem.errors.is_empty() {
+            return Err(problem);
+        }
+        let content = match kind {
+            Kind::Text => {
+                OutboundContent::Text { text: text.unwrap_or_default(), preview_url: preview_url.unwrap_or(false) }
+            }
+            Kind::Template => OutboundContent::Template {
+                name: name.unwrap_or_default(),
+                language: language.unwrap_or_default(),
+                variables: variables.unwrap_or_default(),
+            },
+        };
+        whatsapp::check(&content).map_err(Problem::invalid)?;
+        Ok(content)
+    }
+}
+
+/// Accepts a message, publishes its job if it is the head of its conversation, and answers.
+pub(super) async fn send(
+    app: &App,
+    caller: &Caller<MessagesSend>,
+    into: Into,
+    content: &OutboundContent,
+    key: &IdempotencyKey,
+    digest: &[u8; 32],
+    headers: &HeaderMap,
+) -> Result<Answer> {
+    let mut tries = 1;
+    loop {
+        match accept(app, caller, into, content, key, digest, headers).await {
+            Err(error) if error.is_contention() && tries < TRIES => tries += 1,
+            answer => return answer,
+        }
+    }
+}
+
+async fn accept(
+    app: &App,
+    caller: &Caller<MessagesSend>,
+    into: Into,
+    content: &OutboundContent,
+    key: &IdempotencyKey,
+    digest: &[u8; 32],
+    headers: &HeaderMap,
+) -> Result<Answer> {
+    let mut tx = caller.begin(app).await?;
+    if let Some(answer) = key.answered(&mut tx, digest).await? {
+        return Ok(answer);
+    }
+    let conversation = lock(&mut tx, into).await?;
+    check(&mut tx, &conversation, content, app.clock.now()).await?;
+    let recipient = recipient(&conversation)?;
+    let accepted = messages::accept(&mut tx, &conversation, recipient, content, caller.token_id).await?;
+    if accepted.head {
+        let job = OutboundJob { tenant_id: caller.tenant_id, message_id: accepted.id, task: Task::Send };
+        let job = job.to_job(accepted.at).traced(TraceContext::from_request(headers).child());
+        tx.enqueue(OUTBOUND_NOW.name, job, None);
+    }
+    let message = messages::find(&mut tx, accepted.id).await?.ok_or_else(|| Problem::new(error::Kind::Internal))?;
+    let body = serde_json::to_value(MessageView::from(message)).expect("plain fields are always JSON");
+    let answer = Answer::new(StatusCode::ACCEPTED, body);
+    key.keep(&mut tx, digest, &answer).await?;
+    let due = tx.commit().await?;
+    crash::pass(CrashPoint::ApiAfterCommitBeforePublish);
+    app.relay.publish(caller.placement.clone(), due).await;
+    Ok(answer)
+}
+
+async fn lock(tx: &mut TenantTx, into: Into) -> Result<Locked> {
+    let id = match into {
+        Into::Conversation(id) => id,
+        Into::Contact(contact_id, account_id) => {
+            db::conversations::find_or_create(tx, contact_id, account_id).await?.ok_or_else(|| {
+                Problem::not_found("contact or no such channel account")
+                    .field("contact_id", "must be a contact of this tenant")
+                    .field("channel_account_id", "must be a channel account of this tenant")
+            })?
+        }
+    };
+    let locked = db::conversations::lock(tx, id).await?;
+    Ok(locked.ok_or_else(|| Problem::not_found("conversation"))?)
+}
+
+fn recipient(conversation: &Locked) -> Result<Recipient<'_>, Problem> {
+    // A number comes first because some templates cannot be sent to a user id (WhatsApp's 131062).
+    let phone = conversation.phone.as_deref().map(Recipient::Phone);
+    phone.or_else(|| conversation.bsuid.as_deref().map(Recipient::Bsuid)).ok_or_else(|| {
+        Problem::new(error::Kind::Invalid)
+            .detail("The contact has neither a telephone number nor a WhatsApp user id.")
+            .field("contact_id", "has no address that WhatsApp can reach")
+    })
+}
+
+async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: DateTime<Utc>) -> Result<()> {
+    if to.account_state == "disabled" {
+        return Err(Problem::new(error::Kind::AccountDisabled).into());
+    }
+    match content {
+        OutboundContent::Text { .. } => Ok(check_window(to.window_expires_at, now)?),
+        OutboundContent::Template { name, language, variables } => {
+            // Never synced: we know nothing, the provider decides.
+            if to.templates_synced_at.is_none() {
+                return Ok(());
+            }
+            let known = db::templates::find(tx, to.channel_account_id, name).await?;
+            Ok(check_template(&known, name, language, variables)?)
+        }
+    }
+}
+
+fn check_window(expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Problem> {
+    let detail = match expires_at {
+        Some(at) if now < at => return Ok(()),
+        Some(at) => {
+            let at = at.format("%Y-%m-%d %H:%M:%S UTC");
+            format!("The contact's last message opened the customer service window until {at}. Send a template.")
+        }
+        None => "The contact has not written to this account yet. Send a template.".to_owned(),
+    };
+    let message = "free text can only be sent inside the customer service window";
+    Err(Problem::new(error::Kind::NeedsTemplate).detail(detail).field("type", message))
+}
+
+fn check_template(known: &[Template], name: &str, language: &str, variables: &[String]) -> Result<(), Problem> {
+    let refuse = || Problem::new(error::Kind::TemplateUnusable);
+    if known.is_empty() {
+        return Err(refuse().field("name", format!("the account has no template {name}")));
+    }
+    let Some(template) = known.iter().find(|template| template.language == language) else {
+        let languages: Vec<&str> = known.iter().map(|template| template.language.as_str()).collect();
+        return Err(refuse().field("language", format!("template {name} exists in {}", languages.join(", "))));
+    };
+    if template.status != "APPROVED" {
+        return Err(refuse().field("name", format!("template {name} in {language} is {}", template.status)));
+    }
+    let needed = usize::try_from(template.variables).unwrap_or(0);
+    if variables.len() == needed {
+        return Ok(());
+    }
+    let mut problem = Problem::new(error::Kind::Invalid)
+        .detail(format!("Template {name} needs {needed} variables, {} were given.", variables.len()));
+    for missing in variables.len()..needed {
+        problem =
+            problem.field(format!("variables[{missing}]"), format!("is missing: the value of {{{{{}}}}}", missing + 1));
+    }
+    for surplus in needed..variables.len() {
+        problem = problem.field(format!("variables[{surplus}]"), "is one too many");
+    }
+    Err(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    fn content(kind: Kind) -> Content {
+        Content { kind, text: None, preview_url: None, name: None, language: None, variables: None }
+    }
+
+    fn fields(problem: &Problem) -> Vec<&str> {
+        problem.errors.iter().map(|error| error.field.as_str()).collect()
+    }
+
+    #[test]
+    fn each_kind_has_its_own_fields() {
+        let text = Content { text: Some("Hello".into()), ..content(Kind::Text) };
+        assert!(text.checked().is_ok());
+        assert_eq!(fields(&content(Kind::Text).checked().unwrap_err()), ["text"]);
+        assert_eq!(fields(&content(Kind::Template).checked().unwrap_err()), ["name", "language"]);
+        let mixed = Content { text: Some("Hello".into()), name: Some("x".into()), ..content(Kind::Text) };
+        assert_eq!(fields(&mixed.checked().unwrap_err()), ["name"]);
+        let long = Content { text: Some("x".repeat(4097)), ..content(Kind::Text) };
+        assert_eq!(fields(&long.checked().unwrap_err()), ["text"]);
+    }
+
+    #[test]
+    fn free_text_needs_an_open_window() {
+        let now = DateTime::UNIX_EPOCH;
+        assert!(check_window(Some(now + TimeDelta::seconds(1)), now).is_ok());
+        for closed in [None, Some(now), Some(now - TimeDelta::days(1))] {
+            let problem = check_window(closed, now).unwrap_err();
+            assert_eq!((problem.status, problem.kind), (422, "urn:mijra:problem:needs_template"));
+        }
+    }
+
+    #[test]
+    fn a_template_must_be_known_approved_and_complete() {
+        let template = |language: &str, status: &str| Template {
+            name: "reminder".into(),
+            language: language.into(),
+            status: status.into(),
+            category: "UTILITY".into(),
+            body: "Hi {{1}}, see you {{2}}.".into(),
+            variables: 2,
+        };
+        let known = [template("en_US", "APPROVED"), template("de", "PAUSED")];
+        let values = |n: usize| vec!["x".to_owned(); n];
+        assert!(check_template(&known, "reminder", "en_US", &values(2)).is_ok());
+        for (known, language, variables, field) in [
+            (&known[..0], "en_US", 2, "name"),
+            (&known[..], "fr", 2, "language"),
+            (&known[..], "de", 2, "name"),
+            (&known[..], "en_US", 1, "variables[1]"),
+            (&known[..], "en_US", 3, "variables[2]"),
+        ] {
+            let problem = check_template(known, "reminder", language, &values(variables)).unwrap_err();
+            assert_eq!((problem.status, fields(&problem)), (422, vec![field]));
+        }
+        let problem = check_template(&known, "reminder", "en_US", &[]).unwrap_err();
+        assert_eq!(problem.errors[1].message, "is missing: the value of {{2}}");
+    }
+}

@@ -1,0 +1,50 @@
+//! What the handlers of the API share.
+
+use crate::{auth::Tokens, relay::Relay};
+use shared::{
+    cache::RateLimits,
+    clock::Clock,
+    db::{Databases, TenantTx},
+    domain::ids::TenantId,
+};
+use std::sync::Arc;
+
+/// Everything a handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// The databases, in the role of the API.
+    pub databases: Databases,
+    /// The time.
+    pub clock: Clock,
+    /// How often each token may ask.
+    pub rates: RateLimits,
+    /// Publishes what requests have committed.
+    pub relay: Relay,
+    /// Who may ask.
+    pub tokens: Tokens,
+}
+
+impl App {
+    /// From its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// A transaction that sees one tenant.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn tenant(&self, placement: &shared::db::Placement, tenant_id: TenantId) -> shared::db::Result<TenantTx> {
+        self.databases.tenant(placement, tenant_id).await
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,191 @@
+//! Which account an URL's key belongs to, with its opened secrets. Once known, a key is served while the database is away;
+//! that a key is unknown is remembered only for a moment.
+
+use moka::future::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use shared::{
+    db::{
+        self, Databases,
+        channel_accounts::{EndpointSecrets, endpoint_seal_context},
+    },
+    domain::channel::Provider,
+    jobs::inbound::Account,
+    lifecycle::Lifecycle,
+    seal::Keyring,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// How old an entry may be before it is asked for again, behind the answer.
+const FRESH: Duration = Duration::from_secs(30);
+/// How long a key stays unknown; also how often a wrong signature may ask whether the secret was changed.
+const UNKNOWN: Duration = Duration::from_secs(2);
+/// A webhook does not wait longer for the database to say whose it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const KNOWN_KEYS: u64 = 100_000;
+const UNKNOWN_KEYS: u64 = 10_000;
+/// The table's own bounds: nothing else can be a key.
+const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// An account with an URL of its own.
+pub struct Endpoint {
+    /// Which.
+    pub account: Account,
+    app_secret: SecretString,
+    verify_token: Option<SecretString>,
+    loaded_at: Instant,
+    renewing: AtomicBool,
+}
+
+impl Endpoint {
+    /// What its webhooks are signed with.
+    pub fn app_secret(&self) -> &[u8] {
+        self.app_secret.expose_secret().as_bytes()
+    }
+
+    /// The word of its handshake.
+    pub fn verify_token(&self) -> Option<&SecretString> {
+        self.verify_token.as_ref()
+    }
+}
+
+/// What came of looking for a key.
+pub enum Lookup {
+    /// It is an account's.
+    Found(Arc<Endpoint>),
+    /// It is nobody's.
+    Unknown,
+    /// It is not known here and the database cannot be asked.
+    Away,
+}
+
+/// What is known of keys. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoints {
+    known: Cache<String, Arc<Endpoint>>,
+    unknown: Cache<String, ()>,
+    asked_again: Cache<String, Arc<Mutex<()>>>,
+    databases: Databases,
+    keyring: Keyring,
+    life: Lifecycle,
+}
+
+enum Loaded {
+    Endpoint(Arc<Endpoint>),
+    Nobody,
+    Failed,
+}
+
+impl Endpoints {
+    /// Nothing is known yet.
+    pub fn new(databases: Databases, keyring: Keyring, life: Lifecycle) -> Self {
+        Self {
+            known: Cache::builder().max_capacity(KNOWN_KEYS).build(),
+            unknown: Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN).build(),
+            asked_again: Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN).build(),
+            databases,
+            keyring,
+            life,
+        }
+    }
+
+    /// Whose key this is.
+    pub async fn find(&self, key: &str) -> Lookup {
+        if let Some(endpoint) = self.known.get(key).await {
+            if endpoint.loaded_at.elapsed() > FRESH && !endpoint.renewing.swap(true, Ordering::Relaxed) {
+                self.renew_behind(key.to_owned(), endpoint.clone());
+            }
+            return Lookup::Found(endpoint);
+        }
+        if !KEY_LENGTHS.contains(&key.len()) || self.unknown.contains_key(key) {
+            return Lookup::Unknown;
+        }
+        match self.load(key).await {
+            Loaded::Endpoint(endpoint) => Lookup::Found(endpoint),
+            Loaded::Nobody => Lookup::Unknown,
+            Loaded::Failed => Lookup::Away,
+        }
+    }
+
+    /// The endpoint as it is now, if its secret has changed since `before`. Asks at most once in a while for each key.
+    pub async fn renewed(&self, key: &str, before: &Arc<Endpoint>) -> Option<Arc<Endpoint>> {
+        let changed = |now: Arc<Endpoint>| (now.app_secret() != before.app_secret()).then_some(now);
+        let mut first = false;
+        let turn = self
+            .asked_again
+            .get_with(key.to_owned(), async {
+                first = true;
+                Arc::default()
+            })
+            .await;
+        let _turn = turn.lock().await;
+        if first && matches!(self.load(key).await, Loaded::Failed) {
+            return None;
+        }
+        self.known.get(key).await.and_then(changed)
+    }
+
+    fn renew_behind(&self, key: String, endpoint: Arc<Endpoint>) {
+        let endpoints = self.clone();
+        self.life.spawn(async move {
+            if matches!(endpoints.load(&key).await, Loaded::Failed) {
+                // The database is away: what is known stays, and is asked for again with the next webhook.
+                endpoint.renewing.store(false, Ordering::Relaxed);
+            }
+        });
+    }
+
+    async fn load(&self, key: &str) -> Loaded {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(key)).await;
+        match asked.unwrap_or_else(|_| Err(db::Error::timed_out("looking up a webhook endpoint"))) {
+            Ok(Some(row)) => match self.open(row) {
+                Ok(endpoint) => {
+                    let endpoint = Arc::new(endpoint);
+                    self.known.insert(key.to_owned(), endpoint.clone()).await;
+                    Loaded::Endpoint(endpoint)
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "the secrets of a webhook endpoint do not open");
+                    Loaded::Failed
+                }
+            },
+            Ok(None) => {
+                self.known.invalidate(key).await;
+                self.unknown.insert(key.to_owned(), ()).await;
+                Loaded::Nobody
+            }
+            Err(error) => {
+                tracing::warn!(%error, "webhook endpoints cannot be looked up");
+                Loaded::Failed
+            }
+        }
+    }
+
+    async fn ask(&self, key: &str) -> db::Result<Option<db::receiving::Endpoint>> {
+        let mut tx = self.databases.control().await?;
+        let endpoint = db::receiving::find_endpoint(&mut tx, key).await?;
+        tx.commit().await?;
+        Ok(endpoint.filter(|endpoint| endpoint.provider == Provider::Whatsapp.as_str()))
+    }
+
+    fn open(&self, row: db::receiving::Endpoint) -> anyhow::Result<Endpoint> {
+        let context = endpoint_seal_context(row.channel_account_id);
+        let opened = self.keyring.open(&row.secret_key_id, &context, &row.sealed_secrets)?;
+        // A mistake in the JSON must not show its text.
+        let secrets: EndpointSecrets =
+            serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
+        Ok(Endpoint {
+            account: Account { tenant_id: row.tenant_id, channel_account_id: row.channel_account_id },
+            app_secret: secrets.app_secret.into(),
+            verify_token: secrets.verify_token.map(Into::into),
+            loaded_at: Instant::now(),
+            renewing: AtomicBool::new(false),
+        })
+    }
+}
