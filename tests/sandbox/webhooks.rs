@@ -1,0 +1,291 @@
+//! Delivers webhooks as the provider does: signed, over kept-alive connections, tried again on anything but 200,
+//! at once and then ever more rarely, until they are too old (contract page, section 1.3).
+
+use super::{
+    agenda::{PlannedStatus, Task},
+    behaviour::{Behaviour, Status},
+    ledger::{Attempt, Delivery, Direction, Flaw, Reply, Told, WebhookEntry},
+    meters::Wrote,
+    people::{Kind, Person},
+    provider::Provider,
+    registry::Number,
+    sign, statuses,
+};
+use bytes::Bytes;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, oneshot};
+
+/// A webhook about people, ready to be posted.
+#[derive(Debug, Clone)]
+pub struct InboundWebhook {
+    /// The number it is about.
+    pub phone_number_id: String,
+    /// The bytes.
+    pub body: Bytes,
+    /// `X-Hub-Signature-256`.
+    pub signature: String,
+    /// What is wrong with it on purpose.
+    pub flaw: Flaw,
+    /// The messages in it.
+    pub told: Vec<Told>,
+    pub(super) deeds: Vec<Deed>,
+}
+
+/// What a person did, for the provider's own books.
+#[derive(Debug, Clone)]
+pub(super) struct Deed {
+    pub(super) person: Person,
+    pub(super) kind: Kind,
+    pub(super) timestamp: i64,
+}
+
+/// A webhook on its way.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    seq: u64,
+    url: String,
+    signature: String,
+    body: Bytes,
+    statuses: Vec<(u64, Status)>,
+    failures: u32,
+    give_up_us: u64,
+    /// Somebody waits for the first answer.
+    replied: Option<oneshot::Sender<Reply>>,
+    told: Vec<oneshot::Sender<()>>,
+}
+
+/// Works off the agenda until the sandbox stops.
+pub(super) async fn run(provider: Arc<Provider>) {
+    let slots = Arc::new(Semaphore::new(provider.config.webhook_concurrency));
+    loop {
+        let behaviour = provider.behaviour();
+        let (due, next_us) = provider.agenda.take(provider.clock.now_us(), 4_096);
+        if due.is_empty() {
+            let next = async {
+                match next_us {
+                    Some(at_us) => tokio::time::sleep_until(provider.clock.instant(at_us).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next => {
+                    let linger = Duration::from_millis(behaviour.batch_linger_ms);
+                    if !linger.is_zero() {
+                        tokio::time::sleep(linger).await;
+                    }
+                }
+                () = provider.agenda.changed() => {}
+                () = provider.stopping.cancelled() => return,
+            }
+            continue;
+        }
+        let mut by_number: BTreeMap<Arc<str>, Vec<PlannedStatus>> = BTreeMap::new();
+        let mut outgoing = Vec::new();
+        for task in due {
+            match task {
+                Task::Status(planned) => by_number.entry(planned.number.id.clone()).or_default().push(planned),
+                Task::Deliver(webhook) => outgoing.push(webhook),
+            }
+        }
+        for planned in by_number.into_values() {
+            outgoing.extend(status_webhooks(&provider, &behaviour, planned));
+        }
+        for webhook in outgoing {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let provider = provider.clone();
+            provider.clone().tasks.spawn(async move {
+                deliver(&provider, webhook).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// Records a webhook about people and does what it means for the provider's own books. It is not posted yet.
+pub(super) fn admit(
+    provider: &Provider,
+    number: &Number,
+    webhook: InboundWebhook,
+    replied: Option<oneshot::Sender<Reply>>,
+) -> Outgoing {
+    let behaviour = provider.behaviour();
+    let now_us = provider.clock.now_us();
+    if matches!(webhook.flaw, Flaw::None | Flaw::Repeated) {
+        let mut live = number.live();
+        if webhook.flaw == Flaw::None {
+            live.meters.count_inbound(webhook.told.len() as u32, now_us, &behaviour);
+        }
+        for deed in &webhook.deeds {
+            let person = &deed.person;
+            live.meters.wrote(
+                &Wrote {
+                    phone: person.shares_phone.then_some(&person.wa_id),
+                    user_id: Some(&person.user_id),
+                    at_us: provider.clock.since_start_us(deed.timestamp),
+                    opens_window: deed.kind.opens_window(),
+                    from_ad: deed.kind == Kind::AdReferral,
+                },
+                &behaviour,
+            );
+            match deed.kind {
+                Kind::MarketingStopped => live.meters.set_marketing(person.key(), true),
+                Kind::MarketingResumed => live.meters.set_marketing(person.key(), false),
+                _ => {}
+            }
+        }
+    }
+    let entry = WebhookEntry {
+        seq: 0,
+        at_us: now_us,
+        phone_number_id: number.id.clone(),
+        direction: Direction::Inbound,
+        flaw: webhook.flaw,
+        told: webhook.told,
+        statuses: 0,
+        bytes: webhook.body.len(),
+        digest: Sha256::digest(&webhook.body).into(),
+        attempts: Vec::new(),
+        delivery: Delivery::Pending,
+    };
+    // Nobody tries a forged or mutilated webhook again.
+    let whole = matches!(webhook.flaw, Flaw::None | Flaw::Repeated);
+    Outgoing {
+        seq: provider.ledger.webhook(entry),
+        url: provider.webhook_url(&number.spec),
+        signature: webhook.signature,
+        body: webhook.body,
+        statuses: Vec::new(),
+        failures: 0,
+        give_up_us: if whole { now_us + behaviour.webhook_give_up_s * 1_000_000 } else { now_us },
+        replied,
+        told: Vec::new(),
+    }
+}
+
+/// Posts a webhook once; on anything but 200 it goes back on the agenda, or is given up.
+pub(super) async fn deliver(provider: &Provider, mut webhook: Outgoing) -> Reply {
+    let behaviour = provider.behaviour();
+    let at_us = provider.clock.now_us();
+    let reply = tokio::select! {
+        reply = post(provider, &webhook, &behaviour) => reply,
+        () = provider.stopping.cancelled() => Reply::Broken,
+    };
+    let now_us = provider.clock.now_us();
+    webhook.failures += 1;
+    let wait_us = 1000
+        * match webhook.failures {
+            1 => 0,
+            failures => behaviour
+                .webhook_retry_ms
+                .saturating_mul(1 << (failures - 2).min(30))
+                .min(behaviour.webhook_retry_most_ms.max(1)),
+        };
+    let delivery = match reply {
+        Reply::Status(200) => Delivery::Acknowledged,
+        _ if now_us + wait_us >= webhook.give_up_us => Delivery::GivenUp,
+        _ => Delivery::Pending,
+    };
+    let attempt = Attempt { at_us, took_us: now_us - at_us, reply };
+    provider.ledger.attempted(webhook.seq, attempt, delivery, &webhook.statuses);
+    for waiting in webhook.told.drain(..) {
+        let _ = waiting.send(());
+    }
+    if let Some(waiting) = webhook.replied.take() {
+        let _ = waiting.send(reply);
+    }
+    if delivery == Delivery::Pending {
+        provider.agenda.add(now_us + wait_us, Task::Deliver(webhook));
+    } else if delivery == Delivery::GivenUp {
+        tracing::debug!(webhook = webhook.seq, ?reply, "webhook given up");
+    }
+    provider.agenda.finished(1);
+    reply
+}
+
+async fn post(provider: &Provider, webhook: &Outgoing, behaviour: &Behaviour) -> Reply {
+    let request = provider
+        .http
+        .post(&webhook.url)
+        .header("content-type", "application/json")
+        .header("x-hub-signature-256", &webhook.signature)
+        .timeout(Duration::from_millis(behaviour.webhook_timeout_ms))
+        .body(webhook.body.clone());
+    match request.send().await {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            // Read to the end, or the connection is not used again.
+            let _ = response.bytes().await;
+            Reply::Status(status)
+        }
+        Err(error) if error.is_timeout() => Reply::Timeout,
+        Err(_) => Reply::Broken,
+    }
+}
+
+/// Renders the due statuses of one number into as few webhooks as may carry them.
+fn status_webhooks(provider: &Provider, behaviour: &Behaviour, planned: Vec<PlannedStatus>) -> Vec<Outgoing> {
+    let mut webhooks = Vec::new();
+    let mut planned = planned.into_iter().peekable();
+    while planned.peek().is_some() {
+        let batch: Vec<PlannedStatus> = planned.by_ref().take(behaviour.batch_most).collect();
+        let number = batch[0].number.clone();
+        // All but one of the agenda's entries end here; that one stands for the webhook.
+        provider.agenda.finished(batch.len() - 1);
+        let (mut rendered, mut sent, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        for mut planned in batch {
+            let Some(entry) = provider.ledger.send(planned.send) else { continue };
+            provider.ledger.status_made(planned.send, planned.status, planned.code);
+            let happened = provider.clock.unix(planned.happened_us);
+            rendered
+                .push((statuses::status(&planned, &entry, behaviour, happened), statuses::contact(&planned, &entry)));
+            sent.push((planned.send, planned.status));
+            told.extend(planned.answered.take());
+        }
+        if rendered.is_empty() {
+            // The ledger was cleared in between.
+            provider.agenda.finished(1);
+            continue;
+        }
+        let payload = statuses::webhook(&number.spec, rendered, sent[0].0);
+        webhooks.push(status_webhook(provider, behaviour, &number, &payload, sent, told));
+    }
+    webhooks
+}
+
+fn status_webhook(
+    provider: &Provider,
+    behaviour: &Behaviour,
+    number: &Number,
+    payload: &Value,
+    statuses: Vec<(u64, Status)>,
+    told: Vec<oneshot::Sender<()>>,
+) -> Outgoing {
+    let body = sign::emit(payload, behaviour.escape_slashes);
+    let now_us = provider.clock.now_us();
+    let entry = WebhookEntry {
+        seq: 0,
+        at_us: now_us,
+        phone_number_id: number.id.clone(),
+        direction: Direction::Statuses,
+        flaw: Flaw::None,
+        told: Vec::new(),
+        statuses: statuses.len(),
+        bytes: body.len(),
+        digest: Sha256::digest(&body).into(),
+        attempts: Vec::new(),
+        delivery: Delivery::Pending,
+    };
+    Outgoing {
+        seq: provider.ledger.webhook(entry),
+        url: provider.webhook_url(&number.spec),
+        signature: sign::signature(provider.app_secret(&number.spec), &body),
+        body,
+        statuses,
+        failures: 0,
+        give_up_us: now_us + behaviour.webhook_give_up_s * 1_000_000,
+        replied: None,
+        told,
+    }
+}
