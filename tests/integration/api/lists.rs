@@ -1,0 +1,108 @@
+//! Lists: page by page, nothing twice and nothing left out, filtered.
+
+use super::{Stage, Tenant, phone, staged, text};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Every id of a list, page by page.
+async fn all(stage: &Stage, tenant: &Tenant, path: &str, limit: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let page = stage.get(tenant, &format!("{path}{joint}limit={limit}{cursor}")).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let rows = page.body["data"].as_array().unwrap();
+        assert!(rows.len() <= limit);
+        ids.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        match page.body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return ids,
+        }
+    }
+}
+
+#[tokio::test]
+async fn contacts_are_listed_page_by_page_the_newest_first() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let mut made = Vec::new();
+        for _ in 0..7 {
+            made.push(stage.contact(&tenant, &phone()).await.to_string());
+        }
+        made.reverse();
+        for limit in [1, 3, 7, 8] {
+            assert_eq!(all(stage, &tenant, "/contacts", limit).await, made, "{limit}");
+        }
+        let shown = stage.get(&tenant, &format!("/contacts/{}", made[0])).await;
+        assert_eq!(shown.body["aliases"][0]["kind"], "phone");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_number_is_one_contact_and_the_second_is_told_which() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let first = stage.contact(&tenant, "0151 23456789").await;
+        let refused = stage.post(&tenant, "/contacts", &json!({"phone": "+49 (151) 23456789"})).await;
+        assert_eq!(refused.problem(), (409, "exists", vec!["phone"]));
+        assert_eq!(refused.body["existing_id"], first.to_string());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_inbox_is_listed_by_last_message_and_filtered() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let (one, other) = (stage.account(&tenant).await, stage.account(&tenant).await);
+        let mut made = Vec::new();
+        for minutes in 0..5 {
+            let account = if minutes % 2 == 0 { &one } else { &other };
+            made.push(stage.conversation(&tenant, account, TimeDelta::minutes(minutes)).await.to_string());
+        }
+        for limit in [1, 2, 5] {
+            assert_eq!(all(stage, &tenant, "/conversations", limit).await, made, "{limit}");
+        }
+        let of_other = all(stage, &tenant, &format!("/conversations?channel_account_id={}", other.id), 1).await;
+        assert_eq!(of_other, [made[1].clone(), made[3].clone()]);
+        assert_eq!(all(stage, &tenant, "/conversations?unread=true&state=new", 2).await.len(), 5);
+        assert!(all(stage, &tenant, "/conversations?unread=false", 2).await.is_empty());
+
+        let sent = stage.post(&tenant, &format!("/conversations/{}/messages", made[4]), &text("Good morning")).await;
+        assert_eq!(sent.status, 202);
+        let open = stage.get(&tenant, "/conversations?state=open").await;
+        let shown = &open.body["data"][0];
+        assert_eq!((shown["id"].as_str(), shown["window_open"].as_bool()), (Some(made[4].as_str()), Some(true)));
+        assert_eq!(shown["last_message"]["text"], "Good morning");
+        assert_eq!(all(stage, &tenant, "/conversations", 2).await[0], made[4], "it has moved to the top");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_are_listed_with_their_sends_and_shown_with_their_history() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let conversation = stage.conversation(&tenant, &account, TimeDelta::hours(1)).await;
+        let path = format!("/conversations/{conversation}/messages");
+        let mut sent = Vec::new();
+        for number in 0..5 {
+            let accepted = stage.post(&tenant, &path, &text(&format!("number {number}"))).await;
+            assert_eq!(accepted.status, 202, "{}", accepted.body);
+            sent.push(accepted.body["id"].as_str().unwrap().to_owned());
+        }
+        sent.reverse();
+        assert_eq!(all(stage, &tenant, &path, 2).await, sent);
+        let unique: BTreeSet<&String> = sent.iter().collect();
+        assert_eq!(unique.len(), 5);
+        let shown = stage.get(&tenant, &format!("/messages/{}", sent[0])).await.body;
+        assert_eq!((&shown["text"], &shown["send"]["state"]), (&json!("number 4"), &json!("queued")));
+        assert_eq!((&shown["attempts"], &shown["trail"]), (&json!([]), &json!([])));
+        assert_eq!(shown["content"]["type"], Value::from("text"));
+    })
+    .await;
+}

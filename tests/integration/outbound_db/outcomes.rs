@@ -1,0 +1,267 @@
+//! Every thing that can happen to a send in every state it can be in: where it stands afterwards, which attempt is written
+//! down, whose turn it is next, and that a second time changes nothing.
+
+use super::{Given, Stage};
+use shared::{
+    db::outbound::outcomes::What,
+    domain::{
+        ids::AttemptId,
+        sends::SendState::{self, Failed, Held, Queued, Sending, Sent, Unknown, Waiting},
+    },
+};
+use std::time::Duration;
+
+const AFTER: Duration = Duration::from_secs(77);
+
+/// What happened, to which of these states it applies and where those go; everywhere else nothing changes.
+struct Case {
+    name: &'static str,
+    what: What,
+    moves: &'static [(SendState, SendState)],
+    /// Written down as an attempt: always, only with a change, or not at all.
+    attempt: Written,
+    resend: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Written {
+    Always(&'static str),
+    WithAChange(&'static str),
+    Never,
+}
+
+/// A word from the attempt itself counts as long as nobody knows better.
+const OPEN_TO_WAITING: &[(SendState, SendState)] = &[(Sending, Waiting), (Unknown, Waiting), (Held, Waiting)];
+const OPEN_TO_FAILED: &[(SendState, SendState)] = &[(Sending, Failed), (Unknown, Failed), (Held, Failed)];
+const OPEN_TO_QUEUED: &[(SendState, SendState)] = &[(Sending, Queued), (Unknown, Queued), (Held, Queued)];
+
+fn cases(mine: AttemptId, other: AttemptId) -> Vec<Case> {
+    use Written::{Always, Never, WithAChange};
+    let case = |name, what, moves, attempt| Case { name, what, moves, attempt, resend: false };
+    let accepted = |attempt_id| What::Accepted { attempt_id, provider_message_id: "wamid.1".into() };
+    let (code, reason) = (|| "131016".to_owned(), || "overloaded".to_owned());
+    let not_sent =
+        |attempt_id| What::NotSent { attempt_id, code: code(), reason: reason(), after: AFTER, slow_account: None };
+    let failed = |attempt_id| What::Failed { attempt_id, code: code(), reason: reason(), window_closed: false };
+    let down = |attempt_id| What::AccountDown { attempt_id, code: code(), reason: reason() };
+    vec![
+        case(
+            "accepted",
+            accepted(mine),
+            &[(Waiting, Sent), (Queued, Sent), (Sending, Sent), (Unknown, Sent), (Held, Sent)],
+            Always("accepted"),
+        ),
+        case(
+            "an earlier attempt accepted",
+            accepted(other),
+            &[(Waiting, Sent), (Queued, Sent), (Unknown, Sent), (Held, Sent)],
+            Always("accepted"),
+        ),
+        case("not sent", not_sent(mine), OPEN_TO_WAITING, Always("not_sent")),
+        case("an earlier attempt not sent", not_sent(other), &[], Always("not_sent")),
+        case("unknown", What::Unknown { attempt_id: mine, reason: reason() }, &[(Sending, Unknown)], Always("unknown")),
+        case(
+            "an earlier attempt unknown",
+            What::Unknown { attempt_id: other, reason: reason() },
+            &[],
+            Always("unknown"),
+        ),
+        case("failed", failed(mine), OPEN_TO_FAILED, Always("failed")),
+        case("an earlier attempt failed", failed(other), &[], Always("failed")),
+        case("account down", down(mine), OPEN_TO_WAITING, Always("account_down")),
+        case("an earlier attempt found the account down", down(other), &[], Always("account_down")),
+        case("given back", What::GivenBack { attempt_id: mine, reason: reason() }, OPEN_TO_QUEUED, Never),
+        case("an earlier attempt given back", What::GivenBack { attempt_id: other, reason: reason() }, &[], Never),
+        case("expired", What::Expired { attempt_id: Some(mine) }, &[(Sending, Unknown)], WithAChange("expired")),
+        case("an earlier attempt expired", What::Expired { attempt_id: Some(other) }, &[], WithAChange("expired")),
+        case(
+            "waits for a time",
+            What::Waits { reason: "rate", after: Some(AFTER) },
+            &[(Waiting, Waiting), (Queued, Waiting)],
+            Never,
+        ),
+        case(
+            "waits its turn",
+            What::Waits { reason: "turn", after: None },
+            &[(Waiting, Waiting), (Queued, Waiting)],
+            Never,
+        ),
+        case(
+            "refused",
+            What::Refused { code: "window_closed", reason: reason() },
+            &[(Waiting, Failed), (Queued, Failed)],
+            Never,
+        ),
+        case("turn released", What::TurnReleased, &[(Unknown, Unknown)], Never),
+        case("no evidence", What::Settled, &[(Unknown, Held)], Never),
+        Case {
+            name: "no evidence, sent again",
+            what: What::Settled,
+            moves: &[(Unknown, Queued)],
+            attempt: Never,
+            resend: true,
+        },
+    ]
+}
+
+fn holds_up(state: SendState) -> bool {
+    matches!(state, Waiting | Queued | Sending | Unknown)
+}
+
+#[tokio::test]
+async fn everything_that_can_happen_in_every_state() {
+    let mut stage = Stage::new().await;
+    let mut wrong = Vec::new();
+    for before in SendState::ALL.iter().copied() {
+        let count = cases(AttemptId::new(), AttemptId::new()).len();
+        for index in 0..count {
+            let (mine, other) = (AttemptId::new(), AttemptId::new());
+            let case = cases(mine, other).swap_remove(index);
+            sqlx::query("UPDATE channel_accounts SET state = 'active', when_unknown = $1")
+                .bind(if case.resend { "resend" } else { "hold" })
+                .execute(&mut stage.admin)
+                .await
+                .unwrap();
+            let conversation = stage.conversation().await;
+            let message = stage.send(Given { conversation, seq: 1, state: before, attempt: mine }).await;
+            let next = stage.send(Given { conversation, seq: 2, state: Queued, attempt: other }).await;
+            stage.record(message, conversation, case.what.clone()).await;
+
+            let mut claim = |holds: bool, what: String| {
+                if !holds {
+                    wrong.push(format!("{before}, {}: {what}", case.name))
+                }
+            };
+            let moved = case.moves.iter().find(|(from, _)| *from == before).map(|(_, to)| *to);
+            let after = moved.unwrap_or(before);
+            let found = stage.state(message).await;
+            claim(found == after, format!("is {found} and should be {after}"));
+
+            let written: Vec<(AttemptId, String)> = match case.attempt {
+                Written::Always(outcome) => vec![(case_attempt(&case.what, mine), outcome.to_owned())],
+                Written::WithAChange(outcome) if moved.is_some() => vec![(mine, outcome.to_owned())],
+                _ => Vec::new(),
+            };
+            let attempts = stage.attempts(message).await;
+            claim(attempts == written, format!("attempts are {attempts:?} and should be {written:?}"));
+
+            let released = matches!(case.what, What::TurnReleased);
+            let settles = holds_up(before) && moved.is_some() && (!holds_up(after) || released);
+            let woken = stage.jobs(next).await.len();
+            claim(woken == usize::from(settles), format!("{woken} jobs for the next one, and it settles: {settles}"));
+
+            let own = stage.jobs(message).await;
+            let expected = own_jobs(&case, before, moved);
+            claim(own == expected, format!("its own jobs are {own:?} and should be {expected:?}"));
+
+            let once = (stage.row(message).await, attempts, stage.trail(message).await);
+            stage.record(message, conversation, case.what.clone()).await;
+            let twice = (stage.row(message).await, stage.attempts(message).await, stage.trail(message).await);
+            // A wait is reckoned from the moment it is written down.
+            let same = if matches!(case.what, What::Waits { .. }) {
+                twice.0["state"] == once.0["state"]
+            } else {
+                twice == once
+            };
+            claim(same, format!("a second time changes it\n  from {once:?}\n  to   {twice:?}"));
+            let woken_twice = stage.jobs(next).await.len();
+            claim(woken_twice == woken, format!("the next one is woken {woken_twice} times"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn case_attempt(what: &What, mine: AttemptId) -> AttemptId {
+    match what {
+        What::Accepted { attempt_id, .. }
+        | What::NotSent { attempt_id, .. }
+        | What::Unknown { attempt_id, .. }
+        | What::Failed { attempt_id, .. }
+        | What::AccountDown { attempt_id, .. } => *attempt_id,
+        _ => mine,
+    }
+}
+
+/// The jobs that the transaction writes for the send itself: task, seconds until due (a job that is published at once has five
+/// until the sweep takes it).
+fn own_jobs(case: &Case, before: SendState, moved: Option<SendState>) -> Vec<(String, i64)> {
+    let job = |task: &str, due: i64| (task.to_owned(), due);
+    match (&case.what, moved) {
+        (_, None) => vec![],
+        (What::NotSent { .. }, _) | (What::Waits { after: Some(_), .. }, _) => vec![job("send", 77)],
+        (_, Some(Queued)) => vec![job("send", 5)],
+        (_, Some(Unknown)) if before != Unknown => vec![job("release_turn", 30), job("settle", 300)],
+        _ => vec![],
+    }
+}
+
+#[tokio::test]
+async fn two_words_about_one_send_in_one_batch_are_taken_in_order() {
+    use shared::db::outbound::outcomes::{Record, record};
+    let mut stage = Stage::new().await;
+    let conversation = stage.conversation().await;
+    let mine = AttemptId::new();
+    let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt: mine }).await;
+    let record_of =
+        |what| Record { tenant_id: stage.tenant, message_id: message, place: Some(stage.place(conversation)), what };
+    let records = [
+        record_of(What::Expired { attempt_id: Some(mine) }),
+        record_of(What::Accepted { attempt_id: mine, provider_message_id: "wamid.1".into() }),
+    ];
+    let mut tx = stage.fleet().await;
+    record(&mut tx, &records, super::PATIENCE).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stage.state(message).await, Sent);
+    assert_eq!(stage.attempts(message).await, [(mine, "accepted".to_owned())], "it turned out better than it looked");
+}
+
+#[tokio::test]
+async fn a_claim_given_back_after_it_expired_is_no_attempt() {
+    let mut stage = Stage::new().await;
+    let conversation = stage.conversation().await;
+    let mine = AttemptId::new();
+    let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt: mine }).await;
+    stage.record(message, conversation, What::Expired { attempt_id: Some(mine) }).await;
+    stage.record(message, conversation, What::GivenBack { attempt_id: mine, reason: "stopped machine".into() }).await;
+    let attempts: i32 = stage.one("SELECT attempts FROM sends WHERE message_id = $1", message).await;
+    let counted: Vec<_> =
+        stage.attempts(message).await.into_iter().filter(|(_, outcome)| outcome != "given_back").collect();
+    assert_eq!((stage.state(message).await, attempts, counted), (Queued, 0, vec![]));
+}
+
+#[tokio::test]
+async fn a_timer_of_an_earlier_unknown_does_not_end_a_later_one() {
+    let mut stage = Stage::new().await;
+    let conversation = stage.conversation().await;
+    let mine = AttemptId::new();
+    let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt: mine }).await;
+    stage.record(message, conversation, What::Unknown { attempt_id: mine, reason: "cut".into() }).await;
+    stage.record(message, conversation, What::TurnReleased).await;
+    stage.record(message, conversation, What::Settled).await;
+    assert_eq!(stage.state(message).await, Unknown, "it has been unknown for a moment only");
+    let released: bool = stage.one("SELECT turn_released FROM sends WHERE message_id = $1", message).await;
+    assert!(!released);
+}
+
+#[tokio::test]
+async fn an_account_that_is_down_gets_its_sends_back_when_it_returns() {
+    let mut stage = Stage::new().await;
+    let (first, second) = (stage.lone_send().await, stage.lone_send().await);
+    let down = |attempt_id| What::AccountDown { attempt_id, code: "131042".into(), reason: "unpaid".into() };
+    let granted = stage.ask(&[first.1]).await;
+    let shared::db::outbound::grant::Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
+    stage.record(first.1, first.0, down(grant.attempt_id)).await;
+    stage
+        .record(second.1, second.0, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) })
+        .await;
+    sqlx::query("DELETE FROM outbox").execute(&mut stage.admin).await.unwrap();
+    let mut tx = stage.fleet().await;
+    let resumed = shared::db::outbound::accounts::resume(&mut tx, stage.tenant, stage.account).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(resumed);
+    for (_, message) in [first, second] {
+        assert_eq!(stage.jobs(message).await.len(), 1, "it is woken");
+        let answers = stage.ask(&[message]).await;
+        assert!(matches!(answers[0].answer, shared::db::outbound::grant::Answer::Granted(_)), "{answers:?}");
+    }
+}

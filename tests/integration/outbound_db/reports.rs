@@ -1,0 +1,134 @@
+//! A provider's reports: the SQL that moves sends on says what `SendState::after_report` says.
+
+use super::{Given, Stage, now};
+use chrono::TimeDelta;
+use shared::{
+    db::{
+        inbound::reports::{self, Report},
+        outbound::outcomes::What,
+    },
+    domain::{
+        events::SendToken,
+        ids::{AttemptId, MessageId},
+        sends::SendState::{self, Delivered, Failed, Queued, Read, Sending, Sent},
+    },
+};
+
+const REPORTED: [SendState; 4] = [Sent, Delivered, Read, Failed];
+
+impl Stage {
+    fn report(&self, message: Option<MessageId>, provider_message_id: &str, state: SendState) -> Report {
+        Report {
+            tenant_id: self.tenant,
+            channel_account_id: self.account,
+            provider_message_id: provider_message_id.to_owned(),
+            state,
+            status: state.as_str().to_owned(),
+            at: now(),
+            code: (state == Failed).then(|| "131026".to_owned()),
+            reason: (state == Failed).then(|| "not reachable".to_owned()),
+            token: message.map(|message_id| SendToken { message_id, attempt_id: AttemptId::new() }),
+        }
+    }
+
+    async fn apply(&self, reports: &[Report]) {
+        let mut tx = self.fleet().await;
+        reports::apply(&mut tx, reports).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_report_moves_every_state_as_the_rule_says() {
+    let mut stage = Stage::new().await;
+    for before in SendState::ALL.iter().copied() {
+        for reported in REPORTED {
+            let conversation = stage.conversation().await;
+            let given = Given { conversation, seq: 1, state: before, attempt: AttemptId::new() };
+            let message = stage.send(given).await;
+            let report = stage.report(Some(message), &format!("wamid.{message}"), reported);
+            stage.apply(std::slice::from_ref(&report)).await;
+            let after = before.after_report(reported);
+            assert_eq!(stage.state(message).await, after, "{before}, then {reported} was reported");
+            let once = (stage.row(message).await, stage.trail(message).await);
+            stage.apply(&[report]).await;
+            assert_eq!((stage.row(message).await, stage.trail(message).await), once, "{before}: {reported} twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_order_in_which_reports_come_does_not_matter() {
+    let mut stage = Stage::new().await;
+    for several in [vec![Read, Sent, Delivered], vec![Delivered, Failed], vec![Sent, Failed], vec![Read, Failed, Sent]]
+    {
+        let furthest = several.iter().fold(Sending, |state, reported| state.after_report(*reported));
+        for turn in 0..several.len() {
+            let mut order = several.clone();
+            order.rotate_left(turn);
+            for at_once in [true, false] {
+                let conversation = stage.conversation().await;
+                let given = Given { conversation, seq: 1, state: Sending, attempt: AttemptId::new() };
+                let message = stage.send(given).await;
+                let reports: Vec<Report> = order
+                    .iter()
+                    .map(|state| stage.report(Some(message), &format!("wamid.{message}"), *state))
+                    .collect();
+                for batch in reports.chunks(if at_once { reports.len() } else { 1 }) {
+                    stage.apply(batch).await;
+                }
+                assert_eq!(stage.state(message).await, furthest, "{order:?}, at once: {at_once}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_comes_before_its_send_is_known_waits_for_it() {
+    let mut stage = Stage::new().await;
+    for early in
+        [vec![Sent], vec![Delivered, Sent], vec![Read], vec![Failed], vec![Failed, Delivered], vec![Sent, Failed]]
+    {
+        for at_once in [true, false] {
+            let conversation = stage.conversation().await;
+            let attempt = AttemptId::new();
+            let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt }).await;
+            let next = stage.send(Given { conversation, seq: 2, state: Queued, attempt: AttemptId::new() }).await;
+            let provider_id = format!("wamid.{message}");
+            let reports: Vec<Report> = early.iter().map(|state| stage.report(None, &provider_id, *state)).collect();
+            for batch in reports.chunks(if at_once { reports.len() } else { 1 }) {
+                stage.apply(batch).await;
+            }
+            assert_eq!(stage.state(message).await, Sending, "nobody knows yet whose report it is");
+            let accepted = What::Accepted { attempt_id: attempt, provider_message_id: provider_id };
+            stage.record(message, conversation, accepted.clone()).await;
+            let furthest = early.iter().fold(Sent, |state, reported| state.after_report(*reported));
+            assert_eq!(stage.state(message).await, furthest, "{early:?}, at once: {at_once}");
+            assert_eq!(stage.jobs(next).await.len(), 1, "the next one may go, and is told so once");
+            stage.record(message, conversation, accepted).await;
+            assert_eq!(stage.state(message).await, furthest, "{early:?}, and the acceptance a second time");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_without_our_token_finds_its_send_by_the_providers_id() {
+    let mut stage = Stage::new().await;
+    let (conversation, message) = stage.lone_send().await;
+    let granted = stage.ask(&[message]).await;
+    let attempt_id = match &granted[0].answer {
+        shared::db::outbound::grant::Answer::Granted(grant) => grant.attempt_id,
+        other => panic!("{other:?}"),
+    };
+    stage.record(message, conversation, What::Accepted { attempt_id, provider_message_id: "wamid.1".into() }).await;
+    let mut late = stage.report(None, "wamid.1", Delivered);
+    late.at = now() + TimeDelta::seconds(1);
+    stage.apply(&[late]).await;
+    assert_eq!(stage.state(message).await, Delivered);
+    let other_account = Report {
+        channel_account_id: shared::domain::ids::ChannelAccountId::new(),
+        ..stage.report(None, "wamid.1", Read)
+    };
+    stage.apply(&[other_account]).await;
+    assert_eq!(stage.state(message).await, Delivered, "another account's ids are not ours");
+}
