@@ -1,2 +1,99 @@
-//! placeholder
-fn main() {}
+//! The load harness: how fast Mijra is, next to how fast anything could be on the same machine in the same minutes.
+//!
+//! `load bare …` measures the yardsticks by themselves. Every part runs as a process of its own, so that processor time can be
+//! told apart; a run beside busy neighbours is void and says so. Build it with the release profile: numbers of any other
+//! mean nothing.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the harness measures real time, spawns its own tasks and takes its settings from its command line"
+)]
+
+mod bare;
+mod demo;
+mod faults;
+mod generate;
+mod measure;
+mod mijra;
+mod outage;
+mod role;
+mod services;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use role::Orders;
+use tokio::runtime::Runtime;
+
+#[derive(Debug, Parser)]
+#[command(name = "load", about = "Measures Mijra against bare yardsticks on private servers.", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Measures a yardstick by itself
+    #[command(subcommand)]
+    Bare(Box<bare::Command>),
+    /// Webhooks in: Mijra against a yardstick, in pairs
+    Ingest(Box<mijra::IngestArguments>),
+    /// Messages out: Mijra against the durable loop, in pairs
+    Send(Box<mijra::SendArguments>),
+    /// The main job in small, on a running installation, and its books
+    Demo(Box<demo::Arguments>),
+    /// Crashes, standstills and cut connections under load, and the books after each
+    Faults(Box<faults::Command>),
+    /// Postgres, RabbitMQ and Redis taken away for minutes under load
+    Outage(Box<outage::Command>),
+    /// The grant statement alone
+    Grant(Box<mijra::GrantArguments>),
+    /// One part of a measurement; the harness starts these itself
+    #[command(subcommand, hide = true)]
+    Role(Role),
+}
+
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum Role {
+    Generator,
+    #[command(flatten)]
+    Part(bare::Part),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Role(Role::Generator) => run_generator(),
+        Command::Role(Role::Part(part)) => run_part(part),
+        Command::Bare(command) => run_on(bare::run(*command)),
+        Command::Ingest(arguments) => run_on(mijra::ingest(*arguments)),
+        Command::Send(arguments) => run_on(mijra::send(*arguments)),
+        Command::Demo(arguments) => run_on(demo::run(*arguments)),
+        Command::Faults(command) => run_on(faults::run(*command)),
+        Command::Outage(command) => run_on(outage::run(*command)),
+        Command::Grant(arguments) => run_on(mijra::grant(*arguments)),
+    };
+    done.unwrap_or_else(|error| {
+        // Nothing is left to do if nobody reads it.
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// On one thread: it is enough for twice the load we make, and leaves the other core to what is measured.
+fn run_generator() -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(generate::role(Orders::listen()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_part(part: bare::Part) -> Result<ExitCode> {
+    Runtime::new()?.block_on(bare::run_part(part, Orders::listen()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_on(measurement: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    Runtime::new()?.block_on(measurement)
+}

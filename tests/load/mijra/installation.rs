@@ -1,0 +1,221 @@
+//! A private Mijra: a migrated database with one tenant and its WhatsApp numbers, queues of its own, and its programs as
+//! children of the harness.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use shared::db;
+use shared::domain::ids::{ChannelAccountId, TenantId};
+use shared::queue::Broker;
+use shared::seal::Keyring;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use url::Url;
+
+use crate::bare::database::PrivateDatabase;
+use crate::generate::payload::FIRST_PHONE_NUMBER_ID;
+use crate::measure::accounts::Watched;
+use crate::services::Services;
+
+/// How long a program may take to be ready, and to end.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+pub(super) const APP_SECRET: &str = "stand_in_app_secret_01";
+
+pub(super) struct Installation {
+    pub(super) services: Services,
+    pub(super) database: PrivateDatabase,
+    pub(super) broker: Broker,
+    pub(super) tenant_id: TenantId,
+    pub(super) accounts: Vec<ChannelAccountId>,
+    namespace: String,
+    secret_keys: String,
+    children: Vec<Program>,
+}
+
+struct Program {
+    name: &'static str,
+    child: Child,
+    health: SocketAddr,
+}
+
+/// A role's password, the same for all runs: the server is private and listens on this machine only.
+const PASSWORD: &str = "load";
+
+impl Installation {
+    /// Makes the database, the tenant and its numbers, and declares the queues. No program runs yet.
+    pub(super) async fn create(services: &Services, numbers: u64) -> Result<Self> {
+        let mut database = PrivateDatabase::create(services.database_url.as_str(), "SELECT 1").await?;
+        let url = at(&services.database_url, database.name(), None)?;
+        let admin = url.as_str().to_owned().into();
+        db::migrate(&admin, true).await.context("migrate")?;
+        for role in ["mijra_api", "mijra_worker"] {
+            db::allow_login(&admin, role, &PASSWORD.to_owned().into()).await.context("let roles log in")?;
+        }
+        let key: [u8; 32] = rand::random();
+        let secret_keys = format!("load:{}", BASE64.encode(key));
+        let keyring = Keyring::parse(&secret_keys.clone().into())?;
+        let namespace = format!("load-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let broker = Broker::new(shared::queue::Settings {
+            url: services.amqp_url.as_str().to_owned().into(),
+            namespace: namespace.clone(),
+            process: "load".into(),
+        });
+        broker.declare().await.context("declare Mijra's queues")?;
+        let tenant_id = TenantId::new();
+        let mut accounts = Vec::new();
+        let conn = database.connection();
+        sqlx::query("INSERT INTO control.tenants (id, slug, name) VALUES ($1, 'load', 'Load')")
+            .bind(tenant_id)
+            .execute(&mut *conn)
+            .await?;
+        for number in 0..numbers {
+            let id = ChannelAccountId::new();
+            let external_id = (FIRST_PHONE_NUMBER_ID + number).to_string();
+            let sealed = keyring.seal(&db::channel_accounts::seal_context(id), br#"{"access_token":"load"}"#);
+            sqlx::query(
+                "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, sealed_secrets, secret_key_id)
+                VALUES ($1, $2, 'whatsapp', 'load', $3, $4, $5)",
+            )
+            .bind(tenant_id)
+            .bind(id)
+            .bind(&external_id)
+            .bind(&sealed.bytes)
+            .bind(&sealed.key_id)
+            .execute(&mut *conn)
+            .await?;
+            sqlx::query(
+                "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
+                VALUES ('whatsapp', 'phone_number_id', $1, $2, $3)",
+            )
+            .bind(&external_id)
+            .bind(tenant_id)
+            .bind(id)
+            .execute(&mut *conn)
+            .await?;
+            accounts.push(id);
+        }
+        let services = services.clone();
+        Ok(Self { services, database, broker, tenant_id, accounts, namespace, secret_keys, children: Vec::new() })
+    }
+
+    /// The database's address for a role.
+    pub(super) fn url(&self, role: &str) -> Result<String> {
+        Ok(at(&self.services.database_url, self.database.name(), Some(role))?.into())
+    }
+
+    /// Starts a program and returns where it listens.
+    pub(super) async fn start(&mut self, name: &'static str, settings: &[(&str, String)]) -> Result<SocketAddr> {
+        let listen = free_address().await?;
+        let health = free_address().await?;
+        let role = if name == "mijra-api" { "mijra_api" } else { "mijra_worker" };
+        let url = at(&self.services.database_url, self.database.name(), Some(role))?;
+        let child = Command::new(program(name)?)
+            .env_clear()
+            .env("DATABASE_URL", url.as_str())
+            .env("AMQP_URL", self.services.amqp_url.as_str())
+            .env("REDIS_URL", self.services.redis_url.as_str())
+            .env("MIJRA_NAMESPACE", &self.namespace)
+            .env("MIJRA_SECRET_KEYS", &self.secret_keys)
+            .env("WHATSAPP_APP_SECRET", APP_SECRET)
+            .env("WHATSAPP_VERIFY_TOKEN", "load")
+            .env("API_LISTEN", listen.to_string())
+            .env("HEALTH_LISTEN", health.to_string())
+            .env("RUST_LOG", "warn")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        self.children.push(Program { name, child, health });
+        Ok(listen)
+    }
+
+    /// Waits until every program says that it is ready.
+    pub(super) async fn ready(&mut self) -> Result<()> {
+        let client = reqwest::Client::new();
+        let began = Instant::now();
+        for program in &mut self.children {
+            let url = format!("http://{}/readyz", program.health);
+            while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                if let Some(status) = program.child.try_wait()? {
+                    bail!("{} ended with {status}", program.name);
+                }
+                if began.elapsed() > READY_WITHIN {
+                    bail!("{} was not ready within {} s", program.name, READY_WITHIN.as_secs());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its programs and the servers they use.
+    pub(super) fn processes(&self) -> Result<Vec<Watched>> {
+        let mut watched = vec![self.services.rabbitmq()?, self.services.postgres()?];
+        for program in &self.children {
+            watched.push(Watched::part(program.name, program.child.id().context("it runs")?));
+        }
+        Ok(watched)
+    }
+
+    /// Sends a signal to all its programs.
+    pub(super) async fn signal(&self, signal: &str) -> Result<()> {
+        for program in &self.children {
+            let pid = program.child.id().with_context(|| format!("{} has ended", program.name))?;
+            let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().await?;
+            anyhow::ensure!(sent.success(), "{signal} to {}", program.name);
+        }
+        Ok(())
+    }
+
+    /// Ends its programs and removes its queues and database.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        let ended = self.end_programs().await;
+        self.broker.remove().await?;
+        self.database.remove().await?;
+        ended
+    }
+
+    async fn end_programs(&mut self) -> Result<()> {
+        self.signal("TERM").await?;
+        for program in &mut self.children {
+            let ended = tokio::time::timeout(STOP_WITHIN, program.child.wait()).await;
+            let Ok(status) = ended else {
+                program.child.kill().await?;
+                bail!("{} did not end within {} s", program.name, STOP_WITHIN.as_secs());
+            };
+            let status = status?;
+            anyhow::ensure!(status.success(), "{} ended with {status}", program.name);
+        }
+        Ok(())
+    }
+}
+
+/// A program beside this one.
+fn program(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    anyhow::ensure!(path.exists(), "{} is not built: cargo build --release --workspace --bins", path.display());
+    Ok(path)
+}
+
+fn at(server: &Url, database: &str, role: Option<&str>) -> Result<Url> {
+    let mut url = server.clone();
+    url.set_path(database);
+    if let Some(role) = role {
+        let named = url.set_username(role).and_then(|()| url.set_password(Some(PASSWORD)));
+        named.map_err(|()| anyhow::anyhow!("a role cannot be named in {server}"))?;
+    }
+    Ok(url)
+}
+
+async fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+}

@@ -1,0 +1,102 @@
+//! Mijra as a side of the measurements: the real programs, built with the release profile, on a private database and queues
+//! of their own, next to the yardsticks.
+
+mod grant;
+mod ingest;
+mod installation;
+mod send;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::bare::{BareChain, BareReceiver, BareReqwest, BareSend};
+use crate::measure::progress::Progress;
+use crate::measure::report::{self, Output};
+use crate::measure::{ingest as ingests, runs, sends};
+use crate::services::Services;
+use ingest::MijraIngest;
+use send::MijraSend;
+
+pub(crate) use grant::{Arguments as GrantArguments, run as grant};
+
+/// Webhooks in: Mijra against a yardstick, in pairs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IngestArguments {
+    #[command(flatten)]
+    services: Services,
+    #[command(flatten)]
+    load: ingests::Load,
+    /// Which yardstick stands beside it
+    #[arg(long, value_enum, default_value_t = Against::Chain)]
+    against: Against,
+    /// How many pairs
+    #[arg(long, default_value_t = 5)]
+    pairs: u32,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Against {
+    /// Only the receiver is compared: accepted/s, and the answer's time
+    Receiver,
+    /// The whole chain: rows/s
+    Chain,
+}
+
+/// Messages out: Mijra against the durable loop, in pairs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendArguments {
+    #[command(flatten)]
+    services: Services,
+    #[command(flatten)]
+    work: sends::Work,
+    /// How many pairs
+    #[arg(long, default_value_t = 5)]
+    pairs: u32,
+    /// Measure a plain loop of calls beside it, too
+    #[arg(long)]
+    reqwest: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `load ingest`
+pub(crate) async fn ingest(arguments: IngestArguments) -> Result<ExitCode> {
+    let IngestArguments { services, load, against, pairs, output } = arguments;
+    let progress = Progress::new(u64::from(pairs) * 2 * ingests::PHASES);
+    let mijra = MijraIngest::new(&services, against == Against::Receiver);
+    let run_mijra = async || ingests::measure(&mijra, &load, &progress).await;
+    let pairs = match against {
+        Against::Receiver => {
+            let bare = BareReceiver::new(&services);
+            let run_bare = async || ingests::measure(&bare, &load, &progress).await;
+            runs::interleave(("bare receiver", "Mijra"), pairs, &progress, run_bare, run_mijra).await?
+        }
+        Against::Chain => {
+            let bare = BareChain::new(&services);
+            let run_bare = async || ingests::measure(&bare, &load, &progress).await;
+            runs::interleave(("bare chain", "Mijra"), pairs, &progress, run_bare, run_mijra).await?
+        }
+    };
+    drop(progress);
+    report::pairs(output, &pairs)
+}
+
+/// `load send`
+pub(crate) async fn send(arguments: SendArguments) -> Result<ExitCode> {
+    let SendArguments { services, work, pairs, reqwest, output } = arguments;
+    let progress = Progress::new(u64::from(pairs) * 2 * sends::PHASES);
+    if reqwest {
+        let alone = async || sends::measure(&BareReqwest, &work, &progress).await;
+        let series = runs::repeat("bare reqwest", pairs, &progress, alone).await?;
+        report::series(output, &series)?;
+    }
+    let (bare, mijra) = (BareSend::new(&services), MijraSend::new(&services));
+    let run_bare = async || sends::measure(&bare, &work, &progress).await;
+    let run_mijra = async || sends::measure(&mijra, &work, &progress).await;
+    let pairs = runs::interleave(("bare send", "Mijra"), pairs, &progress, run_bare, run_mijra).await?;
+    drop(progress);
+    report::pairs(output, &pairs)
+}

@@ -1,0 +1,100 @@
+//! Messages out of Mijra: their jobs lie in the queue, one outbound worker hands them over, with no limit set.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use shared::clock::Clock;
+use shared::domain::ids::MessageId;
+use shared::jobs::outbound::{OutboundJob, Task};
+use shared::lifecycle::Lifecycle;
+use shared::queue::{Outgoing, Target, topology};
+
+use super::installation::Installation;
+use crate::measure::accounts::Watched;
+use crate::measure::sends::{RunningSends, SendSide, Work};
+use crate::services::Services;
+
+pub(super) struct MijraSend {
+    services: Services,
+}
+
+impl MijraSend {
+    pub(super) fn new(services: &Services) -> Self {
+        Self { services: services.clone() }
+    }
+}
+
+pub(super) struct Running {
+    installation: Installation,
+}
+
+/// Sends, each in a conversation of its own, as the API leaves them.
+const SEED: &str = include_str!("send.sql");
+
+impl SendSide for MijraSend {
+    type Running = Running;
+
+    fn name(&self) -> &'static str {
+        "Mijra"
+    }
+
+    async fn prepare(&self, work: &Work, provider: SocketAddr) -> Result<Running> {
+        let mut installation = Installation::create(&self.services, 1).await?;
+        let (tenant_id, account) = (installation.tenant_id, installation.accounts[0]);
+        let messages: Vec<MessageId> = (0..work.sends).map(|_| MessageId::new()).collect();
+        let conn = installation.database.connection();
+        for statement in SEED.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
+            sqlx::query(statement)
+                .bind(tenant_id)
+                .bind(account)
+                .bind(&messages)
+                .execute(&mut *conn)
+                .await
+                .with_context(|| format!("seed: {statement}"))?;
+        }
+        installation.database.checkpoint().await?;
+
+        let life = Lifecycle::new(Duration::from_secs(10));
+        let publisher = installation.broker.publisher(&life);
+        publisher.ready().await;
+        let now = Clock::system().now();
+        for chunk in messages.chunks(1_000) {
+            let jobs = chunk.iter().map(|id| {
+                let job = OutboundJob { tenant_id, message_id: *id, task: Task::Send };
+                Outgoing { to: Target::Queue(&topology::OUTBOUND_NOW), job: job.to_job(now) }
+            });
+            publisher.publish(jobs.collect()).await.context("publish the jobs")?;
+        }
+        life.stop();
+        life.drained().await;
+
+        let settings =
+            [("WHATSAPP_BASE_URL", format!("http://{provider}")), ("OUTBOUND_MAX_CALLS", work.concurrency.to_string())];
+        installation.start("mijra-outbound", &settings).await?;
+        // Held still before it has begun: the clock starts with the first call.
+        installation.signal("STOP").await?;
+        Ok(Running { installation })
+    }
+}
+
+impl RunningSends for Running {
+    async fn go(&mut self) -> Result<()> {
+        self.installation.signal("CONT").await
+    }
+
+    fn processes(&self) -> Result<Vec<Watched>> {
+        self.installation.processes()
+    }
+
+    async fn recorded(&mut self) -> Result<u64> {
+        self.installation
+            .database
+            .count("SELECT count(*) FROM sends WHERE state IN ('sent', 'delivered', 'read')")
+            .await
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.installation.stop().await
+    }
+}
