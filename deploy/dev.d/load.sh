@@ -1,0 +1,18 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# The load harness, on the private servers. Faults are no measurement: they need crash points, which releases do not have.
+
+verb_load() {
+    local running profile=release
+    [[ ${1:-} != faults && ${1:-} != outage ]] || profile=dev
+    mijra_expect_cargo
+    settings_lock
+    services_start
+    mijra_build "$profile"
+    settings_unlock
+    mapfile -t running < <(programs_running)
+    ((${#running[@]} == 0)) ||
+        detail "note: ${#running[@]} programs of deploy/dev up run beside the measurement; deploy/dev down, then load, is quieter"
+    test_export_environment "$(mijra_folder "$profile")"
+    cd "$root" || fail "no $root"
+    exec "$MIJRA_BIN_DIR/load" "$@"
+}
