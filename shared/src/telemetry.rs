@@ -36,7 +36,8 @@ pub enum InitError {
 /// # Errors
 /// If the filter cannot be read, or this process has done it before.
 pub fn init(format: LogFormat, filter: &str) -> Result<Metrics, InitError> {
-    let filter = EnvFilter::try_new(filter)?;
+    // lapin writes returned messages with their bodies, which are nobody's business in a log.
+    let filter = EnvFilter::try_new(filter)?.add_directive("lapin=off".parse()?);
     let layer = fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
