@@ -28,6 +28,8 @@ pub(super) enum Command {
     Add(Add),
     /// List accounts
     List(List),
+    /// Bring an account back that is down, once what its provider complained about is mended; what waited for it is sent
+    Resume(Resume),
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -90,6 +92,25 @@ pub(super) struct List {
     database: Database,
 }
 
+#[derive(clap::Args, Debug)]
+pub(super) struct Resume {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// Meta's id of the number.
+    #[arg(long, value_parser = provider_id)]
+    phone_number_id: String,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Serialize)]
+struct Resumed {
+    id: ChannelAccountId,
+    /// The state it was in.
+    before: String,
+}
+
 #[derive(Serialize)]
 struct Added {
     id: ChannelAccountId,
@@ -120,6 +141,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
     match command {
         Command::Add(Add::Whatsapp(args)) => add_whatsapp(args, out).await,
         Command::List(args) => list(&args, out).await,
+        Command::Resume(args) => resume(&args, out).await,
     }
 }
 
@@ -158,7 +180,7 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
             anyhow::ensure!(inserted, "somebody else added this number at the same moment; run this again");
         } else {
             db::channel_accounts::update(&mut fleet, tenant.id, &account, args.rate).await?;
-            // What waited for it goes on; the scheduler publishes its jobs.
+            // Senders notice, and what waited for it goes on; the scheduler publishes its jobs.
             db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
         }
         fleet.commit().await?;
@@ -169,6 +191,22 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     let said = Added { id, created, webhook_url, webhook_key, verify_token };
     out.say(&said, &text(&said, args.update))?;
     Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let id = existing(&databases, &tenant, &args.phone_number_id).await?;
+    let id = id.with_context(|| format!("{} has no account with number {}", args.tenant, args.phone_number_id))?;
+    let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+    let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?.context("the account is gone")?;
+    fleet.commit().await?;
+    let text = match before.as_str() {
+        "down" => format!("account {id} is active again; what waited for it is sent"),
+        state => format!("account {id} was not down: it is {state}"),
+    };
+    out.say(&Resumed { id, before }, &text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn existing(databases: &Databases, tenant: &Tenant, number: &str) -> anyhow::Result<Option<ChannelAccountId>> {

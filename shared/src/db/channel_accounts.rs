@@ -125,17 +125,24 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     Ok(true)
 }
 
-/// Changes what an operator gave for an account that is there: name, business account, secrets, rate; brings it back if it
-/// was down.
+/// Changes what an operator gave for an account that is there: name, business account, secrets, rate. Senders notice once
+/// it is resumed ([`super::outbound::accounts::resume`]).
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, rate: f64) -> Result<()> {
     sqlx::query!(
+        "UPDATE limits SET rate = $3, current_rate = $3 WHERE tenant_id = $1 AND scope = 'account' AND key = $2",
+        tenant_id.0,
+        account.id.0,
+        rate,
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
         "UPDATE channel_accounts
         SET name = $3, business_account_id = COALESCE($4, business_account_id),
-            display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
-            state = CASE state WHEN 'down' THEN 'active' ELSE state END, down_code = NULL, down_reason = NULL, down_at = NULL
+            display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         account.id.0,
@@ -144,14 +151,6 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.display_address,
         account.secrets.bytes,
         account.secrets.key_id,
-    )
-    .execute(tx.conn())
-    .await?;
-    sqlx::query!(
-        "UPDATE limits SET rate = $3, current_rate = $3 WHERE tenant_id = $1 AND scope = 'account' AND key = $2",
-        tenant_id.0,
-        account.id.0,
-        rate,
     )
     .execute(tx.conn())
     .await?;

@@ -14,6 +14,7 @@ use shared::{
     db::{
         Databases, FleetTx, Placement,
         outbound::{
+            accounts::resume,
             grant::{Held, Judged, grant},
             outcomes::{Patience, Place, Record, What, record},
         },
@@ -89,7 +90,7 @@ impl Stage {
     }
 
     fn place(&self, conversation_id: ConversationId) -> Place {
-        Place { channel_account_id: self.account, conversation_id }
+        Place { channel_account_id: self.account, account_revision: 1, conversation_id }
     }
 
     /// Writes down what happened to one send.
@@ -99,6 +100,14 @@ impl Stage {
         let records = [Record { tenant_id: self.tenant, message_id, place, what }];
         record(&mut tx, &records, PATIENCE).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// An operator brings the account back. The state it was in.
+    async fn resume(&self) -> Option<String> {
+        let mut tx = self.fleet().await;
+        let before = resume(&mut tx, self.tenant, self.account).await.unwrap();
+        tx.commit().await.unwrap();
+        before
     }
 
     /// Asks for grants as one worker.

@@ -1,9 +1,12 @@
 //! Every thing that can happen to a send in every state it can be in: where it stands afterwards, which attempt is written
 //! down, whose turn it is next, and that a second time changes nothing.
 
-use super::{Given, Stage};
+use super::{Given, PATIENCE, Stage};
 use shared::{
-    db::outbound::outcomes::What,
+    db::outbound::{
+        grant::Answer,
+        outcomes::{ACCOUNT_DOWN, Record, What, record},
+    },
     domain::{
         ids::AttemptId,
         sends::SendState::{self, Failed, Held, Queued, Sending, Sent, Unknown, Waiting},
@@ -249,19 +252,64 @@ async fn an_account_that_is_down_gets_its_sends_back_when_it_returns() {
     let (first, second) = (stage.lone_send().await, stage.lone_send().await);
     let down = |attempt_id| What::AccountDown { attempt_id, code: "131042".into(), reason: "unpaid".into() };
     let granted = stage.ask(&[first.1]).await;
-    let shared::db::outbound::grant::Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
+    let Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
     stage.record(first.1, first.0, down(grant.attempt_id)).await;
     stage
         .record(second.1, second.0, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) })
         .await;
     sqlx::query("DELETE FROM outbox").execute(&mut stage.admin).await.unwrap();
-    let mut tx = stage.fleet().await;
-    let resumed = shared::db::outbound::accounts::resume(&mut tx, stage.tenant, stage.account).await.unwrap();
-    tx.commit().await.unwrap();
-    assert!(resumed);
+    let resumed = stage.resume().await;
+    assert_eq!(resumed.as_deref(), Some("down"));
     for (_, message) in [first, second] {
         assert_eq!(stage.jobs(message).await.len(), 1, "it is woken");
         let answers = stage.ask(&[message]).await;
-        assert!(matches!(answers[0].answer, shared::db::outbound::grant::Answer::Granted(_)), "{answers:?}");
+        assert!(matches!(answers[0].answer, Answer::Granted(_)), "{answers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_late_refusal_does_not_take_down_an_account_that_was_mended_meanwhile() {
+    let mut stage = Stage::new().await;
+    let (conversation, message) = stage.lone_send().await;
+    let granted = stage.ask(&[message]).await;
+    let Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
+    stage.resume().await;
+    let down = What::AccountDown { attempt_id: grant.attempt_id, code: "190".into(), reason: "expired".into() };
+    stage.record(message, conversation, down).await;
+    let state: String = stage.one("SELECT state FROM channel_accounts WHERE $1 IS NOT NULL", message).await;
+    assert_eq!(state, "active", "the call was made with the token of before");
+    assert_eq!(stage.jobs(message).await, [("send".to_owned(), 0)], "it goes again at once");
+    let again = stage.ask(&[message]).await;
+    assert!(matches!(again[0].answer, Answer::Granted(_)), "{again:?}");
+    assert_eq!(again[0].account_revision, granted[0].account_revision + 1);
+}
+
+#[tokio::test]
+async fn a_send_that_begins_to_wait_while_its_account_comes_back_is_woken() {
+    let mut stage = Stage::new().await;
+    let waits = || What::Waits { reason: ACCOUNT_DOWN, after: Some(Duration::from_secs(600)) };
+    // The account came back between the question and the record of its answer.
+    let (conversation, early) = stage.lone_send().await;
+    stage.resume().await;
+    stage.record(early, conversation, waits()).await;
+    assert_eq!(stage.jobs(early).await, [("send".to_owned(), 0)]);
+
+    // It comes back while the record is written: it waits for that, and finds it.
+    sqlx::query("UPDATE channel_accounts SET state = 'down'").execute(&mut stage.admin).await.unwrap();
+    let (conversation, late) = stage.lone_send().await;
+    let place = Some(stage.place(conversation));
+    let mut recording = stage.fleet().await;
+    let records = [Record { tenant_id: stage.tenant, message_id: late, place, what: waits() }];
+    record(&mut recording, &records, PATIENCE).await.unwrap();
+    let commit = async {
+        let blocked =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(blocked).fetch_one(&mut stage.database.admin().await).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        recording.commit().await.unwrap();
+    };
+    tokio::join!(stage.resume(), commit);
+    let soon = stage.jobs(late).await.into_iter().filter(|(_, seconds)| *seconds == 0).count();
+    assert_eq!(soon, 1, "{:?}", stage.jobs(late).await);
 }

@@ -1,4 +1,4 @@
-//! Channel accounts with their opened secrets, remembered for a short while.
+//! Channel accounts with their opened secrets, remembered until an operator changes them.
 
 use anyhow::Context;
 use moka::sync::Cache;
@@ -12,14 +12,20 @@ use shared::{
     },
     seal::Keyring,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-/// A changed token or rate is noticed within this time.
-const REMEMBERED: Duration = Duration::from_secs(10);
+/// One that nothing is sent from is forgotten after this time.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// An account ready to be called for.
 #[derive(Debug)]
 pub(super) struct Account {
+    /// Which state of it this is: it counts up with each change.
+    pub(super) revision: i32,
     pub(super) provider: Provider,
     /// The provider's id of it.
     pub(super) external_id: String,
@@ -45,21 +51,22 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn new(databases: Databases, keyring: Keyring) -> Self {
-        Self { databases, keyring, known: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build() }
+        Self { databases, keyring, known: Cache::builder().max_capacity(10_000).time_to_idle(REMEMBERED).build() }
     }
 
-    /// The accounts asked for, in one question for all that are not remembered; each with what is wrong with it, if so.
+    /// The accounts asked for, of the revision asked for or a later one, in one question for all that are not remembered;
+    /// each with what is wrong with it, if so.
     pub(super) async fn load(
         &self,
         placement: &Placement,
-        keys: &[Key],
+        wanted: &BTreeMap<Key, i32>,
     ) -> Result<HashMap<Key, Result<Arc<Account>, String>>, db::Error> {
-        let mut found = HashMap::with_capacity(keys.len());
+        let mut found = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
-        for key in keys {
+        for (key, revision) in wanted {
             match self.known.get(key) {
-                Some(account) => drop(found.insert(*key, Ok(account))),
-                None => unknown.push(*key),
+                Some(account) if account.revision >= *revision => drop(found.insert(*key, Ok(account))),
+                _ => unknown.push(*key),
             }
         }
         if unknown.is_empty() {
@@ -89,6 +96,7 @@ impl Accounts {
             .context("its secrets cannot be opened")?;
         let secrets: Secrets = serde_json::from_slice(&bytes).context("its secrets are not readable")?;
         Ok(Account {
+            revision: row.revision,
             provider: row.provider,
             external_id: row.external_id,
             access_token: secrets.access_token.into(),

@@ -27,7 +27,7 @@ use shared::{
     retry,
     telemetry::names,
 };
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 
 /// A grant older than this is given back instead of called: the rate it was metered for has passed.
@@ -74,11 +74,11 @@ impl Caller {
         if granted.is_empty() {
             return;
         }
-        let mut keys: Vec<_> =
-            granted.iter().map(|(s, place, _)| (s.job.tenant_id, place.channel_account_id)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let accounts = match self.accounts.load(placement, &keys).await {
+        let wanted: BTreeMap<_, _> = granted
+            .iter()
+            .map(|(send, place, _)| ((send.job.tenant_id, place.channel_account_id), place.account_revision))
+            .collect();
+        let accounts = match self.accounts.load(placement, &wanted).await {
             Ok(accounts) => accounts,
             Err(error) => {
                 tracing::warn!(%error, "accounts could not be loaded, their grants are given back");
@@ -88,9 +88,12 @@ impl Caller {
                 return;
             }
         };
-        for (send, place, grant) in granted {
+        for (send, mut place, grant) in granted {
             match accounts.get(&(send.job.tenant_id, place.channel_account_id)) {
-                Some(Ok(account)) => self.spawn(asked_at, account.clone(), send, place, grant),
+                Some(Ok(account)) => {
+                    place.account_revision = account.revision;
+                    self.spawn(asked_at, account.clone(), send, place, grant);
+                }
                 Some(Err(why)) => {
                     tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
                     let what =

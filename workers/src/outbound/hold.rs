@@ -11,7 +11,7 @@ use shared::{
         self, Databases, Placement,
         outbound::{
             grant::{self, Answer, Grant, Held, Judged, Obstacle},
-            outcomes::{Patience, Place, Record, What},
+            outcomes::{ACCOUNT_DOWN, Patience, Place, Record, What},
         },
     },
     domain::ids::{AttemptId, MessageId, TenantId},
@@ -226,7 +226,11 @@ async fn ask_placement(
             }
             continue;
         };
-        let place = Place { channel_account_id: judged.channel_account_id, conversation_id: judged.conversation_id };
+        let place = Place {
+            channel_account_id: judged.channel_account_id,
+            account_revision: judged.account_revision,
+            conversation_id: judged.conversation_id,
+        };
         let send = sends.remove(0);
         // Further jobs for the same send have nothing to add to this one.
         for double in sends {
@@ -253,7 +257,7 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
         Obstacle::Turn => send.record(Some(place), What::Waits { reason: "turn", after: None }),
         Obstacle::AccountDown => {
-            send.record(Some(place), What::Waits { reason: "account_down", after: Some(DOWN_AGAIN) });
+            send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(DOWN_AGAIN) });
         }
         Obstacle::WindowClosed => {
             let reason =

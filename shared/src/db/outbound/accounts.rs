@@ -16,6 +16,8 @@ pub struct Account {
     pub tenant_id: TenantId,
     /// Which.
     pub id: ChannelAccountId,
+    /// Counts up with each change by an operator.
+    pub revision: i32,
     /// At whom.
     pub provider: Provider,
     /// The provider's id of it (WhatsApp: `phone_number_id`).
@@ -36,7 +38,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
     let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT a.tenant_id, a.id, a.provider, a.external_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
+        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
         JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id"#,
@@ -51,6 +53,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
             Some(Account {
                 tenant_id: TenantId(row.tenant_id),
                 id: ChannelAccountId(row.id),
+                revision: row.revision,
                 provider: row.provider.parse().ok()?,
                 external_id: row.external_id,
                 secret_key_id: row.secret_key_id,
@@ -61,22 +64,27 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
         .collect())
 }
 
-/// Puts an account that was down back to work and writes the jobs of what waited for it. Whether it was down.
+/// Puts an account back to work if it was down, as a new revision, and writes the jobs of what waited for it. The state it
+/// was in; `None` if there is no such account.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<bool> {
-    let resumed = sqlx::query!(
-        "UPDATE channel_accounts
-        SET state = 'active', down_code = NULL, down_reason = NULL, down_at = NULL
-        WHERE tenant_id = $1 AND id = $2 AND state = 'down'",
+pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<Option<String>> {
+    let before = sqlx::query_scalar!(
+        "WITH before AS MATERIALIZED (
+            SELECT tenant_id, id, state FROM channel_accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
+        )
+        UPDATE channel_accounts a
+        SET state = CASE before.state WHEN 'down' THEN 'active' ELSE before.state END, revision = revision + 1,
+            down_code = NULL, down_reason = NULL, down_at = NULL
+        FROM before
+        WHERE a.tenant_id = before.tenant_id AND a.id = before.id
+        RETURNING before.state",
         tenant_id.0,
         id.0,
     )
-    .execute(tx.conn())
-    .await?
-    .rows_affected()
-        > 0;
+    .fetch_optional(tx.conn())
+    .await?;
     let waiting = sqlx::query!(
         "SELECT conversation_id, min(seq) - 1 AS before
         FROM sends
@@ -96,5 +104,5 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
         })
         .collect();
     super::turns::wake_next(tx, &settled).await?;
-    Ok(resumed)
+    Ok(before)
 }

@@ -31,6 +31,8 @@ pub struct Judged {
     pub message_id: MessageId,
     /// On which account.
     pub channel_account_id: ChannelAccountId,
+    /// The account's revision.
+    pub account_revision: i32,
     /// In which conversation.
     pub conversation_id: ConversationId,
     /// The answer.
@@ -136,6 +138,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration) -> Re
                 tenant_id: TenantId(row.tenant_id),
                 message_id: MessageId(row.message_id),
                 channel_account_id: ChannelAccountId(row.channel_account_id),
+                account_revision: row.account_revision,
                 conversation_id: ConversationId(row.conversation_id),
                 answer,
             }

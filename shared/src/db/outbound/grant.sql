@@ -41,7 +41,7 @@ allowance AS MATERIALIZED (
 ),
 judged AS MATERIALIZED (
     SELECT
-        f.*,
+        f.*, a.revision,
         CASE
             WHEN f.state NOT IN ('waiting', 'queued') THEN 'state'
             WHEN f.due_at > moment.now AND f.wait_reason <> 'account_down' THEN 'not_due'
@@ -89,7 +89,7 @@ advanced AS (
 )
 SELECT
     j.tenant_id AS "tenant_id!", j.message_id AS "message_id!", j.channel_account_id AS "channel_account_id!",
-    j.conversation_id AS "conversation_id!", j.state AS "state!", j.deadline, j.attempt_id, j.due_at,
+    j.revision AS "account_revision!", j.conversation_id AS "conversation_id!", j.state AS "state!", j.deadline, j.attempt_id, j.due_at,
     -- NULL: granted.
     CASE WHEN g.message_id IS NULL THEN coalesce(j.obstacle, 'rate') END AS obstacle,
     -- When its turn at the meter comes, if nothing changes.

@@ -3,7 +3,7 @@
 WITH record AS MATERIALIZED (
     SELECT
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
-        s.channel_account_id, r.attempt_id, r.kind, r.code, r.reason, r.wait, r.provider_message_id,
+        s.channel_account_id, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
         clock_timestamp() AS now
     FROM unnest(
@@ -15,6 +15,8 @@ WITH record AS MATERIALIZED (
 ),
 verdict AS MATERIALIZED (
     SELECT record.*, a.when_unknown,
+        -- What was to wait for its account and finds it back goes at once.
+        CASE WHEN a.state = 'active' AND (kind = 'account_down' OR (kind = 'waits' AND code = 'account_down')) THEN 0 ELSE asked_wait END AS wait,
         CASE
             -- It was taken: that settles whatever was not known, whichever attempt it was. Never backwards.
             WHEN kind = 'accepted' AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'

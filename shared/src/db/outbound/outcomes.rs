@@ -14,8 +14,14 @@ use crate::{
     jobs::outbound::{OutboundJob, Task},
 };
 use chrono::TimeDelta;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use uuid::Uuid;
+
+/// The reason of a send that waits for its account to be brought back.
+pub const ACCOUNT_DOWN: &str = "account_down";
 
 /// Something to be written down about one send.
 #[derive(Clone, Debug)]
@@ -35,6 +41,8 @@ pub struct Record {
 pub struct Place {
     /// The account it is sent from.
     pub channel_account_id: ChannelAccountId,
+    /// The revision of the account that was called for.
+    pub account_revision: i32,
     /// Its conversation.
     pub conversation_id: ConversationId,
 }
@@ -199,6 +207,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         return Ok(());
     }
     slow_down(tx, records).await?;
+    take_down(tx, records).await?;
     let parked = link(tx, records).await?;
     close_windows(tx, records).await?;
     // One send twice in a batch (a job and its redelivery): in the order they came, each in a statement of its own.
@@ -215,7 +224,6 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     for round in rounds {
         settled.extend(move_on(tx, &round, patience).await?);
     }
-    take_down(tx, records).await?;
     reports::apply(tx, &parked).await?;
     turns::wake_next(tx, &settled).await
 }
@@ -404,28 +412,59 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> R
     Ok(settled)
 }
 
-/// An account that the provider refuses is down until somebody mends it; its sends wait.
+/// An account that the provider refuses is down until somebody mends it; its sends wait. A refusal of an earlier revision
+/// of it says nothing about it as it is now.
+///
+/// Why no send waits for an account that is back: the accounts that something is to wait for are locked here, before the
+/// sends are looked at. So either whoever brings one back waits for this transaction and then finds what waits, or it came
+/// first, and `move_on.sql`, a statement of its own with a newer snapshot, finds the account active and lets its sends go.
 async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut down: BTreeMap<(TenantId, ChannelAccountId), (&str, &str)> = BTreeMap::new();
+    let mut waited_for: BTreeSet<(TenantId, ChannelAccountId)> = BTreeSet::new();
+    let mut down: BTreeMap<(TenantId, ChannelAccountId), (i32, &str, &str)> = BTreeMap::new();
     for r in records {
-        if let (What::AccountDown { code, reason, .. }, Some(place)) = (&r.what, r.place) {
-            down.insert((r.tenant_id, place.channel_account_id), (code, reason));
+        let Some(place) = r.place else { continue };
+        let account = (r.tenant_id, place.channel_account_id);
+        match &r.what {
+            What::AccountDown { code, reason, .. } => {
+                waited_for.insert(account);
+                let latest = down.entry(account).or_insert((place.account_revision, code, reason));
+                *latest = (*latest).max((place.account_revision, code, reason));
+            }
+            What::Waits { reason: ACCOUNT_DOWN, .. } => drop(waited_for.insert(account)),
+            _ => {}
         }
     }
+    if waited_for.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = waited_for.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = waited_for.iter().map(|(_, id)| id.0).collect();
+    sqlx::query!(
+        "SELECT FROM channel_accounts
+        WHERE (tenant_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+        ORDER BY tenant_id, id
+        FOR NO KEY UPDATE",
+        &tenants,
+        &accounts,
+    )
+    .execute(tx.conn())
+    .await?;
     if down.is_empty() {
         return Ok(());
     }
     let tenants: Vec<Uuid> = down.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = down.keys().map(|(_, id)| id.0).collect();
-    let codes: Vec<String> = down.values().map(|(code, _)| (*code).to_owned()).collect();
-    let reasons: Vec<String> = down.values().map(|(_, reason)| (*reason).to_owned()).collect();
+    let revisions: Vec<i32> = down.values().map(|(revision, ..)| *revision).collect();
+    let codes: Vec<String> = down.values().map(|(_, code, _)| (*code).to_owned()).collect();
+    let reasons: Vec<String> = down.values().map(|(.., reason)| (*reason).to_owned()).collect();
     sqlx::query!(
         "UPDATE channel_accounts a
         SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now()
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS d (tenant_id, id, code, reason)
-        WHERE a.tenant_id = d.tenant_id AND a.id = d.id AND a.state = 'active'",
+        FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[]) AS d (tenant_id, id, revision, code, reason)
+        WHERE a.tenant_id = d.tenant_id AND a.id = d.id AND a.state = 'active' AND a.revision = d.revision",
         &tenants,
         &accounts,
+        &revisions,
         &codes,
         &reasons,
     )
