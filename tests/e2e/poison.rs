@@ -1,7 +1,8 @@
 //! Jobs that can never be done: they end alone, with their reason, and can be looked at and sent back.
 
 use crate::{SOON, quick, until};
-use serde_json::Value;
+use chrono::Utc;
+use serde_json::{Value, json};
 use shared::{
     domain::ids::WebhookId,
     jobs::{
@@ -16,7 +17,7 @@ use support::{
     books,
     fleet::Fleet,
     programs::Program,
-    sandbox::{Person, ledger::Reply},
+    sandbox::{Person, WABA, ledger::Reply},
 };
 
 const MARK: &str = "xyzzy-poison-xyzzy";
@@ -35,16 +36,77 @@ async fn publish(fleet: &Fleet, job: Job) {
 }
 
 /// A webhook as the receiver would have put it there.
-fn webhook(body: &'static str) -> Job {
+fn webhook(body: impl Into<bytes::Bytes>) -> Job {
+    inbound::to_job(&[raw(body)], Utc::now())
+}
+
+fn raw(body: impl Into<bytes::Bytes>) -> RawWebhook {
     let meta = Meta {
         id: WebhookId::new(),
         provider: shared::domain::channel::Provider::Whatsapp,
-        received_at: chrono::Utc::now(),
+        received_at: Utc::now(),
         account: None,
         stored: false,
         replay: false,
     };
-    inbound::to_job(&[RawWebhook { meta, body: body.into() }], chrono::Utc::now())
+    RawWebhook { meta, body: body.into() }
+}
+
+/// A bundle of 64: among a message each of 63 people one webhook that says the mark.
+fn bundle_with_the_mark(fleet: &Fleet, seed: u64) -> Job {
+    let mut bundle: Vec<RawWebhook> = (0..63)
+        .map(|index| {
+            let person = Person::nth(seed, index);
+            let message = json!({
+                "from": person.wa_id, "id": format!("wamid.{seed}.{index}"), "timestamp": Utc::now().timestamp().to_string(),
+                "type": "text", "text": {"body": "in bad company"},
+            });
+            let value = json!({
+                "messaging_product": "whatsapp",
+                "metadata": {"display_phone_number": "15550001", "phone_number_id": fleet.tenant.number},
+                "contacts": [{"profile": {"name": person.name}, "wa_id": person.wa_id}],
+                "messages": [message],
+            });
+            let changes = json!([{"field": "messages", "value": value}]);
+            raw(json!({"object": "whatsapp_business_account", "entry": [{"id": WABA, "changes": changes}]}).to_string())
+        })
+        .collect();
+    bundle.insert(31, raw(format!(r#"{{"object":"whatsapp_business_account","entry":[],"note":"{MARK}"}}"#)));
+    inbound::to_job(&bundle, Utc::now())
+}
+
+async fn stored(fleet: &Fleet) -> i64 {
+    let mut admin = fleet.database.admin().await;
+    let count = "SELECT count(*) FROM messages WHERE direction = 'in' AND text = 'in bad company'";
+    sqlx::query_scalar(count).fetch_one(&mut admin).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_aborts_its_process_ends_alone_though_it_came_in_a_bundle() {
+    let fleet = quick().env_of(Program::Inbound, "MIJRA_POISON", format!("abort:{MARK}")).start().await;
+    publish(&fleet, bundle_with_the_mark(&fleet, 45)).await;
+    until("the poison is dead", Duration::from_secs(120), async || !fleet.dead_letters().await.is_empty()).await;
+    until("the others are stored", SOON, async || stored(&fleet).await == 63).await;
+    let letters = dead(&fleet).await;
+    assert_eq!(letters.len(), 1, "only it: {letters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_panics_is_charged_alone_though_it_came_in_a_bundle() {
+    let fleet = quick().env_of(Program::Inbound, "MIJRA_POISON", format!("panic:{MARK}")).start().await;
+    publish(&fleet, bundle_with_the_mark(&fleet, 46)).await;
+    until("the others are stored", SOON, async || stored(&fleet).await == 63).await;
+    let mut admin = fleet.database.admin().await;
+    until("the bad one waits by itself", SOON, async || {
+        let waiting: Vec<(i32, i32)> =
+            sqlx::query_as("SELECT (job ->> 'attempt')::int, octet_length(body) FROM control.outbox")
+                .fetch_all(&mut admin)
+                .await
+                .unwrap();
+        matches!(waiting.as_slice(), [(attempt, bytes)] if *attempt >= 1 && *bytes < 500)
+    })
+    .await;
+    assert!(fleet.process(Program::Inbound).exits().is_empty(), "the process lives on");
 }
 
 async fn dead(fleet: &Fleet) -> Vec<Value> {

@@ -54,6 +54,12 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
+    /// The independent parts of a job, each a job of the same queue. One that brings its process down, or panics, with more
+    /// than one part is replaced by its parts, so that only the bad one ends among the dead letters.
+    fn divide(_job: &Job) -> Vec<Job> {
+        Vec::new()
+    }
+
     /// Where fault tests may abort this worker.
     fn crash_points() -> CrashPoints {
         CrashPoints::default()

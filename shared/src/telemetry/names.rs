@@ -79,6 +79,8 @@ metrics! {
     Counter, JOBS_OVERDUE_TOTAL = "mijra_jobs_overdue_total";
     /// Deliveries taken alone because they were delivered three times or more, by `worker` and `queue`.
     Counter, JOBS_ALONE_TOTAL = "mijra_jobs_alone_total";
+    /// Jobs replaced by their parts because they brought their process down again and again, or panicked, by `worker` and `queue`.
+    Counter, JOBS_DIVIDED_TOTAL = "mijra_jobs_divided_total";
     /// Sessions with the broker that were lost, by `worker`.
     Counter, SESSIONS_LOST_TOTAL = "mijra_sessions_lost_total";
     /// Parts of webhooks for an account that nobody has.

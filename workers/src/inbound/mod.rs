@@ -18,7 +18,7 @@ use shared::{
         ids::{ChannelAccountId, TenantId},
     },
     jobs::{
-        Undecodable,
+        Job, Undecodable,
         inbound::{self, Meta, RawWebhook},
     },
     queue::{
@@ -89,6 +89,11 @@ impl Worker for InboundWorker {
     fn part(effect: &Inbound) -> Option<Part> {
         let job = inbound::to_job(std::slice::from_ref(&effect.raw), effect.meta.received_at);
         Some(Part { job })
+    }
+
+    fn divide(job: &Job) -> Vec<Job> {
+        let parts = inbound::from_job(job).unwrap_or_default();
+        parts.iter().map(|part| inbound::to_job(std::slice::from_ref(part), part.meta.received_at)).collect()
     }
 
     fn crash_points() -> CrashPoints {

@@ -4,7 +4,7 @@ use super::{
     Runtime,
     held::{Held, Settled, Ticket},
     panics,
-    settle::{Disposal, shortened},
+    settle::{Disposal, several, shortened},
 };
 use crate::worker::Worker;
 use rand::RngExt;
@@ -40,6 +40,18 @@ impl<W: Worker> Runtime<W> {
             Some(reason) => self.undecodable(held, queue, Undecodable::Broken(reason)),
             None => self.ticket(held),
         }
+    }
+
+    /// Replaces a job by its parts; returns it if it has none.
+    pub(crate) fn divide(&self, waiting: Waiting) -> Option<Waiting> {
+        let parts = waiting.delivery.job.as_ref().ok().and_then(|job| several(W::divide(job)));
+        let Some(parts) = parts else { return Some(waiting) };
+        let Waiting { delivery, lane } = waiting;
+        let job = delivery.job.clone().ok()?;
+        let held = Held::start(delivery, job, lane, &self.ledger, false);
+        held.settle();
+        let _ = self.desk.send(Disposal::Divided { held, parts });
+        None
     }
 
     /// A ticket for a job that is held.

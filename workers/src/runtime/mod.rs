@@ -135,7 +135,8 @@ fn start<W: Worker>(worker: Arc<W>, parts: Parts, finished: &CancellationToken) 
     life.spawn(store::delete_published(deletable, databases.clone()));
     life.spawn(bury::bury(burials, parts.publisher.clone(), pause.clone()));
     life.spawn(postpone::postpone(postponed, databases.clone(), pause.clone(), bury.clone()));
-    let desk_work = settle::Desk { worker: W::NAME, clock: parts.clock.clone(), postpone, bury, alone };
+    let desk_work =
+        settle::Desk { worker: W::NAME, clock: parts.clock.clone(), divide: W::divide, postpone, bury, alone };
     life.spawn(desk_work.work(disposals, finished.clone()));
     life.spawn(watch::watch(W::NAME, ledger.clone(), pause.clone(), desk.clone(), finished.clone()));
     let committing = commit::Committing {

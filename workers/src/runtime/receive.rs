@@ -245,7 +245,9 @@ impl<W: Worker> Receiving<W> {
             );
             metrics::counter!(names::JOBS_ALONE_TOTAL, "worker" => W::NAME, "queue" => delivery.queue.name)
                 .increment(1);
-            self.start(vec![waiting]);
+            if let Some(whole) = self.runtime.divide(waiting) {
+                self.start(vec![whole]);
+            }
             let ledger = self.runtime.ledger.clone();
             self.until(ledger.empty()).await?;
             if !self.lanes.is_empty() {

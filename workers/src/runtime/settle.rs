@@ -55,6 +55,8 @@ pub(crate) enum Disposal {
     Dead { held: Arc<Held>, reason: String, label: &'static str },
     /// A part of it is dead.
     DeadPart { held: Arc<Held>, job: Job, reason: String },
+    /// It is replaced by its parts, uncharged.
+    Divided { held: Arc<Held>, parts: Vec<Job> },
     /// Its worker dropped it; with what a panic said, if it was one.
     Dropped { held: Arc<Held>, panic: Option<String> },
     /// Held too long without a verdict: put back, whatever its worker is still doing.
@@ -190,6 +192,8 @@ impl<E> fmt::Debug for Settle<E> {
 pub(crate) struct Desk {
     pub(crate) worker: &'static str,
     pub(crate) clock: Clock,
+    /// [`crate::worker::Worker::divide`].
+    pub(crate) divide: fn(&Job) -> Vec<Job>,
     pub(crate) postpone: UnboundedSender<Postponed>,
     pub(crate) bury: UnboundedSender<Burial>,
     pub(crate) alone: UnboundedSender<Arc<Held>>,
@@ -220,7 +224,13 @@ impl Desk {
                 held.reopen_alone();
                 let _ = self.alone.send(held);
             }
+            Disposal::Divided { held, parts } => self.replace(held, parts),
             Disposal::Dropped { held, panic } => {
+                if panic.is_some()
+                    && let Some(parts) = several((self.divide)(held.job()))
+                {
+                    return self.replace(held, parts);
+                }
                 let verdict = if panic.is_some() { "panicked" } else { "dropped" };
                 let error = panic.map_or("dropped without a verdict".to_owned(), |said| format!("panicked: {said}"));
                 metrics::counter!(names::JOBS_TOTAL, "worker" => self.worker, "queue" => held.queue().name, "verdict" => verdict)
@@ -246,6 +256,17 @@ impl Desk {
         }
     }
 
+    fn replace(&self, held: Arc<Held>, parts: Vec<Job>) {
+        tracing::warn!(job = %held.job().id, queue = held.queue().name, parts = parts.len(), "replaced by its parts");
+        metrics::counter!(names::JOBS_DIVIDED_TOTAL, "worker" => self.worker, "queue" => held.queue().name)
+            .increment(1);
+        for part in parts {
+            held.open();
+            self.postpone(held.clone(), part, Duration::ZERO);
+        }
+        held.close();
+    }
+
     fn postpone(&self, held: Arc<Held>, job: Job, wait: Duration) {
         let _ = self.postpone.send(Postponed { held, job, wait });
     }
@@ -253,6 +274,11 @@ impl Desk {
     fn bury(&self, held: Arc<Held>, job: Job, label: &'static str) {
         let _ = self.bury.send(Burial { held, job, label });
     }
+}
+
+/// The parts of a job, if it can be divided.
+pub(crate) fn several(parts: Vec<Job>) -> Option<Vec<Job>> {
+    (parts.len() > 1).then_some(parts)
 }
 
 /// What becomes of a job that failed.
