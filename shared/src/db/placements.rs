@@ -159,6 +159,11 @@ fn pool(url: &SecretString, settings: &Settings) -> Result<PgPool> {
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("lock_timeout", LOCK_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            // All rows here are found by key. While a table is small the planner would rather read the whole of it, and a
+            // prepared statement keeps that plan until the table is analysed, however much it has grown by then.
+            ("enable_seqscan", "off"),
+            // What then cannot be done without reading a table looks so dear that it would be compiled each time.
+            ("jit", "off"),
         ]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)

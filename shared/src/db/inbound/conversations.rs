@@ -92,9 +92,13 @@ async fn find(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pair, Can
             open.id AS "open_id?", latest.id AS "latest_id?",
             coalesce(latest.resolved_at > asked.at - coalesce(settings.reopen_within, '7 days'), false) AS "reopen!"
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS asked (tenant_id, contact_id, account_id, at)
-        LEFT JOIN conversations open
-            ON open.tenant_id = asked.tenant_id AND open.contact_id = asked.contact_id
-            AND open.channel_account_id = asked.account_id AND open.state <> 'resolved'
+        LEFT JOIN LATERAL (
+            SELECT c.id
+            FROM conversations c
+            WHERE c.tenant_id = asked.tenant_id AND c.contact_id = asked.contact_id
+                AND c.channel_account_id = asked.account_id AND c.state <> 'resolved'
+            LIMIT 1
+        ) AS open ON true
         LEFT JOIN LATERAL (
             SELECT c.id, c.resolved_at
             FROM conversations c
