@@ -180,10 +180,13 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
             anyhow::ensure!(inserted, "somebody else added this number at the same moment; run this again");
         } else {
             db::channel_accounts::update(&mut fleet, tenant.id, &account, args.rate).await?;
-            // Senders notice, and what waited for it goes on; the scheduler publishes its jobs.
+            // Senders notice that it has changed.
             db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
         }
         fleet.commit().await?;
+    }
+    if args.update {
+        wake(&databases, &tenant, id).await?;
     }
     control.commit().await?;
     let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
@@ -201,12 +204,26 @@ async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
     let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
     let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?.context("the account is gone")?;
     fleet.commit().await?;
+    wake(&databases, &tenant, id).await?;
     let text = match before.as_str() {
         "down" => format!("account {id} is active again; what waited for it is sent"),
         state => format!("account {id} was not down: it is {state}"),
     };
     out.say(&Resumed { id, before }, &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What waited for the account goes on; the scheduler publishes its jobs.
+async fn wake(databases: &Databases, tenant: &Tenant, id: ChannelAccountId) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+        after = db::outbound::accounts::wake(&mut fleet, tenant.id, id, after).await?;
+        fleet.commit().await?;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 async fn existing(databases: &Databases, tenant: &Tenant, number: &str) -> anyhow::Result<Option<ChannelAccountId>> {

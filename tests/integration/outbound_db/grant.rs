@@ -1,9 +1,9 @@
 //! The grant: who may go, who may not and why, and that nobody goes twice.
 
-use super::{CALL_WITHIN, Given, Stage, make_account};
+use super::{CALL_WITHIN, Given, ROOM, Stage, make_account};
 use shared::{
     db::outbound::{
-        grant::{Answer, Held, Obstacle, grant},
+        grant::{Answer, Held, Obstacle, Room, grant},
         outcomes::What,
     },
     domain::{
@@ -65,7 +65,7 @@ async fn what_does_not_exist_is_missing_from_the_answer_and_other_tenants_do_not
         Held { tenant_id: stage.tenant, message_id: message, attempt_id: AttemptId::new() },
         Held { tenant_id: stranger, message_id: message, attempt_id: AttemptId::new() },
     ];
-    assert!(grant(&mut tx, &held, CALL_WITHIN).await.unwrap().is_empty());
+    assert!(grant(&mut tx, &held, CALL_WITHIN, &ROOM).await.unwrap().is_empty());
     tx.commit().await.unwrap();
     assert_eq!(stage.state(message).await, Queued);
     assert!(stage.ask(&[MessageId::new()]).await.is_empty());
@@ -104,6 +104,27 @@ async fn two_of_one_conversation_asked_for_together_go_one_after_the_other() {
     let answers = stage.ask(&messages).await;
     let granted: Vec<MessageId> = answers.iter().filter(|j| is_granted(&j.answer)).map(|j| j.message_id).collect();
     assert_eq!(granted, [messages[0]]);
+}
+
+#[tokio::test]
+async fn no_more_is_granted_than_there_is_room_for_on_an_account() {
+    let mut stage = Stage::new().await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let (_, message_id) = stage.lone_send().await;
+        held.push(Held { tenant_id: stage.tenant, message_id, attempt_id: AttemptId::new() });
+    }
+    for (left, granted) in [(vec![(stage.account, 0)], 0), (vec![(stage.account, 2)], 2), (vec![], 1)] {
+        let mut tx = stage.fleet().await;
+        let room = Room { per_account: 1, left };
+        let answers = grant(&mut tx, &held, CALL_WITHIN, &room).await.unwrap();
+        tx.commit().await.unwrap();
+        let asked = held.len();
+        held.retain(|held| answers.iter().all(|j| j.message_id != held.message_id || !is_granted(&j.answer)));
+        assert_eq!(asked - held.len(), granted, "{room:?}");
+        let no_room = |j: &&shared::db::outbound::grant::Judged| matches!(&j.answer, Answer::NotNow(Obstacle::Room));
+        assert_eq!(answers.iter().filter(no_room).count(), asked - granted);
+    }
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use shared::{
     db::{
         Databases, FleetTx, Placement,
         outbound::{
-            accounts::resume,
-            grant::{Held, Judged, grant},
+            accounts::{resume, wake},
+            grant::{Held, Judged, Room, grant},
             outcomes::{Patience, Place, Record, What, record},
         },
     },
@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 const PATIENCE: Patience = Patience { turn: Duration::from_secs(30), evidence: Duration::from_secs(300) };
 const CALL_WITHIN: Duration = Duration::from_secs(20);
+const ROOM: Room = Room { per_account: 1000, left: Vec::new() };
 
 /// A tenant with one account, and the workers' way to its database.
 struct Stage {
@@ -102,10 +103,13 @@ impl Stage {
         tx.commit().await.unwrap();
     }
 
-    /// An operator brings the account back. The state it was in.
+    /// An operator brings the account back and wakes what waits for it. The state it was in.
     async fn resume(&self) -> Option<String> {
         let mut tx = self.fleet().await;
         let before = resume(&mut tx, self.tenant, self.account).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = self.fleet().await;
+        assert_eq!(wake(&mut tx, self.tenant, self.account, None).await.unwrap(), None, "there are not that many");
         tx.commit().await.unwrap();
         before
     }
@@ -117,7 +121,7 @@ impl Stage {
             .map(|id| Held { tenant_id: self.tenant, message_id: *id, attempt_id: AttemptId::new() })
             .collect();
         let mut tx = self.fleet().await;
-        let answers = grant(&mut tx, &held, CALL_WITHIN).await.unwrap();
+        let answers = grant(&mut tx, &held, CALL_WITHIN, &ROOM).await.unwrap();
         tx.commit().await.unwrap();
         answers
     }

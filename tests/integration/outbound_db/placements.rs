@@ -1,6 +1,6 @@
 //! Two databases, one tenant in each: code that asks for a tenant's transaction never knows which it gets.
 
-use super::{CALL_WITHIN, Given, PATIENCE, make_account, make_conversation, make_send};
+use super::{CALL_WITHIN, Given, PATIENCE, ROOM, make_account, make_conversation, make_send};
 use shared::{
     db::{
         Placement, conversations, messages,
@@ -62,7 +62,7 @@ async fn a_tenant_placed_elsewhere_lives_there_and_only_there() {
 
         let mut tx = workers.fleet(place, &[*tenant]).await.unwrap();
         let held = [Held { tenant_id: *tenant, message_id: message, attempt_id: AttemptId::new() }];
-        let answers = grant(&mut tx, &held, CALL_WITHIN).await.unwrap();
+        let answers = grant(&mut tx, &held, CALL_WITHIN, &ROOM).await.unwrap();
         let Answer::Granted(granted) = &answers[0].answer else { panic!("{answers:?}") };
         let accepted = What::Accepted { attempt_id: granted.attempt_id, provider_message_id: "wamid.1".into() };
         let place_of_send = Place { channel_account_id: account, account_revision: 1, conversation_id: conversation };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
-use shared::db::outbound::grant::{self, Answer, Held};
+use shared::db::outbound::grant::{self, Answer, Held, Room};
 use shared::db::{Databases, Placement};
 use shared::domain::ids::{AttemptId, ChannelAccountId, MessageId, TenantId};
 use tokio::time::MissedTickBehavior;
@@ -112,6 +112,7 @@ async fn ask(
     per_question: usize,
 ) -> Result<(Histogram<u64>, u64)> {
     let mut waits = Histogram::new(3)?;
+    let room = Room { per_account: per_question, left: Vec::new() };
     let mut granted = 0;
     let mut tick = tokio::time::interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -121,7 +122,7 @@ async fn ask(
             held.iter().map(|id| Held { tenant_id, message_id: *id, attempt_id: AttemptId::new() }).collect();
         let asked = Instant::now();
         let mut tx = databases.fleet(&Placement::primary(), &[tenant_id]).await?;
-        let answers = grant::grant(&mut tx, &held, Duration::from_secs(20)).await?;
+        let answers = grant::grant(&mut tx, &held, Duration::from_secs(20), &room).await?;
         tx.commit().await?;
         waits.record(u64::try_from(asked.elapsed().as_micros())?.max(1))?;
         granted += answers.iter().filter(|judged| matches!(judged.answer, Answer::Granted(_))).count() as u64;

@@ -28,8 +28,8 @@ struct Own {
     /// A send whose fate is unknown holds up the next of its conversation for so many seconds.
     #[arg(long, env = "UNKNOWN_TURN_SECONDS", default_value_t = 30)]
     unknown_turn: u64,
-    /// So many calls at once.
-    #[arg(long, env = "OUTBOUND_MAX_CALLS", default_value_t = 512)]
+    /// So many calls at once, a quarter of them for one account.
+    #[arg(long, env = "OUTBOUND_MAX_CALLS", default_value_t = 2048)]
     max_calls: usize,
 }
 
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             call_within: call_timeout + AFTER_THE_CALL,
             max_calls: own.max_calls,
         };
-        Ok(OutboundWorker::new(process.parts.databases.clone(), client, keyring, settings, &process.parts.life))
+        let parts = &process.parts;
+        Ok(OutboundWorker::new(parts.databases.clone(), client, keyring, settings, &parts.readiness, &parts.life))
     })
 }

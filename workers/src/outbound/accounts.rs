@@ -1,6 +1,5 @@
 //! Channel accounts with their opened secrets, remembered until an operator changes them.
 
-use anyhow::Context;
 use moka::sync::Cache;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -10,7 +9,7 @@ use shared::{
         channel::Provider,
         ids::{ChannelAccountId, TenantId},
     },
-    seal::Keyring,
+    seal::{CannotOpen, Keyring},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,6 +41,15 @@ struct Secrets {
 
 type Key = (TenantId, ChannelAccountId);
 
+/// Why an account cannot be called for.
+#[derive(Clone, Debug)]
+pub(super) enum Unusable {
+    /// This process lacks the key of its secrets: no fault of the account.
+    NoKey(String),
+    /// Its secrets are not what they should be.
+    Secrets(String),
+}
+
 /// Accounts by id. One whose secrets cannot be opened is an error to be shown, not a reason to stop the others.
 pub(super) struct Accounts {
     databases: Databases,
@@ -60,7 +68,7 @@ impl Accounts {
         &self,
         placement: &Placement,
         wanted: &BTreeMap<Key, i32>,
-    ) -> Result<HashMap<Key, Result<Arc<Account>, String>>, db::Error> {
+    ) -> Result<HashMap<Key, Result<Arc<Account>, Unusable>>, db::Error> {
         let mut found = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for (key, revision) in wanted {
@@ -78,7 +86,7 @@ impl Accounts {
         let mut tx = self.databases.fleet(placement, &tenants).await?;
         for row in accounts::load(&mut tx, &unknown).await? {
             let key = (row.tenant_id, row.id);
-            let account = self.open(row).map(Arc::new).map_err(|error| format!("{error:#}"));
+            let account = self.open(row).map(Arc::new);
             if let Ok(account) = &account {
                 self.known.insert(key, account.clone());
             }
@@ -88,13 +96,16 @@ impl Accounts {
         Ok(found)
     }
 
-    fn open(&self, row: accounts::Account) -> anyhow::Result<Account> {
+    fn open(&self, row: accounts::Account) -> Result<Account, Unusable> {
         let context = channel_accounts::seal_context(row.id);
-        let bytes = self
-            .keyring
-            .open(&row.secret_key_id, &context, &row.sealed_secrets)
-            .context("its secrets cannot be opened")?;
-        let secrets: Secrets = serde_json::from_slice(&bytes).context("its secrets are not readable")?;
+        let bytes = match self.keyring.open(&row.secret_key_id, &context, &row.sealed_secrets) {
+            Ok(bytes) => bytes,
+            Err(error @ CannotOpen::UnknownKey(_)) => return Err(Unusable::NoKey(error.to_string())),
+            Err(error) => return Err(Unusable::Secrets(format!("its secrets cannot be opened: {error}"))),
+        };
+        // What serde says might quote them.
+        let secrets: Secrets =
+            serde_json::from_slice(&bytes).map_err(|_| Unusable::Secrets("its secrets are not readable".into()))?;
         Ok(Account {
             revision: row.revision,
             provider: row.provider,

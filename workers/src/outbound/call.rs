@@ -2,8 +2,8 @@
 //! what became of it.
 
 use super::{
-    accounts::{Account, Accounts},
-    hold::{HeldSend, OutboundSettings},
+    accounts::{Account, Accounts, Unusable},
+    hold::HeldSend,
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
@@ -12,7 +12,7 @@ use shared::{
     db::{
         Placement,
         outbound::{
-            grant::Grant,
+            grant::{Grant, Room},
             outcomes::{Place, What},
         },
     },
@@ -22,13 +22,19 @@ use shared::{
         messages::OutboundContent,
         outcome::{NotSent, Outcome, Slow},
     },
+    health::Condition,
     lifecycle::Lifecycle,
     providers::http::{ProviderClient, Send},
     retry,
     telemetry::names,
 };
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// A grant older than this is given back instead of called: the rate it was metered for has passed.
 const GRANT_GOOD_FOR: Duration = Duration::from_secs(1);
@@ -39,29 +45,80 @@ const THROTTLED: Duration = Duration::from_millis(500);
 /// WhatsApp's advice for the pair limit: 4^X seconds, X = 0, 1, 2 … (providers/whatsapp section 11); at most about an hour.
 const PAIR_EXPONENT_MAX: u32 = 6;
 
+/// How long another worker is given to find a key that this one lacks.
+const NO_KEY: Duration = Duration::from_secs(30);
+/// One account may have this part of all calls under way.
+const ACCOUNT_SHARE: usize = 4;
+
 /// Makes calls.
 pub(super) struct Caller {
     client: ProviderClient,
-    accounts: Arc<Accounts>,
-    calls: Arc<Semaphore>,
+    accounts: Accounts,
+    calls: Arc<Calls>,
+    max_calls: usize,
     spacing: Cache<(ChannelAccountId, u32), Arc<DefaultDirectRateLimiter>>,
+    /// Whether all secrets met so far could be opened. Keys are read at the start, so only a restart mends it.
+    keys: Condition,
     life: Lifecycle,
+}
+
+/// The calls under way, by account.
+#[derive(Debug, Default)]
+struct Calls(Mutex<HashMap<ChannelAccountId, usize>>);
+
+/// A call under way, from being granted until its end.
+struct Call {
+    of: Arc<Calls>,
+    account: ChannelAccountId,
+}
+
+impl Calls {
+    fn begin(self: &Arc<Self>, account: ChannelAccountId) -> Call {
+        *self.0.lock().expect("nothing panics while this is locked").entry(account).or_default() += 1;
+        Call { of: self.clone(), account }
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().expect("nothing panics while this is locked").values().sum()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut calls = self.of.0.lock().expect("nothing panics while this is locked");
+        if let Some(count) = calls.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                calls.remove(&self.account);
+            }
+        }
+    }
 }
 
 impl Caller {
     pub(super) fn new(
         client: ProviderClient,
-        accounts: Arc<Accounts>,
-        settings: OutboundSettings,
+        accounts: Accounts,
+        max_calls: usize,
+        keys: Condition,
         life: Lifecycle,
     ) -> Self {
         let spacing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(60)).build();
-        Self { client, accounts, calls: Arc::new(Semaphore::new(settings.max_calls)), spacing, life }
+        keys.ready();
+        Self { client, accounts, calls: Arc::default(), max_calls, spacing, keys, life }
     }
 
     /// So many more calls can be made now.
     pub(super) fn room(&self) -> usize {
-        self.calls.available_permits()
+        self.max_calls.saturating_sub(self.calls.count())
+    }
+
+    /// So many more of each account.
+    pub(super) fn room_by_account(&self) -> Room {
+        let per_account = (self.max_calls / ACCOUNT_SHARE).max(1);
+        let calls = self.calls.0.lock().expect("nothing panics while this is locked");
+        let left = calls.iter().map(|(id, count)| (*id, per_account.saturating_sub(*count))).collect();
+        Room { per_account, left }
     }
 
     /// Calls for each of these. `asked_at` is when their grants were asked for.
@@ -94,11 +151,18 @@ impl Caller {
                     place.account_revision = account.revision;
                     self.spawn(asked_at, account.clone(), send, place, grant);
                 }
-                Some(Err(why)) => {
+                Some(Err(Unusable::Secrets(why))) => {
                     tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
                     let what =
                         What::AccountDown { attempt_id: grant.attempt_id, code: "secrets".into(), reason: why.clone() };
                     send.record(Some(place), what);
+                }
+                // Our own fault: nobody is charged, and another worker may have the key.
+                Some(Err(Unusable::NoKey(why))) => {
+                    tracing::error!(account = %place.channel_account_id, why, "MIJRA_SECRET_KEYS lacks a key");
+                    self.keys.not_ready(why.clone());
+                    let (attempt_id, reason) = (grant.attempt_id, why.clone());
+                    send.record(Some(place), What::GivenBack { attempt_id, reason, after: Some(NO_KEY) });
                 }
                 None => send.record(Some(place), given_back(&grant, "the account is gone")),
             }
@@ -106,10 +170,10 @@ impl Caller {
     }
 
     fn spawn(&self, asked_at: Instant, account: Arc<Account>, send: HeldSend, place: Place, grant: Box<Grant>) {
-        let (client, calls) = (self.client.clone(), self.calls.clone());
+        let (client, call) = (self.client.clone(), self.calls.begin(place.channel_account_id));
         let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
         self.life.spawn(async move {
-            let Ok(_permit) = calls.acquire_owned().await else { return };
+            let _call = call;
             if let Some(spacing) = spacing {
                 spacing.until_ready().await;
             }
@@ -156,8 +220,8 @@ impl Caller {
 
     /// The account's own spacing: the configured rate with the burst its grants have.
     fn spacing(&self, id: ChannelAccountId, rate: f64) -> Arc<DefaultDirectRateLimiter> {
-        // Whole sends a second; a slower account is spaced by its grants alone.
-        let per_second = NonZeroU32::new(rate.clamp(1.0, f64::from(u32::MAX)) as u32).unwrap_or(NonZeroU32::MIN);
+        // Whole sends a second, rounded up: this is a ceiling, the grants are exact.
+        let per_second = NonZeroU32::new(rate.ceil().clamp(1.0, f64::from(u32::MAX)) as u32).unwrap_or(NonZeroU32::MIN);
         self.spacing.get_with((id, per_second.get()), || {
             let burst = NonZeroU32::new(per_second.get().div_ceil(32)).unwrap_or(NonZeroU32::MIN);
             Arc::new(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
@@ -166,7 +230,7 @@ impl Caller {
 }
 
 fn given_back(grant: &Grant, reason: &str) -> What {
-    What::GivenBack { attempt_id: grant.attempt_id, reason: reason.into() }
+    What::GivenBack { attempt_id: grant.attempt_id, reason: reason.into(), after: None }
 }
 
 fn label(outcome: &Outcome) -> &'static str {

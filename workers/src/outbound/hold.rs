@@ -2,7 +2,7 @@
 //! all that is held; what is granted is called at once, what cannot go soon is written down as waiting and its job
 //! acknowledged.
 
-use super::{accounts::Accounts, call::Caller};
+use super::call::Caller;
 use crate::worker::{Placed, Settle, Ticket};
 use anyhow::anyhow;
 use shared::{
@@ -11,18 +11,17 @@ use shared::{
         self, Databases, Placement,
         outbound::{
             grant::{self, Answer, Grant, Held, Judged, Obstacle},
-            outcomes::{ACCOUNT_DOWN, Patience, Place, Record, What},
+            outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, Patience, Place, Record, What},
         },
     },
     domain::ids::{AttemptId, MessageId, TenantId},
     jobs::outbound::OutboundJob,
     lifecycle::Lifecycle,
-    providers::http::ProviderClient,
     telemetry::names,
 };
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -37,7 +36,7 @@ pub struct OutboundSettings {
     pub patience: Patience,
     /// A granted send whose fate is not known by then counts as unknown; longer than a call can take.
     pub call_within: Duration,
-    /// So many calls at once.
+    /// So many calls at once; one account gets a quarter of them at most, so that one whose provider hangs leaves room.
     pub max_calls: usize,
 }
 
@@ -47,8 +46,8 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 const HOLD_FOR: Duration = Duration::from_secs(2);
 /// At most so many sends in one question.
 const ASK_AT_MOST: usize = 500;
-/// An account that is down is looked at again after this long, should its return have been missed.
-const DOWN_AGAIN: Duration = Duration::from_secs(600);
+/// An account whose calls are all under way is asked for again after this long.
+const ROOM_AGAIN: Duration = Duration::from_millis(100);
 
 /// A send with its job.
 pub(super) struct HeldSend {
@@ -71,45 +70,53 @@ impl HeldSend {
     }
 }
 
-/// Holds sends until they are granted.
+/// Holds sends until they are granted. Each database is asked by a task of its own: one that is away holds up its own sends.
 pub(super) struct Holder {
-    incoming: mpsc::UnboundedSender<HeldSend>,
+    asking: Arc<Asking>,
+    askers: Mutex<BTreeMap<Placement, mpsc::UnboundedSender<HeldSend>>>,
+}
+
+/// What asking for grants works with.
+struct Asking {
+    databases: Databases,
+    caller: Caller,
+    settings: OutboundSettings,
+    life: Lifecycle,
 }
 
 impl Holder {
-    /// Starts asking for grants.
-    pub(super) fn start(
-        databases: Databases,
-        client: ProviderClient,
-        accounts: Arc<Accounts>,
-        settings: OutboundSettings,
-        life: &Lifecycle,
-    ) -> Self {
-        // Bounded by the consumer's prefetch: the runtime holds no more tickets than that.
-        let (incoming, held) = mpsc::unbounded_channel();
-        let caller = Caller::new(client, accounts, settings, life.clone());
-        life.spawn(ask_for_grants(databases, caller, settings, held, life.clone()));
-        Self { incoming }
+    /// Makes calls with this.
+    pub(super) fn new(databases: Databases, caller: Caller, settings: OutboundSettings, life: &Lifecycle) -> Self {
+        let asking = Asking { databases, caller, settings, life: life.clone() };
+        Self { asking: Arc::new(asking), askers: Mutex::default() }
     }
 
     /// Takes a send in.
     pub(super) fn hold(&self, job: OutboundJob, placement: Placement, ticket: Ticket<()>, settle: Settle<Record>) {
         let now = Instant::now();
+        let asker = self.asker(&placement);
         let send = HeldSend { job, placement, ticket, settle, attempt_id: AttemptId::new(), since: now, ask_at: now };
-        if let Err(mpsc::error::SendError(send)) = self.incoming.send(send) {
+        if let Err(mpsc::error::SendError(send)) = asker.send(send) {
             // The process is ending and asks no more: the job goes to another worker.
             send.settle.later(send.ticket, Duration::ZERO);
         }
     }
+
+    fn asker(&self, placement: &Placement) -> mpsc::UnboundedSender<HeldSend> {
+        let mut askers = self.askers.lock().expect("nothing panics while this is locked");
+        if let Some(asker) = askers.get(placement) {
+            return asker.clone();
+        }
+        // Bounded by the consumer's prefetch: the runtime holds no more tickets than that.
+        let (asker, held) = mpsc::unbounded_channel();
+        self.asking.life.spawn(ask_for_grants(self.asking.clone(), placement.clone(), held));
+        askers.insert(placement.clone(), asker.clone());
+        asker
+    }
 }
 
-async fn ask_for_grants(
-    databases: Databases,
-    caller: Caller,
-    settings: OutboundSettings,
-    mut incoming: mpsc::UnboundedReceiver<HeldSend>,
-    life: Lifecycle,
-) {
+async fn ask_for_grants(asking: Arc<Asking>, placement: Placement, mut incoming: mpsc::UnboundedReceiver<HeldSend>) {
+    let life = &asking.life;
     let mut held: Vec<HeldSend> = Vec::new();
     let mut tick = tokio::time::interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,8 +133,8 @@ async fn ask_for_grants(
         if life.is_stopping() {
             return drain(held, incoming);
         }
-        held = ask(&databases, &caller, settings, held).await;
-        metrics::gauge!(names::OUTBOUND_HELD).set(held.len() as f64);
+        held = asking.ask(&placement, held).await;
+        metrics::gauge!(names::OUTBOUND_HELD, "placement" => placement.as_str().to_owned()).set(held.len() as f64);
         // A full house is asked for again at once, a half-empty one is given time to fill.
         tokio::select! {
             _ = tick.tick() => {},
@@ -148,74 +155,80 @@ fn drain(held: Vec<HeldSend>, mut incoming: mpsc::UnboundedReceiver<HeldSend>) {
     }
 }
 
-/// Asks for what is due to be asked for. Returns what is still held.
-async fn ask(databases: &Databases, caller: &Caller, settings: OutboundSettings, held: Vec<HeldSend>) -> Vec<HeldSend> {
-    let now = Instant::now();
-    let room = caller.room();
-    let (due, mut keep): (Vec<_>, Vec<_>) = held.into_iter().partition(|send| send.ask_at <= now);
-    let mut due = due;
-    // Never more than can be called at once: a grant that waits in a queue of ours would be stale when its turn comes.
-    let rest = due.split_off(due.len().min(room).min(ASK_AT_MOST));
-    keep.extend(rest);
-    let mut by_placement: BTreeMap<Placement, Vec<HeldSend>> = BTreeMap::new();
-    for send in due {
-        by_placement.entry(send.placement.clone()).or_default().push(send);
+impl Asking {
+    /// Asks for what is due to be asked for. Returns what is still held.
+    async fn ask(&self, placement: &Placement, held: Vec<HeldSend>) -> Vec<HeldSend> {
+        let now = Instant::now();
+        let (mut due, mut keep): (Vec<_>, Vec<_>) = held.into_iter().partition(|send| send.ask_at <= now);
+        // Never more than can be called at once: a grant that waits in a queue of ours would be stale when its turn comes.
+        keep.extend(due.split_off(due.len().min(self.caller.room()).min(ASK_AT_MOST)));
+        let Some(first) = due.first() else { return keep };
+        let settle = first.settle.clone();
+        // A send has one place in the question; a second job for it is answered like the first.
+        let mut by_id: BTreeMap<(TenantId, MessageId), Vec<HeldSend>> = BTreeMap::new();
+        for send in due {
+            by_id.entry((send.job.tenant_id, send.job.message_id)).or_default().push(send);
+        }
+        let wanted: Vec<Held> = by_id
+            .iter()
+            .map(|((tenant_id, message_id), sends)| Held {
+                tenant_id: *tenant_id,
+                message_id: *message_id,
+                attempt_id: sends[0].attempt_id,
+            })
+            .collect();
+        let began = Instant::now();
+        let (asked_at, answers) = match self.question(placement, &wanted, &settle).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Nothing but ids went in, so this is no fault of one of them: all come back later.
+                tracing::error!(%error, "grants could not be asked for");
+                for send in by_id.into_values().flatten() {
+                    send.settle.later(send.ticket, HOLD_FOR);
+                }
+                return keep;
+            }
+        };
+        metrics::histogram!(names::OUTBOUND_GRANT_SECONDS).record(began.elapsed().as_secs_f64());
+        crash::pass(CrashPoint::OutboundAfterClaim);
+        let granted = answered(by_id, answers, &mut keep);
+        metrics::counter!(names::OUTBOUND_GRANTED).increment(granted.len() as u64);
+        self.caller.call(asked_at, placement, granted).await;
+        keep
     }
-    for (placement, sends) in by_placement {
-        keep.extend(ask_placement(databases, caller, settings, &placement, sends).await);
+
+    /// Asks, and again while the database is away. With the time of the question that was answered.
+    async fn question(
+        &self,
+        placement: &Placement,
+        wanted: &[Held],
+        settle: &Settle<Record>,
+    ) -> Result<(Instant, Vec<Judged>), db::Error> {
+        let mut tenants: Vec<TenantId> = wanted.iter().map(|h| h.tenant_id).collect();
+        tenants.dedup();
+        let (tenants, room) = (tenants.as_slice(), self.caller.room_by_account());
+        let room = &room;
+        let question = || async move {
+            // Taken before the question: however long the answer or this process is delayed, the grant is never older than this says.
+            let asked_at = Instant::now();
+            let mut tx = self.databases.fleet(placement, tenants).await?;
+            let answers = grant::grant(&mut tx, wanted, self.settings.call_within, room).await?;
+            tx.commit().await?;
+            Ok::<_, db::Error>((asked_at, answers))
+        };
+        settle.outlast("asking for grants", question).await
     }
-    keep
 }
 
-async fn ask_placement(
-    databases: &Databases,
-    caller: &Caller,
-    settings: OutboundSettings,
-    placement: &Placement,
-    sends: Vec<HeldSend>,
-) -> Vec<HeldSend> {
-    let Some(first) = sends.first() else { return sends };
-    let settle = first.settle.clone();
-    // A send has one place in the question; a second job for it is answered like the first.
-    let mut by_id: BTreeMap<(TenantId, MessageId), Vec<HeldSend>> = BTreeMap::new();
-    for send in sends {
-        by_id.entry((send.job.tenant_id, send.job.message_id)).or_default().push(send);
-    }
-    let wanted: Vec<Held> = by_id
-        .iter()
-        .map(|((tenant_id, message_id), sends)| Held {
-            tenant_id: *tenant_id,
-            message_id: *message_id,
-            attempt_id: sends[0].attempt_id,
-        })
-        .collect();
-    let mut tenants: Vec<TenantId> = wanted.iter().map(|h| h.tenant_id).collect();
-    tenants.dedup();
-    let (wanted, tenants) = (wanted.as_slice(), tenants.as_slice());
-    let question = || async move {
-        // Taken before the question: however long the answer or this process is delayed, the grant is never older than this says.
-        let asked_at = Instant::now();
-        let mut tx = databases.fleet(placement, tenants).await?;
-        let answers = grant::grant(&mut tx, wanted, settings.call_within).await?;
-        tx.commit().await?;
-        Ok::<_, db::Error>((asked_at, answers))
-    };
-    let began = Instant::now();
-    let (asked_at, answers) = match settle.outlast("asking for grants", question).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            // Nothing but ids went in, so this is no fault of one of them: all come back later.
-            tracing::error!(%error, "grants could not be asked for");
-            for send in by_id.into_values().flatten() {
-                send.settle.later(send.ticket, HOLD_FOR);
-            }
-            return Vec::new();
-        }
-    };
-    metrics::histogram!(names::OUTBOUND_GRANT_SECONDS).record(began.elapsed().as_secs_f64());
-    crash::pass(CrashPoint::OutboundAfterClaim);
-    let mut keep = Vec::new();
-    let mut granted: Vec<(HeldSend, Place, Box<Grant>)> = Vec::new();
+type Granted = (HeldSend, Place, Box<Grant>);
+
+/// What is granted; what is held on is kept, the rest is settled.
+fn answered(
+    by_id: BTreeMap<(TenantId, MessageId), Vec<HeldSend>>,
+    answers: Vec<Judged>,
+    keep: &mut Vec<HeldSend>,
+) -> Vec<Granted> {
+    let mut granted: Vec<Granted> = Vec::new();
     let mut answers: HashMap<(TenantId, MessageId), Judged> =
         answers.into_iter().map(|j| ((j.tenant_id, j.message_id), j)).collect();
     for (id, mut sends) in by_id {
@@ -241,9 +254,7 @@ async fn ask_placement(
             Answer::NotNow(obstacle) => keep.extend(not_now(send, place, obstacle)),
         }
     }
-    metrics::counter!(names::OUTBOUND_GRANTED).increment(granted.len() as u64);
-    caller.call(asked_at, placement, granted).await;
-    keep
+    granted
 }
 
 /// What becomes of a send that may not go now. Returned: it is held on.
@@ -255,9 +266,15 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             return Some(send);
         }
         Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
+        // Its place among the calls is free again soon; but the jobs of others are not to wait behind many of these.
+        Obstacle::Room if held_for < HOLD_FOR => {
+            send.ask_at = Instant::now() + ROOM_AGAIN;
+            return Some(send);
+        }
+        Obstacle::Room => send.record(Some(place), What::Waits { reason: "room", after: Some(HOLD_FOR) }),
         Obstacle::Turn => send.record(Some(place), What::Waits { reason: "turn", after: None }),
         Obstacle::AccountDown => {
-            send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(DOWN_AGAIN) });
+            send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(ACCOUNT_DOWN_AGAIN) });
         }
         Obstacle::WindowClosed => {
             let reason =
@@ -266,7 +283,8 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         }
         // Our own claim, committed although its answer was lost: not called, so it is given back.
         Obstacle::Claimed { attempt_id: Some(id), .. } if id == send.attempt_id => {
-            send.record(Some(place), What::GivenBack { attempt_id: id, reason: "the grant's answer was lost".into() });
+            let reason = "the grant's answer was lost".into();
+            send.record(Some(place), What::GivenBack { attempt_id: id, reason, after: None });
         }
         Obstacle::Claimed { attempt_id, left: None } => send.record(Some(place), What::Expired { attempt_id }),
         Obstacle::Claimed { left: Some(left), .. } => send.settle.later(send.ticket, left + ASK_EVERY),

@@ -10,6 +10,7 @@ pub use hold::OutboundSettings;
 use crate::worker::{CrashPoints, Placed, Settle, Ticket, Worker};
 use accounts::Accounts;
 use anyhow::anyhow;
+use call::Caller;
 use hold::Holder;
 use shared::{
     crash::CrashPoint,
@@ -19,6 +20,7 @@ use shared::{
         routing,
     },
     domain::ids::TenantId,
+    health::Readiness,
     jobs::{
         Undecodable,
         outbound::{OutboundJob, Task},
@@ -28,7 +30,7 @@ use shared::{
     queue::{Delivery, Queue, topology},
     seal::Keyring,
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Tenants do not move between databases often; a move is noticed within this time.
 const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
@@ -48,13 +50,15 @@ impl OutboundWorker {
         client: ProviderClient,
         keyring: Keyring,
         settings: OutboundSettings,
+        readiness: &Readiness,
         life: &Lifecycle,
     ) -> Self {
-        let accounts = Arc::new(Accounts::new(databases.clone(), keyring));
+        let accounts = Accounts::new(databases.clone(), keyring);
         let patience = settings.patience;
+        let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
         Self {
             placements: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(PLACEMENT_REMEMBERED).build(),
-            holder: Holder::start(databases.clone(), client, accounts, settings, life),
+            holder: Holder::new(databases.clone(), caller, settings, life),
             databases,
             patience,
         }
@@ -79,7 +83,8 @@ impl Worker for OutboundWorker {
     const NAME: &'static str = "outbound";
     const QUEUES: &'static [&'static Queue] = &[&topology::OUTBOUND_NOW];
     const BATCH: usize = 200;
-    const PREFETCH: u16 = 1000;
+    // A call under way holds its delivery: room for all of them, and for as many that wait.
+    const PREFETCH: u16 = 4000;
 
     type Job = OutboundJob;
     type Effect = Record;

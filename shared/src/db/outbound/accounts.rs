@@ -4,7 +4,7 @@ use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
         channel::Provider,
-        ids::{ChannelAccountId, ConversationId, TenantId},
+        ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
     },
 };
 use uuid::Uuid;
@@ -64,8 +64,8 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
         .collect())
 }
 
-/// Puts an account back to work if it was down, as a new revision, and writes the jobs of what waited for it. The state it
-/// was in; `None` if there is no such account.
+/// Puts an account back to work if it was down, as a new revision. The state it was in; `None` if there is no such account.
+/// What waits for it is woken afterwards, in transactions of its own ([`wake`]): senders wait for this one.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -85,17 +85,46 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
     )
     .fetch_optional(tx.conn())
     .await?;
+    Ok(before)
+}
+
+/// So many sends are looked through in one transaction.
+const WAKE_AT_ONCE: i64 = 20_000;
+
+/// Writes the jobs of what waits for an account, among the tenant's next sends after this one. Returns where to go on; `None`
+/// when all have been looked at. No index leads to them: that would cost each change of a send's state more than this does.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn wake(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    id: ChannelAccountId,
+    after: Option<MessageId>,
+) -> Result<Option<MessageId>> {
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    let last = sqlx::query_scalar!(
+        "SELECT message_id FROM sends WHERE tenant_id = $1 AND message_id > $2 ORDER BY message_id OFFSET $3 LIMIT 1",
+        tenant_id.0,
+        after,
+        WAKE_AT_ONCE,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     let waiting = sqlx::query!(
         "SELECT conversation_id, min(seq) - 1 AS before
         FROM sends
-        WHERE tenant_id = $1 AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down'
+        WHERE tenant_id = $1 AND message_id > $3 AND message_id <= $4
+            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down'
         GROUP BY conversation_id",
         tenant_id.0,
         id.0,
+        after,
+        last.unwrap_or(Uuid::max()),
     )
     .fetch_all(tx.conn())
     .await?;
-    let settled: Vec<_> = waiting
+    let waiting: Vec<_> = waiting
         .into_iter()
         .map(|row| super::turns::Settled {
             tenant_id,
@@ -103,6 +132,6 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
             seq: row.before.unwrap_or(0),
         })
         .collect();
-    super::turns::wake_next(tx, &settled).await?;
-    Ok(before)
+    super::turns::wake_next(tx, &waiting).await?;
+    Ok(last.map(MessageId))
 }

@@ -22,6 +22,15 @@ pub struct Held {
     pub attempt_id: AttemptId,
 }
 
+/// How many calls a worker can make at once, so that an account whose provider is slow does not take all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// For an account with no call under way.
+    pub per_account: usize,
+    /// What is left for those with calls under way.
+    pub left: Vec<(ChannelAccountId, usize)>,
+}
+
 /// What a worker learns of a send it asked for.
 #[derive(Debug)]
 pub struct Judged {
@@ -76,6 +85,8 @@ pub enum Obstacle {
     Turn,
     /// The account's rate is spent: its turn at the meter comes after so long.
     Rate(Duration),
+    /// So many calls for the account are under way in this worker that there is no room for another.
+    Room,
     /// It is not due before this time.
     NotDue(DateTime<Utc>),
     /// The account cannot send; its return wakes this one.
@@ -93,19 +104,30 @@ pub enum Obstacle {
     Settled(SendState),
 }
 
-/// Asks for grants for sends of one placement. `call_within` is how long a granted one may take until its fate counts as
+/// Asks for grants for sends of one placement, no more of an account than there is room for. `call_within` is how long a granted one may take until its fate counts as
 /// unknown. A send that does not exist is missing from the answer.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration) -> Result<Vec<Judged>> {
+pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room: &Room) -> Result<Vec<Judged>> {
+    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let tenants: Vec<Uuid> = held.iter().map(|h| h.tenant_id.0).collect();
     let messages: Vec<Uuid> = held.iter().map(|h| h.message_id.0).collect();
     let attempts: Vec<Uuid> = held.iter().map(|h| h.attempt_id.0).collect();
-    let rows =
-        sqlx::query_file!("src/db/outbound/grant.sql", &tenants, &messages, &attempts, call_within.as_secs_f64(),)
-            .fetch_all(tx.conn())
-            .await?;
+    let busy: Vec<Uuid> = room.left.iter().map(|(id, _)| id.0).collect();
+    let left: Vec<i32> = room.left.iter().map(|(_, left)| count(*left)).collect();
+    let rows = sqlx::query_file!(
+        "src/db/outbound/grant.sql",
+        &tenants,
+        &messages,
+        &attempts,
+        call_within.as_secs_f64(),
+        &busy,
+        &left,
+        count(room.per_account),
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows
         .into_iter()
         .map(|row| {
@@ -123,6 +145,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration) -> Re
                 })),
                 (obstacle, ..) => Answer::NotNow(match obstacle {
                     Some("turn") => Obstacle::Turn,
+                    Some("room") => Obstacle::Room,
                     Some("not_due") => Obstacle::NotDue(row.due_at.unwrap_or_default()),
                     Some("account_down") => Obstacle::AccountDown,
                     Some("window_closed") => Obstacle::WindowClosed,

@@ -20,6 +20,10 @@ meter AS MATERIALIZED (
     ORDER BY l.tenant_id, l.key
     FOR UPDATE
 ),
+-- What this worker can call at once: accounts with calls under way have less room than the others.
+room AS MATERIALIZED (
+    SELECT * FROM unnest($5::uuid[], $6::int[]) AS room (channel_account_id, free)
+),
 -- The time after all locks are held: the one clock by which rates and deadlines go.
 moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM (SELECT count(*) FROM meter) AS locked
@@ -61,10 +65,11 @@ judged AS MATERIALIZED (
 -- `now` before `bulk`, then in the order of acceptance.
 ranked AS MATERIALIZED (
     SELECT
-        j.*, al.allowed, al.sustained, al.free_at,
+        j.*, al.allowed, al.sustained, al.free_at, coalesce(room.free, $7) AS room,
         row_number() OVER (PARTITION BY j.tenant_id, j.channel_account_id ORDER BY j.lane, j.message_id) AS position
     FROM judged j
     LEFT JOIN allowance al ON al.tenant_id = j.tenant_id AND al.key = j.channel_account_id
+    LEFT JOIN room ON room.channel_account_id = j.channel_account_id
     WHERE j.obstacle IS NULL
 ),
 granted AS (
@@ -74,7 +79,7 @@ granted AS (
     FROM ranked r
     CROSS JOIN moment
     WHERE s.tenant_id = r.tenant_id AND s.message_id = r.message_id
-        AND r.position <= coalesce(r.allowed, r.position)
+        AND r.position <= least(r.allowed, r.room)
         -- Looked at again after the locks: another worker may have claimed it meanwhile.
         AND s.state IN ('waiting', 'queued')
     RETURNING s.tenant_id, s.message_id, s.channel_account_id, s.attempts, s.recipient_kind, s.recipient, s.granted_at, s.created_at
@@ -91,7 +96,7 @@ SELECT
     j.tenant_id AS "tenant_id!", j.message_id AS "message_id!", j.channel_account_id AS "channel_account_id!",
     j.revision AS "account_revision!", j.conversation_id AS "conversation_id!", j.state AS "state!", j.deadline, j.attempt_id, j.due_at,
     -- NULL: granted.
-    CASE WHEN g.message_id IS NULL THEN coalesce(j.obstacle, 'rate') END AS obstacle,
+    CASE WHEN g.message_id IS NULL THEN coalesce(j.obstacle, CASE WHEN r.position > r.room THEN 'room' ELSE 'rate' END) END AS obstacle,
     -- When its turn at the meter comes, if nothing changes.
     CASE
         WHEN g.message_id IS NULL AND j.obstacle IS NULL

@@ -23,7 +23,7 @@ verdict AS MATERIALIZED (
             -- It was not sent, and we know it: also after somebody else gave it up as unknown.
             WHEN kind = 'not_sent' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
             WHEN kind = 'account_down' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
-            WHEN kind = 'given_back' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'queued'
+            WHEN kind = 'given_back' AND mine AND before IN ('sending', 'unknown', 'held') THEN CASE WHEN asked_wait IS NULL THEN 'queued' ELSE 'waiting' END
             WHEN kind = 'failed' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'failed'
             WHEN kind = 'unknown' AND mine AND before = 'sending' THEN 'unknown'
             WHEN kind = 'expired' AND mine AND before = 'sending' THEN 'unknown'

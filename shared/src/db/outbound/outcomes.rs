@@ -23,6 +23,9 @@ use uuid::Uuid;
 /// The reason of a send that waits for its account to be brought back.
 pub const ACCOUNT_DOWN: &str = "account_down";
 
+/// It is looked at again after this long, should the account's return have been missed.
+pub const ACCOUNT_DOWN_AGAIN: Duration = Duration::from_secs(600);
+
 /// Something to be written down about one send.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -103,6 +106,8 @@ pub enum What {
         attempt_id: AttemptId,
         /// Why.
         reason: String,
+        /// How long to wait before it is tried again; at once if it is not said.
+        after: Option<Duration>,
     },
     /// Another attempt's deadline has passed without a word: perhaps it was sent.
     Expired {
@@ -111,7 +116,7 @@ pub enum What {
     },
     /// It was not granted: it waits for a time, or for what `reason` names.
     Waits {
-        /// `turn`, `rate`, `account_down`, `not_due`.
+        /// `turn`, `rate`, `room`, `account_down`.
         reason: &'static str,
         /// How long, if it is a time.
         after: Option<Duration>,
@@ -173,6 +178,7 @@ impl What {
             What::NotSent { code, .. } | What::Failed { code, .. } | What::AccountDown { code, .. } => Some(code),
             What::Refused { code, .. } => Some(code),
             What::Waits { reason, .. } => Some(reason),
+            What::GivenBack { after: Some(_), .. } => Some("given_back"),
             _ => None,
         }
     }
@@ -192,7 +198,8 @@ impl What {
     fn after(&self) -> Option<Duration> {
         match self {
             What::NotSent { after, .. } => Some(*after),
-            What::Waits { after, .. } => *after,
+            What::AccountDown { .. } => Some(ACCOUNT_DOWN_AGAIN),
+            What::Waits { after, .. } | What::GivenBack { after, .. } => *after,
             _ => None,
         }
     }
