@@ -69,8 +69,10 @@ impl SendSide for MijraSend {
         life.stop();
         life.drained().await;
 
+        // All go through one account, which gets a quarter of a worker's calls.
+        let max_calls = 4 * u32::from(work.concurrency);
         let settings =
-            [("WHATSAPP_BASE_URL", format!("http://{provider}")), ("OUTBOUND_MAX_CALLS", work.concurrency.to_string())];
+            [("WHATSAPP_BASE_URL", format!("http://{provider}")), ("OUTBOUND_MAX_CALLS", max_calls.to_string())];
         installation.start("mijra-outbound", &settings).await?;
         // Held still before it has begun: the clock starts with the first call.
         installation.signal("STOP").await?;

@@ -10,11 +10,11 @@ use shared::{
     db::{
         self, Databases, Placement,
         outbound::{
-            grant::{self, Answer, Grant, Held, Judged, Obstacle},
+            grant::{self, Answer, Grant, Held, Judged, Obstacle, Room},
             outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, Patience, Place, Record, What},
         },
     },
-    domain::ids::{AttemptId, MessageId, TenantId},
+    domain::ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
     jobs::outbound::OutboundJob,
     lifecycle::Lifecycle,
     telemetry::names,
@@ -46,8 +46,8 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 const HOLD_FOR: Duration = Duration::from_secs(2);
 /// At most so many sends in one question.
 const ASK_AT_MOST: usize = 500;
-/// An account whose calls are all under way is asked for again after this long.
-const ROOM_AGAIN: Duration = Duration::from_millis(100);
+/// When so many are held, those that wait for room on their account make room for others.
+const CROWDED: usize = 2000;
 
 /// A send with its job.
 pub(super) struct HeldSend {
@@ -57,6 +57,8 @@ pub(super) struct HeldSend {
     pub(super) settle: Settle<Record>,
     attempt_id: AttemptId,
     since: Instant,
+    /// The account, once an answer has said so.
+    account: Option<ChannelAccountId>,
     /// Not worth asking for again before this.
     ask_at: Instant,
 }
@@ -95,7 +97,16 @@ impl Holder {
     pub(super) fn hold(&self, job: OutboundJob, placement: Placement, ticket: Ticket<()>, settle: Settle<Record>) {
         let now = Instant::now();
         let asker = self.asker(&placement);
-        let send = HeldSend { job, placement, ticket, settle, attempt_id: AttemptId::new(), since: now, ask_at: now };
+        let send = HeldSend {
+            job,
+            placement,
+            ticket,
+            settle,
+            attempt_id: AttemptId::new(),
+            since: now,
+            account: None,
+            ask_at: now,
+        };
         if let Err(mpsc::error::SendError(send)) = asker.send(send) {
             // The process is ending and asks no more: the job goes to another worker.
             send.settle.later(send.ticket, Duration::ZERO);
@@ -159,7 +170,25 @@ impl Asking {
     /// Asks for what is due to be asked for. Returns what is still held.
     async fn ask(&self, placement: &Placement, held: Vec<HeldSend>) -> Vec<HeldSend> {
         let now = Instant::now();
-        let (mut due, mut keep): (Vec<_>, Vec<_>) = held.into_iter().partition(|send| send.ask_at <= now);
+        let crowded = held.len() >= CROWDED;
+        let room = self.caller.room_by_account();
+        let mut left: HashMap<ChannelAccountId, usize> = room.left.iter().copied().collect();
+        let (mut due, mut keep) = (Vec::new(), Vec::new());
+        for send in held {
+            let left = send.account.map(|id| left.entry(id).or_insert(room.per_account));
+            match left {
+                _ if send.ask_at > now => keep.push(send),
+                Some(0) if crowded && send.since.elapsed() > HOLD_FOR => {
+                    send.record(None, What::Waits { reason: "room", after: Some(HOLD_FOR) });
+                }
+                Some(0) => keep.push(send),
+                Some(left) => {
+                    *left -= 1;
+                    due.push(send);
+                }
+                None => due.push(send),
+            }
+        }
         // Never more than can be called at once: a grant that waits in a queue of ours would be stale when its turn comes.
         keep.extend(due.split_off(due.len().min(self.caller.room()).min(ASK_AT_MOST)));
         let Some(first) = due.first() else { return keep };
@@ -178,7 +207,7 @@ impl Asking {
             })
             .collect();
         let began = Instant::now();
-        let (asked_at, answers) = match self.question(placement, &wanted, &settle).await {
+        let (asked_at, answers) = match self.question(placement, &wanted, &room, &settle).await {
             Ok(answers) => answers,
             Err(error) => {
                 // Nothing but ids went in, so this is no fault of one of them: all come back later.
@@ -202,12 +231,12 @@ impl Asking {
         &self,
         placement: &Placement,
         wanted: &[Held],
+        room: &Room,
         settle: &Settle<Record>,
     ) -> Result<(Instant, Vec<Judged>), db::Error> {
         let mut tenants: Vec<TenantId> = wanted.iter().map(|h| h.tenant_id).collect();
         tenants.dedup();
-        let (tenants, room) = (tenants.as_slice(), self.caller.room_by_account());
-        let room = &room;
+        let tenants = tenants.as_slice();
         let question = || async move {
             // Taken before the question: however long the answer or this process is delayed, the grant is never older than this says.
             let asked_at = Instant::now();
@@ -266,12 +295,11 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             return Some(send);
         }
         Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
-        // Its place among the calls is free again soon; but the jobs of others are not to wait behind many of these.
-        Obstacle::Room if held_for < HOLD_FOR => {
-            send.ask_at = Instant::now() + ROOM_AGAIN;
+        // Asked for again as soon as one of the account's calls has ended.
+        Obstacle::Room => {
+            send.account = Some(place.channel_account_id);
             return Some(send);
         }
-        Obstacle::Room => send.record(Some(place), What::Waits { reason: "room", after: Some(HOLD_FOR) }),
         Obstacle::Turn => send.record(Some(place), What::Waits { reason: "turn", after: None }),
         Obstacle::AccountDown => {
             send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(ACCOUNT_DOWN_AGAIN) });
