@@ -82,7 +82,7 @@ impl OutboundWorker {
 impl Worker for OutboundWorker {
     const NAME: &'static str = "outbound";
     const QUEUES: &'static [&'static Queue] = &[&topology::OUTBOUND_NOW];
-    const BATCH: usize = 200;
+    const BATCH: usize = 500;
     // A call under way holds its delivery: room for all of them, and for as many that wait.
     const PREFETCH: u16 = 4000;
 
