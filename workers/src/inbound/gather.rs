@@ -1,19 +1,19 @@
 //! Performing: bundles → webhooks → events, each with its tenant. One bad webhook, or one bad element, harms no other.
 
-use super::{Inbound, Routes, parse, placed};
+use super::{Inbound, InboundWorker, parse, placed};
 use crate::worker::{Placed, Settle, Ticket};
 use anyhow::anyhow;
 use shared::{
-    clock::Clock,
     crash,
-    db::{Databases, routing},
+    db::{self, Databases, routing},
     domain::{
         channel::Provider,
         events::{Event, Parsed, RouteKey},
+        ids::WebhookId,
     },
     jobs::inbound::{self, RawWebhook},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tracing::{debug, warn};
 
 /// A provider's id longer than this is no id (WhatsApp's are below 256); an index could not hold it.
@@ -23,93 +23,90 @@ const MAX_ID_BYTES: usize = 512;
 type Read = (Ticket<()>, Vec<(RawWebhook, Parsed)>);
 
 /// Reads and routes the webhooks of these jobs and settles each job.
-pub(super) async fn perform(
-    databases: &Databases,
-    routes: &Routes,
-    clock: &Clock,
-    jobs: Vec<Ticket<Vec<RawWebhook>>>,
-    settle: &Settle<Inbound>,
-) {
+pub(super) async fn perform(worker: &InboundWorker, jobs: Vec<Ticket<Vec<RawWebhook>>>, settle: &Settle<Inbound>) {
     let mut read: Vec<Read> = Vec::with_capacity(jobs.len());
     for ticket in jobs {
-        let (webhooks, ticket) = ticket.take();
-        let alone = webhooks.len() == 1;
-        let mut parsed = Vec::with_capacity(webhooks.len());
-        let mut unreadable = None;
-        for webhook in webhooks {
-            let webhook = match fetch_body(databases, settle, webhook).await {
-                Ok(webhook) => webhook,
-                Err(webhook) => {
-                    let why = anyhow!("the stored body of webhook {} is gone", webhook.meta.id);
-                    unreadable = reject(settle, &ticket, alone, &webhook, why, clock);
-                    continue;
+        read.extend(read_job(worker, settle, ticket).await);
+    }
+    // One question for all; where it cannot be answered, one for each job, so that a bad one harms no other.
+    let mut together = vec![read];
+    while let Some(mut jobs) = together.pop() {
+        match find_routes(worker, settle, &jobs).await {
+            Ok(routes) => {
+                for (ticket, webhooks) in jobs {
+                    let effects = webhooks.into_iter().flat_map(|(webhook, parsed)| split(webhook, parsed, &routes));
+                    settle.done(ticket, effects.collect());
                 }
-            };
-            crash::taste(&webhook.body);
-            match parse(webhook.meta.provider, &webhook.body, &webhook.meta) {
-                Ok(events) => parsed.push((webhook, events)),
-                Err(error) => unreadable = reject(settle, &ticket, alone, &webhook, anyhow!(error), clock),
+            }
+            Err(error) if jobs.len() > 1 => {
+                warn!(%error, jobs = jobs.len(), "jobs cannot be routed together: each by itself");
+                together.extend(jobs.into_iter().map(|job| vec![job]));
+            }
+            // Not the end of it: who cannot be asked about is not known to be nobody's.
+            Err(error) => {
+                if let Some((ticket, _)) = jobs.pop() {
+                    settle.retry(ticket, None, error);
+                }
             }
         }
-        match unreadable {
-            Some(why) => settle.reject(ticket, why),
-            None => read.push((ticket, parsed)),
+    }
+}
+
+/// Fetches and parses the webhooks of a job; `None` if it is settled already.
+async fn read_job(
+    worker: &InboundWorker,
+    settle: &Settle<Inbound>,
+    ticket: Ticket<Vec<RawWebhook>>,
+) -> Option<Read> {
+    let (mut webhooks, ticket) = ticket.take();
+    let mut gone = HashSet::new();
+    for webhook in webhooks.iter_mut().filter(|webhook| webhook.meta.stored && webhook.body.is_empty()) {
+        match fetch_body(&worker.databases, settle, webhook.meta.id).await {
+            Ok(Some(body)) => webhook.body = body.into(),
+            Ok(None) => drop(gone.insert(webhook.meta.id)),
+            Err(error) => {
+                settle.retry(ticket, None, error);
+                return None;
+            }
         }
     }
-    let routes = find_routes(routes, settle, &read).await;
-    record_strangers(databases, settle, &read, &routes).await;
-    for (ticket, webhooks) in read {
-        let effects = webhooks.into_iter().flat_map(|(webhook, parsed)| split(webhook, parsed, &routes)).collect();
-        settle.done(ticket, effects);
+    let alone = webhooks.len() == 1;
+    let mut read = Vec::with_capacity(webhooks.len());
+    let mut unreadable = None;
+    for webhook in webhooks {
+        crash::taste(&webhook.body);
+        let parsed = match gone.contains(&webhook.meta.id) {
+            false => parse(webhook.meta.provider, &webhook.body, &webhook.meta).map_err(anyhow::Error::from),
+            true => Err(anyhow!("the stored body of webhook {} is gone", webhook.meta.id)),
+        };
+        match parsed {
+            Ok(parsed) => read.push((webhook, parsed)),
+            Err(why) if alone => unreadable = Some(why),
+            Err(why) => settle.dead_part(&ticket, inbound::to_job(&[webhook], worker.clock.now()), format!("{why:#}")),
+        }
+    }
+    match unreadable {
+        None => Some((ticket, read)),
+        Some(why) => {
+            settle.reject(ticket, why);
+            None
+        }
     }
 }
 
-/// A webhook that can never be read: alone in its job, the job is rejected; otherwise only its part is.
-fn reject(
-    settle: &Settle<Inbound>,
-    ticket: &Ticket<()>,
-    alone: bool,
-    webhook: &RawWebhook,
-    why: anyhow::Error,
-    clock: &Clock,
-) -> Option<anyhow::Error> {
-    if alone {
-        return Some(why);
-    }
-    settle.dead_part(ticket, inbound::to_job(std::slice::from_ref(webhook), clock.now()), why);
-    None
-}
-
-/// The body, where it was too large to travel. `Err`: it is not there any more.
-async fn fetch_body(
-    databases: &Databases,
-    settle: &Settle<Inbound>,
-    mut webhook: RawWebhook,
-) -> Result<RawWebhook, RawWebhook> {
-    if !webhook.meta.stored || !webhook.body.is_empty() {
-        return Ok(webhook);
-    }
-    let id = webhook.meta.id.0;
+/// The body of a webhook that was too large to travel; `None` if it is not there any more.
+async fn fetch_body(databases: &Databases, settle: &Settle<Inbound>, id: WebhookId) -> db::Result<Option<Vec<u8>>> {
     let load = || async move {
         let mut tx = databases.control().await?;
-        routing::load_large_body(&mut tx, id).await
+        routing::load_large_body(&mut tx, id.0).await
     };
-    match settle.outlast("fetching a large webhook", load).await {
-        Ok(Some(body)) => {
-            webhook.body = body.into();
-            Ok(webhook)
-        }
-        Ok(None) => Err(webhook),
-        Err(error) => {
-            warn!(%error, "a large webhook cannot be fetched");
-            Err(webhook)
-        }
-    }
+    settle.outlast("fetching a large webhook", load).await
 }
 
 type Found = HashMap<(Provider, RouteKey), routing::Route>;
 
-async fn find_routes(routes: &Routes, settle: &Settle<Inbound>, read: &[Read]) -> Found {
+/// Where the parts of these jobs' webhooks go. Those for accounts that nobody has are kept for the operator.
+async fn find_routes(worker: &InboundWorker, settle: &Settle<Inbound>, read: &[Read]) -> db::Result<Found> {
     let mut wanted: BTreeMap<Provider, BTreeSet<RouteKey>> = BTreeMap::new();
     for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
         let keys = parsed.parts.iter().map(|part| part.route.clone());
@@ -119,12 +116,11 @@ async fn find_routes(routes: &Routes, settle: &Settle<Inbound>, read: &[Read]) -
     for (provider, keys) in wanted {
         let keys: Vec<RouteKey> = keys.into_iter().collect();
         let keys = keys.as_slice();
-        match settle.outlast("finding routes", || routes.find(provider, keys)).await {
-            Ok(routes) => found.extend(routes.into_iter().map(|(key, route)| ((provider, key), route))),
-            Err(error) => warn!(%error, "no routes for a batch: its ids are not fit to ask for"),
-        }
+        let routes = settle.outlast("finding routes", || worker.routes.find(provider, keys)).await?;
+        found.extend(routes.into_iter().map(|(key, route)| ((provider, key), route)));
     }
-    found
+    record_strangers(&worker.databases, settle, read, &found).await?;
+    Ok(found)
 }
 
 /// The route of a part, if the webhook may speak for it: one signed with an account's own secret speaks for its tenant only.
@@ -134,7 +130,12 @@ fn route<'a>(webhook: &RawWebhook, key: &RouteKey, routes: &'a Found) -> Option<
 }
 
 /// Keeps the parts for accounts that nobody has.
-async fn record_strangers(databases: &Databases, settle: &Settle<Inbound>, read: &[Read], routes: &Found) {
+async fn record_strangers(
+    databases: &Databases,
+    settle: &Settle<Inbound>,
+    read: &[Read],
+    routes: &Found,
+) -> db::Result<()> {
     let mut strangers = Vec::new();
     for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
         for part in parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none()) {
@@ -148,7 +149,7 @@ async fn record_strangers(databases: &Databases, settle: &Settle<Inbound>, read:
         }
     }
     if strangers.is_empty() {
-        return;
+        return Ok(());
     }
     metrics::counter!(shared::telemetry::names::INBOUND_UNROUTABLE).increment(strangers.len() as u64);
     debug!(parts = strangers.len(), "webhooks for accounts that nobody has");
@@ -158,9 +159,7 @@ async fn record_strangers(databases: &Databases, settle: &Settle<Inbound>, read:
         routing::record_unroutable(&mut tx, strangers).await?;
         tx.commit().await
     };
-    if let Err(error) = settle.outlast("recording unroutable webhooks", record).await {
-        warn!(%error, "unroutable webhooks could not be kept");
-    }
+    settle.outlast("recording unroutable webhooks", record).await
 }
 
 /// What a webhook means for each tenant it speaks to.

@@ -79,7 +79,7 @@ impl Worker for InboundWorker {
     }
 
     async fn perform(&self, jobs: Vec<Ticket<Self::Job>>, settle: &Settle<Inbound>) {
-        gather::perform(&self.databases, &self.routes, &self.clock, jobs, settle).await;
+        gather::perform(self, jobs, settle).await;
     }
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {

@@ -4,6 +4,7 @@
 
 use super::{
     held::{Held, Ledger},
+    outlast::CONTENTIONS,
     panics,
     pause::{Pause, Waiting},
     settle::{ANSWER_TIMEOUT, Collected, Disposal},
@@ -33,9 +34,6 @@ use tokio::{
     },
     time::Instant,
 };
-
-/// The same batch meets somebody else so many times before it counts as an outage.
-const CONTENTIONS: u32 = 10;
 
 /// Where effects go.
 pub(crate) trait Store: Send + Sync + 'static {

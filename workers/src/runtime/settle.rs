@@ -4,6 +4,7 @@
 use super::{
     bury::Burial,
     held::{Held, Ticket},
+    outlast::outlast,
     pause::Pause,
     postpone::Postponed,
 };
@@ -13,7 +14,7 @@ use shared::{
     db,
     jobs::Job,
     queue::Queue,
-    retry::{Pauses, before_retry},
+    retry::before_retry,
     telemetry::names,
 };
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -138,31 +139,18 @@ impl<E: Send + Sync + 'static> Settle<E> {
         self.dispose(Disposal::DeadPart { held, job: part, reason: reason.to_string() });
     }
 
-    /// Does something in the database again and again while the failure is ours, with growing pauses, and meanwhile takes no
-    /// new work. What comes back is the result, or an error that is contention's or the data's.
+    /// Does something in the database again and again while it is away or somebody is in the way, with growing pauses, and in
+    /// an outage takes no new work.
     ///
     /// # Errors
-    /// Errors that are not ours.
-    pub async fn outlast<T, F, Fut>(&self, what: &'static str, mut operation: F) -> Result<T, db::Error>
+    /// What the data is to blame for, and nothing else.
+    pub async fn outlast<T, F, Fut>(&self, what: &'static str, operation: F) -> Result<T, db::Error>
     where
         F: FnMut() -> Fut + Send,
         Fut: Future<Output = Result<T, db::Error>> + Send,
         T: Send,
     {
-        let (mut outage, mut pauses) = (None, Pauses::for_outage());
-        loop {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, operation()).await;
-            match answer.unwrap_or_else(|_| Err(db::Error::timed_out(what))) {
-                Err(error) if error.kind() == db::Kind::Ours => {
-                    if outage.is_none() {
-                        tracing::warn!(%error, what, "the database is away: waiting for it");
-                        outage = Some(self.pause.enter("database", &error.to_string()));
-                    }
-                    tokio::time::sleep(pauses.next_wait()).await;
-                }
-                answer => return answer,
-            }
-        }
+        outlast(&self.pause, what, operation).await
     }
 
     fn dispose(&self, disposal: Disposal) {
