@@ -53,6 +53,20 @@ fn a_sound_element_is_kept_as_it_came() {
 }
 
 #[test]
+fn what_is_bad_is_kept_for_the_account_it_is_for_even_if_nothing_else_is() {
+    let body = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[
+        {"field":"messages","value":{"metadata":{"phone_number_id":"2"},"messages":[7,{"id":""}]}},
+        {"field":"messages","value":{"metadata":{"phone_number_id":"3"},"statuses":[]}},
+        {"field":"messages","value":{"metadata":{"phone_number_id":"4"},"statuses":{}}},
+        {"field":"messages","value":7}]}]}"#;
+    let expected = "number 2\n bad entry[0].changes[0].value.messages[0]: is no object\n \
+        bad entry[0].changes[0].value.messages[1]: has no usable id\n\
+        number 4\n bad entry[0].changes[2].value.statuses: is not a list\n\
+        bad entry[0].changes[3]: has no value\n";
+    assert_eq!(show(&parse(body.as_bytes(), received_at()).unwrap()), expected);
+}
+
+#[test]
 fn what_is_no_webhook_of_whatsapps_is_refused_as_a_whole() {
     for body in [
         "",
@@ -143,10 +157,9 @@ pub(super) fn show(parsed: &Parsed) -> String {
                 Event::Notice { field } => writeln!(text, " notice {field}").unwrap(),
             }
         }
+        part.bad.iter().for_each(|bad| writeln!(text, " bad {bad}").unwrap());
     }
-    for BadElement { path, reason } in &parsed.bad {
-        writeln!(text, "bad {path}: {reason}").unwrap();
-    }
+    parsed.bad.iter().for_each(|bad| writeln!(text, "bad {bad}").unwrap());
     text
 }
 
