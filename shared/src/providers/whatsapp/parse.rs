@@ -192,7 +192,7 @@ fn bad_element(path: impl fmt::Display, reason: &str) -> BadElement {
 
 /// The account a change is for: its number, else the business account; on a partner's event that is
 /// `waba_info.waba_id`, while `entry[].id` is the partner's portfolio (contract, section 6).
-fn route(account_id: Option<&str>, value: &Value) -> Option<RouteKey> {
+pub(super) fn route(account_id: Option<&str>, value: &Value) -> Option<RouteKey> {
     let number = value.metadata.and_then(Object::of).and_then(|metadata| metadata.id("phone_number_id"));
     let account = || {
         let affected = value.waba_info.and_then(Object::of).and_then(|info| info.id("waba_id"));
@@ -245,4 +245,4 @@ fn status(raw: &RawValue, received_at: DateTime<Utc>) -> Result<Event, &'static 
 #[cfg(test)]
 mod mutations;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -14,7 +14,7 @@ pub(super) fn received_at() -> DateTime<Utc> {
 }
 
 /// The fixtures by name: body and expectation.
-pub(super) fn fixtures() -> BTreeMap<String, (Vec<u8>, String)> {
+pub(in crate::providers::whatsapp) fn fixtures() -> BTreeMap<String, (Vec<u8>, String)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/providers/whatsapp/fixtures");
     let bodies = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let bodies = bodies.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
