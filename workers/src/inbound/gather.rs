@@ -3,21 +3,26 @@
 use super::{Inbound, InboundWorker, parse, placed};
 use crate::worker::{Placed, Settle, Ticket};
 use anyhow::anyhow;
+use bytes::Bytes;
 use shared::{
     crash,
     db::{self, Databases, routing},
     domain::{
         channel::Provider,
-        events::{Event, Parsed, RouteKey},
-        ids::WebhookId,
+        events::{BadElement, Event, Parsed, RouteKey},
+        ids::{ChannelAccountId, TenantId, WebhookId},
     },
     jobs::inbound::{self, RawWebhook},
+    providers::{Unreadable, whatsapp},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tracing::{debug, warn};
 
 /// A provider's id longer than this is no id (WhatsApp's are below 256); an index could not hold it.
 const MAX_ID_BYTES: usize = 512;
+
+/// So many of what is bad in a webhook are named.
+const SHOWN: usize = 20;
 
 /// A job with the webhooks of it that could be read.
 type Read = (Ticket<()>, Vec<(RawWebhook, Parsed)>);
@@ -76,7 +81,7 @@ async fn read_job(
     for webhook in webhooks {
         crash::taste(&webhook.body);
         let parsed = match gone.contains(&webhook.meta.id) {
-            false => parse(webhook.meta.provider, &webhook.body, &webhook.meta).map_err(anyhow::Error::from),
+            false => usable(parse(webhook.meta.provider, &webhook.body, &webhook.meta)),
             true => Err(anyhow!("the stored body of webhook {} is gone", webhook.meta.id)),
         };
         match parsed {
@@ -92,6 +97,26 @@ async fn read_job(
             None
         }
     }
+}
+
+/// A webhook of which something can be put down somewhere. One that says only what nobody can read for nobody who can be made
+/// out would vanish.
+fn usable(parsed: Result<Parsed, Unreadable>) -> anyhow::Result<Parsed> {
+    let parsed = parsed?;
+    if parsed.parts.is_empty() && !parsed.bad.is_empty() {
+        let bad: Vec<String> = parsed.bad.iter().map(BadElement::to_string).collect();
+        return Err(anyhow!("nothing of it can be used: {}", few(&bad)));
+    }
+    Ok(parsed)
+}
+
+/// The first of many complaints, and how many more there are.
+pub(super) fn few(bad: &[String]) -> String {
+    let mut text = bad[..bad.len().min(SHOWN)].join("; ");
+    if bad.len() > SHOWN {
+        text.push_str(&format!("; and {} more", bad.len() - SHOWN));
+    }
+    text
 }
 
 /// The body of a webhook that was too large to travel; `None` if it is not there any more.
@@ -162,31 +187,45 @@ async fn record_strangers(
     settle.outlast("recording unroutable webhooks", record).await
 }
 
+/// What of a webhook is one tenant's.
+struct Share {
+    route: routing::Route,
+    keys: HashSet<RouteKey>,
+    events: Vec<(ChannelAccountId, Event)>,
+    bad: Vec<String>,
+}
+
 /// What a webhook means for each tenant it speaks to.
 fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found) -> Vec<Placed<Inbound>> {
-    let bad: Vec<String> = parsed.bad.iter().map(|b| format!("{}: {}", b.path, b.reason)).collect();
-    let mut tenants: BTreeMap<_, (routing::Route, Vec<_>, Vec<RouteKey>, Vec<String>)> = BTreeMap::new();
+    let mut shares: BTreeMap<TenantId, Share> = BTreeMap::new();
     for part in parsed.parts {
         let Some(route) = route(&webhook, &part.route, routes) else { continue };
-        let (_, events, keys, bad) =
-            tenants.entry(route.tenant_id).or_insert_with(|| (route.clone(), Vec::new(), Vec::new(), bad.clone()));
+        let share = shares.entry(route.tenant_id).or_insert_with(|| Share {
+            route: route.clone(),
+            keys: HashSet::new(),
+            events: Vec::new(),
+            bad: Vec::new(),
+        });
+        share.bad.extend(part.bad.iter().map(BadElement::to_string));
         for event in part.events {
             let event = out_of_group(event);
             match unfit(&event) {
-                None => events.push((route.channel_account_id, event)),
-                Some(why) => bad.push(why.to_owned()),
+                None => share.events.push((route.channel_account_id, event)),
+                Some(why) => share.bad.push(why.to_owned()),
             }
         }
-        keys.push(part.route);
+        share.keys.insert(part.route);
     }
-    let shared_by_many = tenants.len() > 1;
-    tenants
+    let shared_by_many = shares.len() > 1;
+    shares
         .into_iter()
-        .map(|(tenant_id, (route, events, keys, bad))| {
-            let body = if shared_by_many { only(&webhook.body, &keys) } else { webhook.body.clone() };
+        .map(|(tenant_id, Share { route, keys, events, mut bad })| {
+            bad.extend(parsed.bad.iter().map(BadElement::to_string));
+            let body = if shared_by_many { excerpt(&webhook, &keys) } else { webhook.body.clone() };
             let effect = Inbound {
                 meta: webhook.meta.clone(),
                 tenant_id,
+                channel_account_id: route.channel_account_id,
                 events,
                 bad,
                 body_lz4: lz4_flex::compress_prepend_size(&body),
@@ -222,47 +261,9 @@ fn unfit(event: &Event) -> Option<&'static str> {
     }
 }
 
-/// The changes of a webhook that are for these accounts: what else it holds is another tenant's business.
-fn only(body: &[u8], keys: &[RouteKey]) -> bytes::Bytes {
-    let Ok(mut whole) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return bytes::Bytes::from_static(b"{}");
-    };
-    for entry in whole["entry"].as_array_mut().into_iter().flatten() {
-        let account = RouteKey::BusinessAccountId(entry["id"].as_str().unwrap_or_default().to_owned());
-        if let Some(changes) = entry["changes"].as_array_mut() {
-            changes.retain(|change| match change["value"]["metadata"]["phone_number_id"].as_str() {
-                Some(number) => keys.contains(&RouteKey::PhoneNumberId(number.to_owned())),
-                None => keys.contains(&account),
-            });
-        }
-    }
-    if let Some(entries) = whole["entry"].as_array_mut() {
-        entries.retain(|entry| entry["changes"].as_array().is_some_and(|changes| !changes.is_empty()));
-    }
-    whole.to_string().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shared_webhook_is_logged_for_each_tenant_without_the_others() {
-        let change =
-            |number: &str| serde_json::json!({"field": "messages", "value": {"metadata": {"phone_number_id": number}}});
-        let body = serde_json::json!({"object": "whatsapp_business_account", "entry": [
-            {"id": "1", "changes": [change("11"), change("22")]},
-            {"id": "2", "changes": [change("33")]},
-            {"id": "3", "changes": [{"field": "account_update", "value": {}}]},
-        ]});
-        let keys = [RouteKey::PhoneNumberId("22".into()), RouteKey::BusinessAccountId("3".into())];
-        let kept: serde_json::Value = serde_json::from_slice(&only(body.to_string().as_bytes(), &keys)).unwrap();
-        assert_eq!(
-            kept["entry"],
-            serde_json::json!([
-                {"id": "1", "changes": [change("22")]},
-                {"id": "3", "changes": [{"field": "account_update", "value": {}}]},
-            ])
-        );
+/// What of a webhook's body is for these accounts: what else it holds is another tenant's business.
+fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Bytes {
+    match webhook.meta.provider {
+        Provider::Whatsapp => whatsapp::excerpt(&webhook.body, accounts).into(),
     }
 }

@@ -35,6 +35,8 @@ pub struct Inbound {
     pub meta: Meta,
     /// Whose part this is.
     pub tenant_id: TenantId,
+    /// An account of the tenant's that it is for.
+    pub channel_account_id: ChannelAccountId,
     /// What it says, with the account each event is for.
     pub events: Vec<(ChannelAccountId, Event)>,
     /// What could not be read, for the log.
