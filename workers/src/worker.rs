@@ -82,6 +82,8 @@ pub enum Verdict<E> {
     },
     /// Can never succeed: dead-lettered now, with the reason.
     Reject(anyhow::Error),
+    /// Too much to be done at once: replaced by these jobs of the same queue, at least two, uncharged.
+    Divide(Vec<Job>),
 }
 
 /// An effect and where it belongs.

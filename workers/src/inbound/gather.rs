@@ -1,7 +1,7 @@
 //! Performing: bundles → webhooks → events, each with its tenant. One bad webhook, or one bad element, harms no other.
 
-use super::{Inbound, InboundWorker, parse, placed};
-use crate::worker::{Placed, Settle, Ticket};
+use super::{Inbound, InboundWorker, LARGE_AT_ONCE, Place, parse, placed};
+use crate::worker::{Placed, Settle, Ticket, Worker as _};
 use anyhow::anyhow;
 use bytes::Bytes;
 use shared::{
@@ -12,23 +12,66 @@ use shared::{
         events::{BadElement, Event, Parsed, RouteKey},
         ids::{ChannelAccountId, TenantId, WebhookId},
     },
-    jobs::inbound::{self, RawWebhook},
+    jobs::inbound::RawWebhook,
     providers::{Unreadable, whatsapp},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 use tracing::{debug, warn};
 
 /// A provider's id longer than this is no id (WhatsApp's are below 256); an index could not hold it.
 const MAX_ID_BYTES: usize = 512;
 
+/// So many of the accounts that nobody has are named.
+const STRANGERS: usize = 20;
 /// So many of what is bad in a webhook are named.
 const SHOWN: usize = 20;
 
 /// A job with the webhooks of it that could be read.
 type Read = (Ticket<()>, Vec<(RawWebhook, Parsed)>);
 
-/// Reads and routes the webhooks of these jobs and settles each job.
+/// Reads and routes the webhooks of these jobs and settles each job: first those whose bodies are here, then those whose
+/// bodies are large, as many at a time as there is room for.
 pub(super) async fn perform(worker: &InboundWorker, jobs: Vec<Ticket<Vec<RawWebhook>>>, settle: &Settle<Inbound>) {
+    let mut light = Vec::with_capacity(jobs.len());
+    let mut heavy: Vec<(usize, Vec<Ticket<Vec<RawWebhook>>>)> = Vec::new();
+    for ticket in jobs {
+        let large = ticket.job.iter().filter(|webhook| is_elsewhere(webhook)).count();
+        match heavy.last_mut() {
+            _ if large == 0 => light.push(ticket),
+            _ if large > LARGE_AT_ONCE => {
+                let parts = InboundWorker::divide(ticket.raw());
+                settle.divide(ticket, parts);
+            }
+            Some((together, tickets)) if *together + large <= LARGE_AT_ONCE => {
+                *together += large;
+                tickets.push(ticket);
+            }
+            _ => heavy.push((large, vec![ticket])),
+        }
+    }
+    perform_together(worker, light, settle, None).await;
+    for (large, tickets) in heavy {
+        // All that these need at once, and given back by the commit alone: nobody waits for somebody who waits.
+        let places = u32::try_from(large).expect("at most as many as there are");
+        let place = worker.large.clone().acquire_many_owned(places).await.expect("the semaphore is never closed");
+        perform_together(worker, tickets, settle, Some(Arc::new(place))).await;
+    }
+}
+
+/// Whether the body was too large to travel.
+fn is_elsewhere(webhook: &RawWebhook) -> bool {
+    webhook.meta.stored && webhook.body.is_empty()
+}
+
+async fn perform_together(
+    worker: &InboundWorker,
+    jobs: Vec<Ticket<Vec<RawWebhook>>>,
+    settle: &Settle<Inbound>,
+    place: Option<Place>,
+) {
     let mut read: Vec<Read> = Vec::with_capacity(jobs.len());
     for ticket in jobs {
         read.extend(read_job(worker, settle, ticket).await);
@@ -39,7 +82,9 @@ pub(super) async fn perform(worker: &InboundWorker, jobs: Vec<Ticket<Vec<RawWebh
         match find_routes(worker, settle, &jobs).await {
             Ok(routes) => {
                 for (ticket, webhooks) in jobs {
-                    let effects = webhooks.into_iter().flat_map(|(webhook, parsed)| split(webhook, parsed, &routes));
+                    let effects = webhooks
+                        .into_iter()
+                        .flat_map(|(webhook, parsed)| split(webhook, parsed, &routes, place.as_ref()));
                     settle.done(ticket, effects.collect());
                 }
             }
@@ -58,14 +103,10 @@ pub(super) async fn perform(worker: &InboundWorker, jobs: Vec<Ticket<Vec<RawWebh
 }
 
 /// Fetches and parses the webhooks of a job; `None` if it is settled already.
-async fn read_job(
-    worker: &InboundWorker,
-    settle: &Settle<Inbound>,
-    ticket: Ticket<Vec<RawWebhook>>,
-) -> Option<Read> {
+async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Ticket<Vec<RawWebhook>>) -> Option<Read> {
     let (mut webhooks, ticket) = ticket.take();
     let mut gone = HashSet::new();
-    for webhook in webhooks.iter_mut().filter(|webhook| webhook.meta.stored && webhook.body.is_empty()) {
+    for webhook in webhooks.iter_mut().filter(|webhook| is_elsewhere(webhook)) {
         match fetch_body(&worker.databases, settle, webhook.meta.id).await {
             Ok(Some(body)) => webhook.body = body.into(),
             Ok(None) => drop(gone.insert(webhook.meta.id)),
@@ -87,7 +128,7 @@ async fn read_job(
         match parsed {
             Ok(parsed) => read.push((webhook, parsed)),
             Err(why) if alone => unreadable = Some(why),
-            Err(why) => settle.dead_part(&ticket, inbound::to_job(&[webhook], worker.clock.now()), format!("{why:#}")),
+            Err(why) => settle.dead_part(&ticket, webhook.alone(worker.clock.now()), format!("{why:#}")),
         }
     }
     match unreadable {
@@ -154,30 +195,21 @@ fn route<'a>(webhook: &RawWebhook, key: &RouteKey, routes: &'a Found) -> Option<
     webhook.meta.account.is_none_or(|account| account.tenant_id == route.tenant_id).then_some(route)
 }
 
-/// Keeps the parts for accounts that nobody has.
+/// Keeps the webhooks for accounts that nobody has.
 async fn record_strangers(
     databases: &Databases,
     settle: &Settle<Inbound>,
     read: &[Read],
     routes: &Found,
 ) -> db::Result<()> {
-    let mut strangers = Vec::new();
-    for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
-        for part in parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none()) {
-            strangers.push(routing::Unroutable {
-                webhook_id: webhook.meta.id.0,
-                provider: webhook.meta.provider,
-                external_id: part.route.external_id().chars().take(MAX_ID_BYTES).collect(),
-                received_at: webhook.meta.received_at,
-                body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
-            });
-        }
-    }
+    let webhooks = read.iter().flat_map(|(_, webhooks)| webhooks);
+    let strangers: Vec<_> = webhooks.filter_map(|(webhook, parsed)| stranger(webhook, parsed, routes)).collect();
     if strangers.is_empty() {
         return Ok(());
     }
-    metrics::counter!(shared::telemetry::names::INBOUND_UNROUTABLE).increment(strangers.len() as u64);
-    debug!(parts = strangers.len(), "webhooks for accounts that nobody has");
+    let parts: usize = strangers.iter().map(|webhook| 1 + webhook.others).sum();
+    metrics::counter!(shared::telemetry::names::INBOUND_UNROUTABLE).increment(parts as u64);
+    debug!(webhooks = strangers.len(), parts, "webhooks for accounts that nobody has");
     let strangers = strangers.as_slice();
     let record = || async move {
         let mut tx = databases.control().await?;
@@ -185,6 +217,23 @@ async fn record_strangers(
         tx.commit().await
     };
     settle.outlast("recording unroutable webhooks", record).await
+}
+
+/// What is kept of a webhook for accounts that nobody has: its body once, however many they are.
+fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<routing::Unroutable> {
+    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none());
+    let mut ids = unknown.by_ref().map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let external_id = ids.next()?;
+    let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
+    Some(routing::Unroutable {
+        webhook_id: webhook.meta.id.0,
+        provider: webhook.meta.provider,
+        external_id,
+        others: other_ids.len() + ids.count(),
+        other_ids,
+        received_at: webhook.meta.received_at,
+        body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
+    })
 }
 
 /// What of a webhook is one tenant's.
@@ -196,7 +245,7 @@ struct Share {
 }
 
 /// What a webhook means for each tenant it speaks to.
-fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found) -> Vec<Placed<Inbound>> {
+fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Place>) -> Vec<Placed<Inbound>> {
     let mut shares: BTreeMap<TenantId, Share> = BTreeMap::new();
     for part in parsed.parts {
         let Some(route) = route(&webhook, &part.route, routes) else { continue };
@@ -230,7 +279,8 @@ fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found) -> Vec<Placed<Inbo
                 bad,
                 body_lz4: lz4_flex::compress_prepend_size(&body),
                 body_bytes: body.len(),
-                raw: webhook.clone(),
+                raw: webhook.to_travel(),
+                _place: place.cloned(),
             };
             placed(route.placement, effect)
         })
@@ -265,5 +315,93 @@ fn unfit(event: &Event) -> Option<&'static str> {
 fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Bytes {
     match webhook.meta.provider {
         Provider::Whatsapp => whatsapp::excerpt(&webhook.body, accounts).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+    use serde_json::{Value, json};
+    use shared::{db::Placement, jobs::inbound::Meta};
+
+    fn webhook(changes: &[Value]) -> (RawWebhook, Parsed) {
+        let body =
+            json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}).to_string();
+        let meta = Meta {
+            id: WebhookId::new(),
+            provider: Provider::Whatsapp,
+            received_at: DateTime::UNIX_EPOCH,
+            account: None,
+            stored: false,
+            replay: false,
+        };
+        let parsed = parse(meta.provider, body.as_bytes(), &meta).unwrap();
+        (RawWebhook { meta, body: body.into() }, parsed)
+    }
+
+    /// A change for a number, of messages as they are.
+    fn change(number: &str, messages: Value) -> Value {
+        json!({"field": "messages", "value": {"metadata": {"phone_number_id": number}, "messages": messages}})
+    }
+
+    fn text(id: &str) -> Value {
+        json!({"id": id, "from": "15557770142", "type": "text", "text": {"body": "hello"}})
+    }
+
+    /// Each of these numbers is a tenant's of its own.
+    fn routes(numbers: &[&str]) -> Found {
+        let route = |number: &&str| {
+            let route = routing::Route {
+                tenant_id: TenantId::new(),
+                channel_account_id: ChannelAccountId::new(),
+                placement: Placement::primary(),
+            };
+            ((Provider::Whatsapp, RouteKey::PhoneNumberId((*number).to_owned())), route)
+        };
+        numbers.iter().map(route).collect()
+    }
+
+    #[test]
+    fn a_webhook_that_says_nothing_readable_to_anybody_is_refused_with_all_that_is_bad() {
+        let (_, nothing) = webhook(&[]);
+        assert!(usable(Ok(nothing)).is_ok(), "that is not bad");
+        let (_, bad) = webhook(&vec![json!(7); 30]);
+        let refused = usable(Ok(bad)).unwrap_err().to_string();
+        assert!(refused.starts_with("nothing of it can be used: entry[0].changes[0]: is no object; "), "{refused}");
+        assert!(refused.ends_with("entry[0].changes[19]: is no object; and 10 more"), "{refused}");
+        let (_, bad_for_somebody) = webhook(&[change("11", json!([7]))]);
+        assert!(usable(Ok(bad_for_somebody)).is_ok());
+    }
+
+    #[test]
+    fn what_is_bad_is_shown_to_the_tenant_it_is_for_even_if_nothing_else_is() {
+        let (raw, parsed) = webhook(&[change("11", json!([7])), change("22", json!([text("a")]))]);
+        let routes = routes(&["11", "22"]);
+        let tenant = |number: &str| routes[&(Provider::Whatsapp, RouteKey::PhoneNumberId(number.into()))].tenant_id;
+        let effects = split(raw, parsed, &routes, None);
+        assert_eq!(effects.len(), 2);
+        let of = |number| &effects.iter().find(|placed| placed.tenant == tenant(number)).unwrap().effect;
+        assert_eq!(of("11").bad, ["entry[0].changes[0].value.messages[0]: is no object"]);
+        assert_eq!((of("11").events.len(), of("22").events.len()), (0, 1));
+        assert!(of("22").bad.is_empty());
+        for (number, other) in [("11", "22"), ("22", "11")] {
+            let body = lz4_flex::decompress_size_prepended(&of(number).body_lz4).unwrap();
+            let body = String::from_utf8(body).unwrap();
+            assert!(body.contains(number) && !body.contains(other), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_for_many_strangers_is_kept_once() {
+        let numbers: Vec<String> = (100..150).map(|number| number.to_string()).collect();
+        let changes: Vec<Value> = numbers.iter().map(|number| change(number, json!([text("a")]))).collect();
+        let (raw, parsed) = webhook(&changes);
+        let kept = stranger(&raw, &parsed, &routes(&["101"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.others), ("100", 48));
+        assert_eq!(kept.other_ids, (102..121).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(lz4_flex::decompress_size_prepended(&kept.body_lz4).unwrap(), raw.body);
+        let known: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        assert!(stranger(&raw, &parsed, &routes(&known)).is_none());
     }
 }

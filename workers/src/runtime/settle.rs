@@ -108,6 +108,13 @@ impl<E: Send + Sync + 'static> Settle<E> {
                 self.count(queue, "reject");
                 self.dispose(Disposal::Dead { held, reason: format!("{error:#}"), label: "rejected" });
             }
+            Verdict::Divide(parts) => {
+                self.count(queue, "divide");
+                self.dispose(match several(parts) {
+                    Some(parts) => Disposal::Divided { held, parts },
+                    None => Disposal::Failed { held, error: "has no parts to be divided into".into(), after: None },
+                });
+            }
         }
     }
 
@@ -129,6 +136,11 @@ impl<E: Send + Sync + 'static> Settle<E> {
     /// Can never succeed: dead.
     pub fn reject<J>(&self, ticket: Ticket<J>, error: impl Into<anyhow::Error>) {
         self.settle(ticket, Verdict::Reject(error.into()));
+    }
+
+    /// Too much to be done at once: its parts take its place.
+    pub fn divide<J>(&self, ticket: Ticket<J>, parts: Vec<Job>) {
+        self.settle(ticket, Verdict::Divide(parts));
     }
 
     /// One part of a job is dead, the rest proceeds: `part` is a job of the same queue with that part alone. The ticket is
