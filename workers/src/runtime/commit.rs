@@ -225,14 +225,15 @@ impl<S: Store> Committing<S> {
     fn condemn(&self, held: &Arc<Held>, effect: &S::Effect, bad: Bad) {
         let disposal = match (bad, (self.part)(effect)) {
             (Bad::Data(reason), Some(part)) => Disposal::DeadPart { held: held.clone(), job: part.job, reason },
+            (Bad::Panic(message), Some(part)) => {
+                Disposal::FailedPart { held: held.clone(), job: part.job, error: panicked(&message) }
+            }
             // The whole job, once, however many of its effects are bad.
-            (Bad::Data(_) | Bad::Panic(_), _) if !held.doom() => return,
+            (_, None) if !held.doom() => return,
             (Bad::Data(reason), None) => Disposal::Dead { held: held.clone(), reason, label: "data" },
-            (Bad::Panic(message), _) => Disposal::Failed {
-                held: held.clone(),
-                error: format!("panicked while storing: {message}"),
-                after: None,
-            },
+            (Bad::Panic(message), None) => {
+                Disposal::Failed { held: held.clone(), error: panicked(&message), after: None }
+            }
         };
         held.open();
         let _ = self.desk.send(disposal);
@@ -241,6 +242,10 @@ impl<S: Store> Committing<S> {
     fn count(&self, cause: &'static str) {
         metrics::counter!(names::COMMIT_RETRIES_TOTAL, "worker" => self.worker, "cause" => cause).increment(1);
     }
+}
+
+fn panicked(message: &str) -> String {
+    format!("panicked while storing: {message}")
 }
 
 #[cfg(test)]

@@ -223,13 +223,27 @@ async fn contention_without_end_becomes_an_outage() {
 #[tokio::test]
 async fn a_panic_while_storing_charges_the_job_it_belongs_to() {
     panics::install();
-    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, by_part, LINGER);
+    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, whole, LINGER);
     (1..=3).for_each(|effect| drop(stage.done(u64::from(effect), &[effect])));
     assert_eq!(stage.acked(2).await, HashSet::from([1, 3]));
     let Disposal::Failed { held, error, after: None } = stage.disposal().await else { panic!("it failed") };
     assert!(held.delivery().tag == 2 && error.contains("ouch"), "{error}");
     held.close();
     stage.acked(1).await;
+    assert!(stage.stays_quiet().await);
+}
+
+#[tokio::test]
+async fn a_panic_while_storing_charges_the_part_it_belongs_to() {
+    panics::install();
+    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, by_part, LINGER);
+    stage.done(1, &[1, 2, 3]);
+    let Disposal::FailedPart { held, job, error } = stage.disposal().await else { panic!("a part failed") };
+    assert!(&job.body[..] == b"2" && error.contains("ouch"), "{error}");
+    assert!(stage.acks.try_recv().is_err(), "acknowledged before the part was safe");
+    held.close();
+    stage.acked(1).await;
+    assert_eq!(stage.stored(), [1, 3]);
     assert!(stage.stays_quiet().await);
 }
 
