@@ -99,6 +99,10 @@ impl Worker for InboundWorker {
         apply::apply(tx, effects).await
     }
 
+    fn weight(effect: &Inbound) -> usize {
+        effect.events.len().max(1)
+    }
+
     fn part(effect: &Inbound) -> Option<Part> {
         Some(Part { job: effect.raw.alone(effect.meta.received_at) })
     }
