@@ -7,7 +7,7 @@ use crate::{
     state::App,
 };
 use axum::{
-    extract::{FromRequestParts, RawPathParams},
+    extract::{FromRequestParts, OriginalUri, RawPathParams},
     http::{HeaderMap, header, request::Parts},
 };
 use moka::future::Cache;
@@ -18,6 +18,7 @@ use shared::{
     domain::{
         ids::{ApiTokenId, TenantId},
         permissions::Permission,
+        tenants::Slug,
     },
 };
 use std::{marker::PhantomData, sync::Arc, time::Duration};
@@ -129,11 +130,9 @@ impl<N: Needs> FromRequestParts<App> for Caller<N> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
-        let params = RawPathParams::from_request_parts(parts, app).await.ok();
-        let slug = params.iter().flatten().find(|(name, _)| *name == "tenant").map(|(_, slug)| slug.to_owned());
-        let slug = slug.expect("every route of the API stands below /api/{tenant}");
+        let slug = slug(parts).await.ok_or_else(unauthorized)?;
         let bearer = bearer(&parts.headers).ok_or_else(unauthorized)?;
-        let known = app.tokens.find(&slug, bearer.id).await.map_err(|error| {
+        let known = app.tokens.find(slug.as_str(), bearer.id).await.map_err(|error| {
             tracing::error!(%error, "nobody can be authenticated");
             Problem::new(Kind::Unavailable).retry_after(Duration::from_secs(2))
         })?;
@@ -149,6 +148,18 @@ impl<N: Needs> FromRequestParts<App> for Caller<N> {
             return Err(Problem::new(Kind::Forbidden).detail(detail).into());
         }
         Ok(Self { tenant_id: tenant.id, placement: tenant.placement.clone(), token_id: token.id, needs: PhantomData })
+    }
+}
+
+/// The tenant's name in the path; `None` if nobody can have it. If something else in the path is not UTF-8, none of its
+/// parameters can be had, and the name is taken as it stands there.
+async fn slug(parts: &mut Parts) -> Option<Slug> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => params.iter().find(|(name, _)| *name == "tenant")?.1.parse().ok(),
+        Err(_) => {
+            let OriginalUri(uri) = parts.extensions.get()?;
+            uri.path().strip_prefix("/api/")?.split('/').next()?.parse().ok()
+        }
     }
 }
 

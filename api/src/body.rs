@@ -73,6 +73,11 @@ impl Rest {
         self.length.unwrap_or(self.limit)
     }
 
+    /// Reads and throws away what is still said, within limits, so that the sender hears the answer.
+    pub async fn hear_out(self) {
+        hear_out(self.pieces).await;
+    }
+
     /// The whole body.
     ///
     /// # Errors

@@ -89,6 +89,13 @@ async fn bad_input_is_answered_and_harms_nobody() {
     let truncated = desk.signed(&whole[..whole.len() / 2]).await;
     desk.note("webhook: truncated JSON, rightly signed", truncated, truncated == 200);
 
+    let change = |messages: Value| json!({"object": "whatsapp_business_account", "entry": [{"id": WABA, "changes": [messages]}]});
+    let bad = json!({"field": "messages", "value": {"metadata": {"phone_number_id": fleet.tenant.number}, "messages": [7, {"id": ""}]}});
+    let bad = desk.signed(sign::emit(&change(bad), false).to_vec()).await;
+    desk.note("webhook: every element bad", bad, bad == 200);
+    let nameless = desk.signed(sign::emit(&change(json!({"field": "messages"})), false).to_vec()).await;
+    desk.note("webhook: nothing readable for anybody", nameless, nameless == 200);
+
     // Ten siblings, two of which cannot be stored as they are.
     let person = Person::nth(51, 9);
     let siblings: Vec<Incoming> = (0..10)
@@ -152,9 +159,9 @@ async fn bad_input_is_answered_and_harms_nobody() {
     }
     assert!(desk.tried.iter().all(|tried| tried.right), "\n{table}");
 
-    // The truncated one is a dead letter of its own; all else is where it belongs.
+    // The truncated one and the one for nobody are dead letters of their own; all else is where it belongs.
     let mut books = books::close(&fleet, &[], CLOSING).await;
-    assert_eq!(books.dead, 1, "{books}");
+    assert_eq!(books.dead, 2, "{books}");
     books.wrong.retain(|wrong| !wrong.starts_with("dead letters"));
     books.assert_agree();
     let siblings: i64 =
@@ -163,6 +170,17 @@ async fn bad_input_is_answered_and_harms_nobody() {
             .await
             .unwrap();
     assert_eq!(siblings, 10, "none of the siblings was dropped");
+    let logged: Vec<String> = sqlx::query_scalar("SELECT detail FROM webhook_log WHERE outcome = 'partly_bad'")
+        .fetch_all(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(
+        logged,
+        [
+            "entry[0].changes[0].value.messages[0]: is no object; entry[0].changes[0].value.messages[1]: has no usable id"
+        ],
+        "what was bad is in the log of the tenant it was for"
+    );
 }
 
 /// Where the sandbox keeps its templates is asked of what was synced.

@@ -34,6 +34,8 @@ struct Orders {
     mode: Mode,
     /// Connections of an earlier age are cut.
     age: u32,
+    /// Connections of an earlier epoch carry nothing any more.
+    epoch: u32,
     /// Said to every client as if the server had said it; counted, so that each is said once.
     said: Vec<Bytes>,
 }
@@ -71,7 +73,7 @@ impl Relay {
     async fn start(server: SocketAddr, speech: Speech) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let orders = watch::Sender::new(Orders { mode: Mode::Through, age: 0, said: Vec::new() });
+        let orders = watch::Sender::new(Orders { mode: Mode::Through, age: 0, epoch: 0, said: Vec::new() });
         let accepted = Arc::new(AtomicUsize::new(0));
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, server, speech, orders.subscribe(), accepted.clone()));
@@ -104,6 +106,11 @@ impl Relay {
     /// Holds every byte back, both ways, without closing anything.
     pub fn stall(&self) {
         self.set(Mode::Stalled);
+    }
+
+    /// The connections there are carry nothing any more, ever, and are not closed; new ones are let through.
+    pub fn forget(&self) {
+        self.orders.send_modify(|orders| orders.epoch += 1);
     }
 
     /// Lets bytes to the server and holds its answers back.
@@ -156,7 +163,9 @@ async fn accept(
 }
 
 async fn relay(client: TcpStream, server: SocketAddr, speech: Speech, mut orders: watch::Receiver<Orders>) {
-    let age = orders.borrow().age;
+    let Orders { age, epoch, .. } = *orders.borrow();
+    let speaks = move |orders: &Orders| orders.epoch == epoch && orders.mode != Mode::Stalled;
+    let hears = move |orders: &Orders| speaks(orders) && orders.mode != Mode::Deaf;
     let Ok(server) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -164,7 +173,7 @@ async fn relay(client: TcpStream, server: SocketAddr, speech: Speech, mut orders
     let answers = async {
         match speech {
             Speech::Bytes => pump(from_server, to_client, heard, hears).await,
-            Speech::Amqp => pump_frames(from_server, to_client, heard).await,
+            Speech::Amqp => pump_frames(from_server, to_client, heard, hears).await,
         }
     };
     tokio::select! {
@@ -174,25 +183,17 @@ async fn relay(client: TcpStream, server: SocketAddr, speech: Speech, mut orders
     }
 }
 
-fn speaks(orders: &Orders) -> bool {
-    orders.mode != Mode::Stalled
-}
-
-fn hears(orders: &Orders) -> bool {
-    !matches!(orders.mode, Mode::Stalled | Mode::Deaf)
-}
-
 /// Carries bytes one way while the orders allow it. Ends with either side.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut orders: watch::Receiver<Orders>,
-    allowed: fn(&Orders) -> bool,
+    allowed: impl Fn(&Orders) -> bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
-        if read == 0 || orders.wait_for(allowed).await.is_err() {
+        if read == 0 || orders.wait_for(&allowed).await.is_err() {
             return Ok(());
         }
         to.write_all(&buffer[..read]).await?;
@@ -204,6 +205,7 @@ async fn pump_frames(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut orders: watch::Receiver<Orders>,
+    allowed: impl Fn(&Orders) -> bool,
 ) -> std::io::Result<()> {
     let mut frames = Frames::default();
     let mut said = orders.borrow().said.len();
@@ -213,7 +215,7 @@ async fn pump_frames(
             changed = orders.changed() => if changed.is_err() { return Ok(()) },
         }
         while let Some(Frame { bytes, is_delivery }) = frames.next() {
-            let Ok(now) = orders.wait_for(hears).await.map(|orders| orders.mode) else { return Ok(()) };
+            let Ok(now) = orders.wait_for(&allowed).await.map(|orders| orders.mode) else { return Ok(()) };
             if !(is_delivery && now == Mode::Withholding) {
                 to.write_all(&bytes).await?;
             }

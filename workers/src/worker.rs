@@ -21,6 +21,8 @@ pub trait Worker: Send + Sync + 'static {
     const QUEUES: &'static [&'static Queue];
     /// A transaction is begun when so many effects of one placement wait.
     const BATCH: usize = 100;
+    /// Or when what waits weighs so much; unless it is one effect, no transaction weighs more.
+    const BATCH_WEIGHT: usize = 5_000;
     /// Or when the first of them has waited so long.
     const LINGER: Duration = Duration::from_millis(20);
     /// So many transactions of one placement are open at once.
@@ -48,6 +50,12 @@ pub trait Worker: Send + Sync + 'static {
     /// The fast part: effects of one placement, in the runtime's transaction. No network. Twice = once: after an answer that
     /// was lost, or a redelivery, the same effects are applied again, perhaps in other company.
     fn apply(&self, tx: &mut FleetTx, effects: &[Self::Effect]) -> impl Future<Output = Result<(), db::Error>> + Send;
+
+    /// How heavy an effect is for the database, in rows or so, where that differs: a batch must be stored within the time that
+    /// an answer may take.
+    fn weight(_effect: &Self::Effect) -> usize {
+        1
+    }
 
     /// What of a job is dead-lettered when this effect can never be stored but the job has others; `None`: the whole job.
     fn part(_effect: &Self::Effect) -> Option<Part> {
@@ -82,6 +90,8 @@ pub enum Verdict<E> {
     },
     /// Can never succeed: dead-lettered now, with the reason.
     Reject(anyhow::Error),
+    /// Too much to be done at once: replaced by these jobs of the same queue, at least two, uncharged.
+    Divide(Vec<Job>),
 }
 
 /// An effect and where it belongs.

@@ -30,7 +30,7 @@ const UNKNOWN: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const KNOWN_KEYS: u64 = 100_000;
 const UNKNOWN_KEYS: u64 = 10_000;
-/// The table's own bounds: nothing else can be a key.
+/// The table's own bounds: nothing else can be a key (and no text of Postgres' has a NUL).
 const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// An account with an URL of its own.
@@ -103,7 +103,7 @@ impl Endpoints {
             }
             return Lookup::Found(endpoint);
         }
-        if !KEY_LENGTHS.contains(&key.len()) || self.unknown.contains_key(key) {
+        if !KEY_LENGTHS.contains(&key.len()) || key.contains('\0') || self.unknown.contains_key(key) {
             return Lookup::Unknown;
         }
         match self.load(key).await {

@@ -50,6 +50,8 @@ pub const BODIES_BYTES: usize = 96 * 1024 * 1024;
 const SMALL_BODIES_BYTES: usize = 32 * 1024 * 1024;
 /// Large bodies written at the same time.
 const LARGE_AT_ONCE: usize = 4;
+/// Nobody waits longer for room: who sends slowly may hold all of it for a while, and is not to make others time out.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Providers wait some 10 s for an answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -97,12 +99,13 @@ impl Room {
         }
     }
 
-    /// Waits for room. A body that came in one piece needs none: until it is handed on there is nothing of it but what its
-    /// connection had read anyway, and the bundler bounds what it holds.
-    async fn reserve(&self, bytes: usize) -> SemaphorePermit<'_> {
+    /// Waits for room; `None` if there is none in time. A body that came in one piece needs none: until it is handed on there
+    /// is nothing of it but what its connection had read anyway, and the bundler bounds what it holds.
+    async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         let room = if bytes <= MAX_INLINE_BYTES { &self.small_bytes } else { &self.large_bytes };
         let bytes = u32::try_from(bytes).expect("a body has at most 4 MiB");
-        room.acquire_many(bytes).await.expect("the semaphore is never closed")
+        let room = tokio::time::timeout(ROOM_TIMEOUT, room.acquire_many(bytes)).await.ok()?;
+        Some(room.expect("the semaphore is never closed"))
     }
 }
 
@@ -163,7 +166,10 @@ async fn receive(
     let (body, _room) = match body::begin(body, length, MAX_BODY_BYTES).await? {
         Begun::Whole(body) => (body, None),
         Begun::Part(rest) => {
-            let room = receiver.room.reserve(rest.at_most()).await;
+            let Some(room) = receiver.room.reserve(rest.at_most()).await else {
+                rest.hear_out().await;
+                return Err(Refusal::Unavailable);
+            };
             (rest.read().await?, Some(room))
         }
     };
@@ -280,6 +286,17 @@ mod tests {
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_room_without_end() {
+        let room = Room::new(0);
+        let slow = room.reserve(MAX_BODY_BYTES).await;
+        assert!(slow.is_some());
+        assert!(room.reserve(MAX_INLINE_BYTES + 1).await.is_none(), "who sends slowly holds all the room");
+        assert!(room.reserve(MAX_INLINE_BYTES).await.is_some(), "that for small ones is another");
+        drop(slow);
+        assert!(room.reserve(MAX_BODY_BYTES).await.is_some());
     }
 
     #[test]

@@ -9,10 +9,10 @@ use crate::domain::ids::TenantId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, str::FromStr, sync::Arc, time::Duration};
 
 /// The name of a database in which tenants are placed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +66,8 @@ pub struct Databases {
 const STATEMENT_TIMEOUT: &str = "30s";
 /// Waiting longer for a lock is contention, to be tried again.
 const LOCK_TIMEOUT: &str = "10s";
+/// A connection that is given back in the middle of something answers within this, or it is closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A process that dies or stops inside a transaction frees its locks after this long.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 
@@ -170,5 +172,14 @@ fn pool(url: &SecretString, settings: &Settings) -> Result<PgPool> {
         .acquire_timeout(Duration::from_secs(5))
         // A dead connection shows at its first use and the work is done again; asking first would cost a round trip each time.
         .test_before_acquire(false)
+        // The pool itself pings what it is given back, without a limit of time and with the connection's place taken: after a
+        // failover that no packet told us of, all places would stay taken until TCP gives up. What has answered here is pinged
+        // once more at once; an error closes the connection without a farewell.
+        .after_release(|connection, _| {
+            let ping = tokio::time::timeout(RELEASE_TIMEOUT, connection.ping());
+            Box::pin(async move {
+                ping.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map(|()| true)
+            })
+        })
         .connect_lazy_with(options))
 }

@@ -87,40 +87,52 @@ pub async fn tenants_of(tx: &mut ControlTx, placement: &Placement) -> Result<Vec
     Ok(ids.into_iter().map(TenantId).collect())
 }
 
-/// A part of a webhook for an account that nobody has.
+/// A webhook for accounts that nobody has.
 #[derive(Clone, Debug)]
 pub struct Unroutable {
     /// The webhook.
     pub webhook_id: Uuid,
     /// Whose.
     pub provider: Provider,
-    /// The id nobody has.
+    /// The id nobody has; the first of several.
     pub external_id: String,
+    /// Further such ids, as far as they are kept.
+    pub other_ids: Vec<String>,
+    /// How many further ids there are.
+    pub others: usize,
     /// When it came.
     pub received_at: DateTime<Utc>,
     /// The webhook's body, LZ4 with its size before it.
     pub body_lz4: Vec<u8>,
 }
 
-/// Keeps what nobody can be given, for the operator. Again is the same as once.
+/// Keeps what nobody can be given, for the operator. Again is the same as once. In one order, so that two workers that were
+/// handed the same webhooks do not lock each other out.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn record_unroutable(tx: &mut ControlTx, parts: &[Unroutable]) -> Result<()> {
-    let ids: Vec<Uuid> = parts.iter().map(|p| p.webhook_id).collect();
-    let providers: Vec<String> = parts.iter().map(|p| p.provider.as_str().to_owned()).collect();
-    let external_ids: Vec<String> = parts.iter().map(|p| p.external_id.clone()).collect();
-    let times: Vec<DateTime<Utc>> = parts.iter().map(|p| p.received_at).collect();
-    let bodies: Vec<Vec<u8>> = parts.iter().map(|p| p.body_lz4.clone()).collect();
+pub async fn record_unroutable(tx: &mut ControlTx, webhooks: &[Unroutable]) -> Result<()> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|w| w.webhook_id).collect();
+    let providers: Vec<String> = webhooks.iter().map(|w| w.provider.as_str().to_owned()).collect();
+    let external_ids: Vec<String> = webhooks.iter().map(|w| w.external_id.clone()).collect();
+    let other_ids: Vec<serde_json::Value> = webhooks.iter().map(|w| w.other_ids.as_slice().into()).collect();
+    let others: Vec<i32> = webhooks.iter().map(|w| i32::try_from(w.others).unwrap_or(i32::MAX)).collect();
+    let times: Vec<DateTime<Utc>> = webhooks.iter().map(|w| w.received_at).collect();
+    let bodies: Vec<&[u8]> = webhooks.iter().map(|w| w.body_lz4.as_slice()).collect();
     sqlx::query!(
-        "INSERT INTO control.unroutable (webhook_id, provider, external_id, received_at, body_lz4)
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])
+        "INSERT INTO control.unroutable (webhook_id, provider, external_id, other_ids, others, received_at, body_lz4)
+        SELECT webhook_id, provider, external_id, other_ids, others, received_at, body_lz4
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::int[], $6::timestamptz[], $7::bytea[])
+            AS w (webhook_id, provider, external_id, other_ids, others, received_at, body_lz4)
+        ORDER BY webhook_id, external_id
         ON CONFLICT (webhook_id, external_id) DO NOTHING",
         &ids,
         &providers,
         &external_ids,
+        &other_ids,
+        &others,
         &times,
-        &bodies,
+        &bodies as &[&[u8]],
     )
     .execute(tx.conn())
     .await?;

@@ -8,13 +8,14 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
+use std::fmt;
 
 /// One webhook, taken apart.
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// What it says, each part with the account it is for.
     pub parts: Vec<Part>,
-    /// Elements that could not be read at all. Their siblings are in `parts`.
+    /// What could not be read and is for no account that could be made out.
     pub bad: Vec<BadElement>,
 }
 
@@ -25,6 +26,8 @@ pub struct Part {
     pub route: RouteKey,
     /// The events, in the webhook's order.
     pub events: Vec<Event>,
+    /// Elements that could not be read at all. Their siblings are in `events`.
+    pub bad: Vec<BadElement>,
 }
 
 /// How a provider names the account a part is for.
@@ -132,6 +135,12 @@ pub struct BadElement {
     pub path: String,
     /// What is wrong.
     pub reason: String,
+}
+
+impl fmt::Display for BadElement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)
+    }
 }
 
 #[cfg(test)]

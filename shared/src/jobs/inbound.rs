@@ -7,7 +7,7 @@
 use super::{Job, Undecodable};
 use crate::domain::{
     channel::Provider,
-    ids::{ChannelAccountId, TenantId, WebhookId},
+    ids::{ChannelAccountId, JobId, TenantId, WebhookId},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -67,6 +67,20 @@ struct IndexEntry {
     #[serde(flatten)]
     meta: Meta,
     len: usize,
+}
+
+impl RawWebhook {
+    /// As it travels: without a body that is stored and can be fetched again.
+    #[must_use]
+    pub fn to_travel(&self) -> Self {
+        let body = if self.meta.stored { Bytes::new() } else { self.body.clone() };
+        Self { meta: self.meta.clone(), body }
+    }
+
+    /// The webhook as a job of its own, however often it is taken out of its bundle the same one.
+    pub fn alone(&self, now: DateTime<Utc>) -> Job {
+        Job { id: JobId(self.meta.id.0), ..to_job(&[self.to_travel()], now) }
+    }
 }
 
 /// The bundle as a job.
@@ -130,6 +144,18 @@ mod tests {
     fn a_bundle_comes_back_as_it_went() {
         let webhooks = vec![webhook("{}"), webhook(""), webhook("{\"a\":1}")];
         assert_eq!(from_job(&to_job(&webhooks, DateTime::UNIX_EPOCH)).ok(), Some(webhooks));
+    }
+
+    #[test]
+    fn a_webhook_taken_out_of_its_bundle_twice_is_one_job() {
+        let (mut large, small) = (webhook("[1]"), webhook("{}"));
+        large.meta.stored = true;
+        for webhook in [&large, &small] {
+            let (once, again) = (webhook.alone(DateTime::UNIX_EPOCH), webhook.alone(DateTime::UNIX_EPOCH));
+            assert_eq!(once, again);
+            assert_eq!(from_job(&once).ok(), Some(vec![webhook.to_travel()]));
+        }
+        assert_eq!((large.to_travel().body.len(), small.to_travel().body.len()), (0, 2));
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl<'a> Object<'a> {
         Self::parse(raw.get()).ok()
     }
 
+    /// Every member with its value as it stands there.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(key, value)| (&**key, *value))
+    }
+
     /// The value of `key`, unless it is `null`. Of several, the last: so does Postgres.
     pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().rev().find(|(name, _)| name == key)?;

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `verify` | `verify(secret, header, body)`: whether a webhook is genuine, before anything of it is read |
 //! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`](crate::domain::events::Parsed) |
+//! | `excerpt` | `excerpt(body, accounts)`: what of a webhook is for some of its accounts |
 //! | `check` | `check(content)`: what the provider would refuse, for the API |
 //! | `send` | `path` and `request`: the call |
 //! | `answer` | `outcome(status, retry_after, body)`: what the call's answer means |

@@ -50,7 +50,7 @@ pub enum PublishError {
     /// The connection was lost, the broker refused, or it did not confirm in time.
     #[error("the broker did not confirm")]
     Unconfirmed,
-    /// The queue does not exist on the broker.
+    /// The queue does not exist on the broker. It is declared again, so that a later try succeeds.
     #[error("queue {queue} does not exist on the broker")]
     Unroutable {
         /// Which.

@@ -55,7 +55,7 @@ metrics! {
     Counter, QUARANTINE_DROPPED_TOTAL = "mijra_quarantine_dropped_total";
     /// Requests whose rate was decided by this process alone because Redis was away.
     Counter, RATE_LIMIT_LOCAL_TOTAL = "mijra_rate_limit_local_total";
-    /// Jobs settled, by `worker`, `queue` and `verdict` (done, later, retry, reject, undecodable, not_yet, panicked, dropped).
+    /// Jobs settled, by `worker`, `queue` and `verdict` (done, later, retry, reject, divide, undecodable, not_yet, panicked, dropped).
     Counter, JOBS_TOTAL = "mijra_jobs_total";
     /// Time from the start of a job to its verdict, by `worker` and `queue`.
     Histogram(SECONDS), JOB_PERFORM_SECONDS = "mijra_job_perform_seconds";
@@ -73,13 +73,13 @@ metrics! {
     Gauge, RUNTIME_PAUSED = "mijra_runtime_paused";
     /// Jobs and parts of jobs sent to dead letters, by `queue` and `reason` (rejected, exhausted, undecodable, data, part).
     Counter, DEAD_LETTERED_TOTAL = "mijra_dead_lettered_total";
-    /// Transactions that had to be done again, by `worker` and `cause` (ours, contention, data, panic).
+    /// Transactions that had to be done again, by `worker` and `cause` (ours, contention, data, panic, too_much).
     Counter, COMMIT_RETRIES_TOTAL = "mijra_commit_retries_total";
     /// Jobs held longer than five minutes and put back, by `worker`.
     Counter, JOBS_OVERDUE_TOTAL = "mijra_jobs_overdue_total";
     /// Deliveries taken alone because they were delivered three times or more, by `worker` and `queue`.
     Counter, JOBS_ALONE_TOTAL = "mijra_jobs_alone_total";
-    /// Jobs replaced by their parts because they brought their process down again and again, or panicked, by `worker` and `queue`.
+    /// Jobs replaced by their parts: they brought their process down, panicked, or were too large; by `worker` and `queue`.
     Counter, JOBS_DIVIDED_TOTAL = "mijra_jobs_divided_total";
     /// Sessions with the broker that were lost, by `worker`.
     Counter, SESSIONS_LOST_TOTAL = "mijra_sessions_lost_total";

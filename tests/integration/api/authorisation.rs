@@ -23,6 +23,9 @@ async fn nobody_learns_from_a_401_which_tenants_and_tokens_exist() {
             ("nobody", ours.token.as_str()),
             ("ours", forged.as_str()),
             ("ours", expired.as_str()),
+            ("%ff", ours.token.as_str()),
+            ("a%00b", ours.token.as_str()),
+            ("OURS", ours.token.as_str()),
             ("ours", "mj_nonsense"),
             ("ours", ""),
         ] {
@@ -34,6 +37,23 @@ async fn nobody_learns_from_a_401_which_tenants_and_tokens_exist() {
         let without = answer(stage.request(Method::GET, "/api/ours/contacts")).await;
         assert!(bodies.iter().all(|body| *body == without.body));
         assert_eq!(stage.get(&ours, "/contacts").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_can_have_is_not_asked_for() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        stage.database_relay.close();
+        for slug in ["%ff", "a%00b", "-demo", "Demo", "de%6do%2f"] {
+            let request = stage.request(Method::GET, &format!("/api/{slug}/contacts"));
+            assert_eq!(
+                answer(request.bearer_auth(&tenant.token)).await.problem(),
+                (401, "unauthorized", vec![]),
+                "{slug}"
+            );
+        }
     })
     .await;
 }

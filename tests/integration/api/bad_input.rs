@@ -100,7 +100,7 @@ async fn an_id_that_nobody_has_is_not_found() {
     staged(async |stage| {
         let tenant = stage.tenant("demo").await;
         let nobody = "01936f5e-3c00-7000-8000-000000000001";
-        for id in [nobody, "xyz", "1"] {
+        for id in [nobody, "xyz", "1", "%ff", "a%00b"] {
             for path in ["contacts/ID", "conversations/ID", "conversations/ID/messages", "messages/ID"] {
                 let refused = stage.get(&tenant, &format!("/{}", path.replace("ID", id))).await;
                 assert_eq!(refused.problem(), (404, "not_found", vec![]), "{path} {id}");

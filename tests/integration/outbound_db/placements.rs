@@ -17,7 +17,11 @@ use shared::{
     },
 };
 use sqlx::PgConnection;
-use support::database::{Role, database, placement};
+use std::time::Duration;
+use support::{
+    database::{Role, database, placement},
+    relay::Relay,
+};
 
 async fn count(admin: &mut PgConnection, tenant: TenantId) -> i64 {
     let question = "SELECT (SELECT count(*) FROM messages WHERE tenant_id = $1) + (SELECT count(*) FROM send_attempts WHERE tenant_id = $1)";
@@ -92,4 +96,31 @@ async fn a_placement_that_a_process_does_not_know_is_its_own_fault_and_not_the_j
         workers.fleet(&Placement::named("elsewhere"), &[TenantId::new()]).await.err().expect("it cannot be reached");
     assert_eq!(error.kind(), shared::db::Kind::Ours);
     assert!(error.to_string().contains("elsewhere"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_never_answers_again_does_not_keep_its_place() {
+    let database = database().await;
+    let mut url = database.url(Role::Worker);
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
+    let server = tokio::net::lookup_host(server).await.unwrap().next().expect("an address");
+    let relay = Relay::to(server).await.unwrap();
+    url.set_ip_host(relay.address().ip()).unwrap();
+    url.set_port(Some(relay.address().port())).unwrap();
+    let settings = shared::db::Settings {
+        control: url.to_string().into(),
+        placements: [].into(),
+        max_connections: 1,
+        application_name: "mijra-tests".into(),
+    };
+    let databases = shared::db::Databases::new(&settings).unwrap();
+    let mut tx = databases.control().await.unwrap();
+    // As after a failover: nothing comes back any more, and nobody says that the connection is gone.
+    relay.forget();
+    let question = routing::find_placement(&mut tx, TenantId::new());
+    assert!(tokio::time::timeout(Duration::from_millis(100), question).await.is_err());
+    drop(tx);
+    let asked = async { while databases.ping().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("the place is free again");
+    assert_eq!(relay.accepted(), 2, "by a new connection");
 }

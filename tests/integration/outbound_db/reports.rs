@@ -4,7 +4,10 @@ use super::{Given, Stage, now};
 use chrono::TimeDelta;
 use shared::{
     db::{
-        inbound::reports::{self, Report},
+        inbound::{
+            messages::{self, Ref},
+            reports::{self, Report},
+        },
         outbound::outcomes::What,
     },
     domain::{
@@ -131,4 +134,21 @@ async fn a_report_without_our_token_finds_its_send_by_the_providers_id() {
     };
     stage.apply(&[other_account]).await;
     assert_eq!(stage.state(message).await, Delivered, "another account's ids are not ours");
+}
+
+#[tokio::test]
+async fn a_report_that_waits_under_the_id_of_a_customers_message_does_not_swallow_it() {
+    let stage = Stage::new().await;
+    stage.apply(&[stage.report(None, "wamid.in", Delivered)]).await;
+    let is_new = async || {
+        let message_id = MessageId::new();
+        let (tenant_id, channel_account_id) = (stage.tenant, stage.account);
+        let mut tx = stage.fleet().await;
+        let claimed = Ref { tenant_id, channel_account_id, provider_message_id: "wamid.in", message_id };
+        let new = messages::claim(&mut tx, &[claimed]).await.unwrap();
+        tx.commit().await.unwrap();
+        new.contains(&message_id)
+    };
+    assert!(is_new().await);
+    assert!(!is_new().await, "it was received before");
 }

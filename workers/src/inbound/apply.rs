@@ -1,6 +1,6 @@
 //! Applying: a batch of webhooks, written set by set. Nothing here depends on the order in which batches commit.
 
-use super::Inbound;
+use super::{Inbound, gather::few};
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::{
     db::{
@@ -190,13 +190,13 @@ fn entry(webhook: &Inbound, stored: bool) -> Entry {
     };
     let mut detail: Vec<String> = notices.keys().map(|field| (*field).to_owned()).collect();
     detail.sort_unstable();
-    detail.extend(webhook.bad.iter().cloned());
+    detail.extend((!webhook.bad.is_empty()).then(|| few(&webhook.bad)));
     Entry {
         tenant_id: webhook.tenant_id,
         received_at: webhook.meta.received_at,
         webhook_id: webhook.meta.id,
         provider: webhook.meta.provider,
-        channel_account_id: webhook.events.first().map(|(account, _)| *account),
+        channel_account_id: Some(webhook.channel_account_id),
         outcome,
         detail: (!detail.is_empty()).then(|| detail.join("; ")),
         body_lz4: webhook.body_lz4.clone(),

@@ -1,115 +1,178 @@
 //! Performing: bundles → webhooks → events, each with its tenant. One bad webhook, or one bad element, harms no other.
 
-use super::{Inbound, Routes, parse, placed};
-use crate::worker::{Placed, Settle, Ticket};
+use super::{Inbound, InboundWorker, LARGE_AT_ONCE, Place, parse, placed};
+use crate::worker::{Placed, Settle, Ticket, Worker as _};
 use anyhow::anyhow;
+use bytes::Bytes;
 use shared::{
-    clock::Clock,
     crash,
-    db::{Databases, routing},
+    db::{self, Databases, routing},
     domain::{
         channel::Provider,
-        events::{Event, Parsed, RouteKey},
+        events::{BadElement, Event, Parsed, RouteKey},
+        ids::{ChannelAccountId, TenantId, WebhookId},
     },
-    jobs::inbound::{self, RawWebhook},
+    jobs::inbound::RawWebhook,
+    providers::{Unreadable, whatsapp},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 use tracing::{debug, warn};
 
 /// A provider's id longer than this is no id (WhatsApp's are below 256); an index could not hold it.
 const MAX_ID_BYTES: usize = 512;
 
+/// So many of the accounts that nobody has are named.
+const STRANGERS: usize = 20;
+/// So many of what is bad in a webhook are named.
+const SHOWN: usize = 20;
+
 /// A job with the webhooks of it that could be read.
 type Read = (Ticket<()>, Vec<(RawWebhook, Parsed)>);
 
-/// Reads and routes the webhooks of these jobs and settles each job.
-pub(super) async fn perform(
-    databases: &Databases,
-    routes: &Routes,
-    clock: &Clock,
+/// Reads and routes the webhooks of these jobs and settles each job: first those whose bodies are here, then those whose
+/// bodies are large, as many at a time as there is room for.
+pub(super) async fn perform(worker: &InboundWorker, jobs: Vec<Ticket<Vec<RawWebhook>>>, settle: &Settle<Inbound>) {
+    let mut light = Vec::with_capacity(jobs.len());
+    let mut heavy: Vec<(usize, Vec<Ticket<Vec<RawWebhook>>>)> = Vec::new();
+    for ticket in jobs {
+        let large = ticket.job.iter().filter(|webhook| is_elsewhere(webhook)).count();
+        match heavy.last_mut() {
+            _ if large == 0 => light.push(ticket),
+            _ if large > LARGE_AT_ONCE => {
+                let parts = InboundWorker::divide(ticket.raw());
+                settle.divide(ticket, parts);
+            }
+            Some((together, tickets)) if *together + large <= LARGE_AT_ONCE => {
+                *together += large;
+                tickets.push(ticket);
+            }
+            _ => heavy.push((large, vec![ticket])),
+        }
+    }
+    perform_together(worker, light, settle, None).await;
+    for (large, tickets) in heavy {
+        // All that these need at once, and given back by the commit alone: nobody waits for somebody who waits.
+        let places = u32::try_from(large).expect("at most as many as there are");
+        let place = worker.large.clone().acquire_many_owned(places).await.expect("the semaphore is never closed");
+        perform_together(worker, tickets, settle, Some(Arc::new(place))).await;
+    }
+}
+
+/// Whether the body was too large to travel.
+fn is_elsewhere(webhook: &RawWebhook) -> bool {
+    webhook.meta.stored && webhook.body.is_empty()
+}
+
+async fn perform_together(
+    worker: &InboundWorker,
     jobs: Vec<Ticket<Vec<RawWebhook>>>,
     settle: &Settle<Inbound>,
+    place: Option<Place>,
 ) {
     let mut read: Vec<Read> = Vec::with_capacity(jobs.len());
     for ticket in jobs {
-        let (webhooks, ticket) = ticket.take();
-        let alone = webhooks.len() == 1;
-        let mut parsed = Vec::with_capacity(webhooks.len());
-        let mut unreadable = None;
-        for webhook in webhooks {
-            let webhook = match fetch_body(databases, settle, webhook).await {
-                Ok(webhook) => webhook,
-                Err(webhook) => {
-                    let why = anyhow!("the stored body of webhook {} is gone", webhook.meta.id);
-                    unreadable = reject(settle, &ticket, alone, &webhook, why, clock);
-                    continue;
+        read.extend(read_job(worker, settle, ticket).await);
+    }
+    // One question for all; where it cannot be answered, one for each job, so that a bad one harms no other.
+    let mut together = vec![read];
+    while let Some(mut jobs) = together.pop() {
+        match find_routes(worker, settle, &jobs).await {
+            Ok(routes) => {
+                for (ticket, webhooks) in jobs {
+                    let effects = webhooks
+                        .into_iter()
+                        .flat_map(|(webhook, parsed)| split(webhook, parsed, &routes, place.as_ref()));
+                    settle.done(ticket, effects.collect());
                 }
-            };
-            crash::taste(&webhook.body);
-            match parse(webhook.meta.provider, &webhook.body, &webhook.meta) {
-                Ok(events) => parsed.push((webhook, events)),
-                Err(error) => unreadable = reject(settle, &ticket, alone, &webhook, anyhow!(error), clock),
+            }
+            Err(error) if jobs.len() > 1 => {
+                warn!(%error, jobs = jobs.len(), "jobs cannot be routed together: each by itself");
+                together.extend(jobs.into_iter().map(|job| vec![job]));
+            }
+            // Not the end of it: who cannot be asked about is not known to be nobody's.
+            Err(error) => {
+                if let Some((ticket, _)) = jobs.pop() {
+                    settle.retry(ticket, None, error);
+                }
             }
         }
-        match unreadable {
-            Some(why) => settle.reject(ticket, why),
-            None => read.push((ticket, parsed)),
+    }
+}
+
+/// Fetches and parses the webhooks of a job; `None` if it is settled already.
+async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Ticket<Vec<RawWebhook>>) -> Option<Read> {
+    let (mut webhooks, ticket) = ticket.take();
+    let mut gone = HashSet::new();
+    for webhook in webhooks.iter_mut().filter(|webhook| is_elsewhere(webhook)) {
+        match fetch_body(&worker.databases, settle, webhook.meta.id).await {
+            Ok(Some(body)) => webhook.body = body.into(),
+            Ok(None) => drop(gone.insert(webhook.meta.id)),
+            Err(error) => {
+                settle.retry(ticket, None, error);
+                return None;
+            }
         }
     }
-    let routes = find_routes(routes, settle, &read).await;
-    record_strangers(databases, settle, &read, &routes).await;
-    for (ticket, webhooks) in read {
-        let effects = webhooks.into_iter().flat_map(|(webhook, parsed)| split(webhook, parsed, &routes)).collect();
-        settle.done(ticket, effects);
+    let alone = webhooks.len() == 1;
+    let mut read = Vec::with_capacity(webhooks.len());
+    let mut unreadable = None;
+    for webhook in webhooks {
+        crash::taste(&webhook.body);
+        let parsed = match gone.contains(&webhook.meta.id) {
+            false => usable(parse(webhook.meta.provider, &webhook.body, &webhook.meta)),
+            true => Err(anyhow!("the stored body of webhook {} is gone", webhook.meta.id)),
+        };
+        match parsed {
+            Ok(parsed) => read.push((webhook, parsed)),
+            Err(why) if alone => unreadable = Some(why),
+            Err(why) => settle.dead_part(&ticket, webhook.alone(worker.clock.now()), format!("{why:#}")),
+        }
+    }
+    match unreadable {
+        None => Some((ticket, read)),
+        Some(why) => {
+            settle.reject(ticket, why);
+            None
+        }
     }
 }
 
-/// A webhook that can never be read: alone in its job, the job is rejected; otherwise only its part is.
-fn reject(
-    settle: &Settle<Inbound>,
-    ticket: &Ticket<()>,
-    alone: bool,
-    webhook: &RawWebhook,
-    why: anyhow::Error,
-    clock: &Clock,
-) -> Option<anyhow::Error> {
-    if alone {
-        return Some(why);
+/// A webhook of which something can be put down somewhere. One that says only what nobody can read for nobody who can be made
+/// out would vanish.
+fn usable(parsed: Result<Parsed, Unreadable>) -> anyhow::Result<Parsed> {
+    let parsed = parsed?;
+    if parsed.parts.is_empty() && !parsed.bad.is_empty() {
+        let bad: Vec<String> = parsed.bad.iter().map(BadElement::to_string).collect();
+        return Err(anyhow!("nothing of it can be used: {}", few(&bad)));
     }
-    settle.dead_part(ticket, inbound::to_job(std::slice::from_ref(webhook), clock.now()), why);
-    None
+    Ok(parsed)
 }
 
-/// The body, where it was too large to travel. `Err`: it is not there any more.
-async fn fetch_body(
-    databases: &Databases,
-    settle: &Settle<Inbound>,
-    mut webhook: RawWebhook,
-) -> Result<RawWebhook, RawWebhook> {
-    if !webhook.meta.stored || !webhook.body.is_empty() {
-        return Ok(webhook);
+/// The first of many complaints, and how many more there are.
+pub(super) fn few(bad: &[String]) -> String {
+    let mut text = bad[..bad.len().min(SHOWN)].join("; ");
+    if bad.len() > SHOWN {
+        text.push_str(&format!("; and {} more", bad.len() - SHOWN));
     }
-    let id = webhook.meta.id.0;
+    text
+}
+
+/// The body of a webhook that was too large to travel; `None` if it is not there any more.
+async fn fetch_body(databases: &Databases, settle: &Settle<Inbound>, id: WebhookId) -> db::Result<Option<Vec<u8>>> {
     let load = || async move {
         let mut tx = databases.control().await?;
-        routing::load_large_body(&mut tx, id).await
+        routing::load_large_body(&mut tx, id.0).await
     };
-    match settle.outlast("fetching a large webhook", load).await {
-        Ok(Some(body)) => {
-            webhook.body = body.into();
-            Ok(webhook)
-        }
-        Ok(None) => Err(webhook),
-        Err(error) => {
-            warn!(%error, "a large webhook cannot be fetched");
-            Err(webhook)
-        }
-    }
+    settle.outlast("fetching a large webhook", load).await
 }
 
 type Found = HashMap<(Provider, RouteKey), routing::Route>;
 
-async fn find_routes(routes: &Routes, settle: &Settle<Inbound>, read: &[Read]) -> Found {
+/// Where the parts of these jobs' webhooks go. Those for accounts that nobody has are kept for the operator.
+async fn find_routes(worker: &InboundWorker, settle: &Settle<Inbound>, read: &[Read]) -> db::Result<Found> {
     let mut wanted: BTreeMap<Provider, BTreeSet<RouteKey>> = BTreeMap::new();
     for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
         let keys = parsed.parts.iter().map(|part| part.route.clone());
@@ -119,12 +182,11 @@ async fn find_routes(routes: &Routes, settle: &Settle<Inbound>, read: &[Read]) -
     for (provider, keys) in wanted {
         let keys: Vec<RouteKey> = keys.into_iter().collect();
         let keys = keys.as_slice();
-        match settle.outlast("finding routes", || routes.find(provider, keys)).await {
-            Ok(routes) => found.extend(routes.into_iter().map(|(key, route)| ((provider, key), route))),
-            Err(error) => warn!(%error, "no routes for a batch: its ids are not fit to ask for"),
-        }
+        let routes = settle.outlast("finding routes", || worker.routes.find(provider, keys)).await?;
+        found.extend(routes.into_iter().map(|(key, route)| ((provider, key), route)));
     }
-    found
+    record_strangers(&worker.databases, settle, read, &found).await?;
+    Ok(found)
 }
 
 /// The route of a part, if the webhook may speak for it: one signed with an account's own secret speaks for its tenant only.
@@ -133,66 +195,92 @@ fn route<'a>(webhook: &RawWebhook, key: &RouteKey, routes: &'a Found) -> Option<
     webhook.meta.account.is_none_or(|account| account.tenant_id == route.tenant_id).then_some(route)
 }
 
-/// Keeps the parts for accounts that nobody has.
-async fn record_strangers(databases: &Databases, settle: &Settle<Inbound>, read: &[Read], routes: &Found) {
-    let mut strangers = Vec::new();
-    for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
-        for part in parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none()) {
-            strangers.push(routing::Unroutable {
-                webhook_id: webhook.meta.id.0,
-                provider: webhook.meta.provider,
-                external_id: part.route.external_id().chars().take(MAX_ID_BYTES).collect(),
-                received_at: webhook.meta.received_at,
-                body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
-            });
-        }
-    }
+/// Keeps the webhooks for accounts that nobody has.
+async fn record_strangers(
+    databases: &Databases,
+    settle: &Settle<Inbound>,
+    read: &[Read],
+    routes: &Found,
+) -> db::Result<()> {
+    let webhooks = read.iter().flat_map(|(_, webhooks)| webhooks);
+    let strangers: Vec<_> = webhooks.filter_map(|(webhook, parsed)| stranger(webhook, parsed, routes)).collect();
     if strangers.is_empty() {
-        return;
+        return Ok(());
     }
-    metrics::counter!(shared::telemetry::names::INBOUND_UNROUTABLE).increment(strangers.len() as u64);
-    debug!(parts = strangers.len(), "webhooks for accounts that nobody has");
+    let parts: usize = strangers.iter().map(|webhook| 1 + webhook.others).sum();
+    metrics::counter!(shared::telemetry::names::INBOUND_UNROUTABLE).increment(parts as u64);
+    debug!(webhooks = strangers.len(), parts, "webhooks for accounts that nobody has");
     let strangers = strangers.as_slice();
     let record = || async move {
         let mut tx = databases.control().await?;
         routing::record_unroutable(&mut tx, strangers).await?;
         tx.commit().await
     };
-    if let Err(error) = settle.outlast("recording unroutable webhooks", record).await {
-        warn!(%error, "unroutable webhooks could not be kept");
-    }
+    settle.outlast("recording unroutable webhooks", record).await
+}
+
+/// What is kept of a webhook for accounts that nobody has: its body once, however many they are.
+fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<routing::Unroutable> {
+    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none());
+    let mut ids = unknown.by_ref().map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let external_id = ids.next()?;
+    let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
+    Some(routing::Unroutable {
+        webhook_id: webhook.meta.id.0,
+        provider: webhook.meta.provider,
+        external_id,
+        others: other_ids.len() + ids.count(),
+        other_ids,
+        received_at: webhook.meta.received_at,
+        body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
+    })
+}
+
+/// What of a webhook is one tenant's.
+struct Share {
+    route: routing::Route,
+    keys: HashSet<RouteKey>,
+    events: Vec<(ChannelAccountId, Event)>,
+    bad: Vec<String>,
 }
 
 /// What a webhook means for each tenant it speaks to.
-fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found) -> Vec<Placed<Inbound>> {
-    let bad: Vec<String> = parsed.bad.iter().map(|b| format!("{}: {}", b.path, b.reason)).collect();
-    let mut tenants: BTreeMap<_, (routing::Route, Vec<_>, Vec<RouteKey>, Vec<String>)> = BTreeMap::new();
+fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Place>) -> Vec<Placed<Inbound>> {
+    let mut shares: BTreeMap<TenantId, Share> = BTreeMap::new();
     for part in parsed.parts {
         let Some(route) = route(&webhook, &part.route, routes) else { continue };
-        let (_, events, keys, bad) =
-            tenants.entry(route.tenant_id).or_insert_with(|| (route.clone(), Vec::new(), Vec::new(), bad.clone()));
+        let share = shares.entry(route.tenant_id).or_insert_with(|| Share {
+            route: route.clone(),
+            keys: HashSet::new(),
+            events: Vec::new(),
+            bad: Vec::new(),
+        });
+        share.bad.extend(part.bad.iter().map(BadElement::to_string));
         for event in part.events {
             let event = out_of_group(event);
             match unfit(&event) {
-                None => events.push((route.channel_account_id, event)),
-                Some(why) => bad.push(why.to_owned()),
+                None => share.events.push((route.channel_account_id, event)),
+                Some(why) => share.bad.push(why.to_owned()),
             }
         }
-        keys.push(part.route);
+        share.keys.insert(part.route);
     }
-    let shared_by_many = tenants.len() > 1;
-    tenants
+    let shared_by_many = shares.len() > 1;
+    shares
         .into_iter()
-        .map(|(tenant_id, (route, events, keys, bad))| {
-            let body = if shared_by_many { only(&webhook.body, &keys) } else { webhook.body.clone() };
+        .map(|(tenant_id, Share { route, keys, events, mut bad })| {
+            bad.extend(parsed.bad.iter().map(BadElement::to_string));
+            let body = if shared_by_many { excerpt(&webhook, &keys) } else { webhook.body.clone() };
             let effect = Inbound {
                 meta: webhook.meta.clone(),
                 tenant_id,
+                channel_account_id: route.channel_account_id,
                 events,
                 bad,
                 body_lz4: lz4_flex::compress_prepend_size(&body),
                 body_bytes: body.len(),
-                raw: webhook.clone(),
+                raw: webhook.to_travel(),
+                _place: place.cloned(),
             };
             placed(route.placement, effect)
         })
@@ -223,47 +311,97 @@ fn unfit(event: &Event) -> Option<&'static str> {
     }
 }
 
-/// The changes of a webhook that are for these accounts: what else it holds is another tenant's business.
-fn only(body: &[u8], keys: &[RouteKey]) -> bytes::Bytes {
-    let Ok(mut whole) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return bytes::Bytes::from_static(b"{}");
-    };
-    for entry in whole["entry"].as_array_mut().into_iter().flatten() {
-        let account = RouteKey::BusinessAccountId(entry["id"].as_str().unwrap_or_default().to_owned());
-        if let Some(changes) = entry["changes"].as_array_mut() {
-            changes.retain(|change| match change["value"]["metadata"]["phone_number_id"].as_str() {
-                Some(number) => keys.contains(&RouteKey::PhoneNumberId(number.to_owned())),
-                None => keys.contains(&account),
-            });
-        }
+/// What of a webhook's body is for these accounts: what else it holds is another tenant's business.
+fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Bytes {
+    match webhook.meta.provider {
+        Provider::Whatsapp => whatsapp::excerpt(&webhook.body, accounts).into(),
     }
-    if let Some(entries) = whole["entry"].as_array_mut() {
-        entries.retain(|entry| entry["changes"].as_array().is_some_and(|changes| !changes.is_empty()));
-    }
-    whole.to_string().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::DateTime;
+    use serde_json::{Value, json};
+    use shared::{db::Placement, jobs::inbound::Meta};
+
+    fn webhook(changes: &[Value]) -> (RawWebhook, Parsed) {
+        let body =
+            json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}).to_string();
+        let meta = Meta {
+            id: WebhookId::new(),
+            provider: Provider::Whatsapp,
+            received_at: DateTime::UNIX_EPOCH,
+            account: None,
+            stored: false,
+            replay: false,
+        };
+        let parsed = parse(meta.provider, body.as_bytes(), &meta).unwrap();
+        (RawWebhook { meta, body: body.into() }, parsed)
+    }
+
+    /// A change for a number, of messages as they are.
+    fn change(number: &str, messages: Value) -> Value {
+        json!({"field": "messages", "value": {"metadata": {"phone_number_id": number}, "messages": messages}})
+    }
+
+    fn text(id: &str) -> Value {
+        json!({"id": id, "from": "15557770142", "type": "text", "text": {"body": "hello"}})
+    }
+
+    /// Each of these numbers is a tenant's of its own.
+    fn routes(numbers: &[&str]) -> Found {
+        let route = |number: &&str| {
+            let route = routing::Route {
+                tenant_id: TenantId::new(),
+                channel_account_id: ChannelAccountId::new(),
+                placement: Placement::primary(),
+            };
+            ((Provider::Whatsapp, RouteKey::PhoneNumberId((*number).to_owned())), route)
+        };
+        numbers.iter().map(route).collect()
+    }
 
     #[test]
-    fn a_shared_webhook_is_logged_for_each_tenant_without_the_others() {
-        let change =
-            |number: &str| serde_json::json!({"field": "messages", "value": {"metadata": {"phone_number_id": number}}});
-        let body = serde_json::json!({"object": "whatsapp_business_account", "entry": [
-            {"id": "1", "changes": [change("11"), change("22")]},
-            {"id": "2", "changes": [change("33")]},
-            {"id": "3", "changes": [{"field": "account_update", "value": {}}]},
-        ]});
-        let keys = [RouteKey::PhoneNumberId("22".into()), RouteKey::BusinessAccountId("3".into())];
-        let kept: serde_json::Value = serde_json::from_slice(&only(body.to_string().as_bytes(), &keys)).unwrap();
-        assert_eq!(
-            kept["entry"],
-            serde_json::json!([
-                {"id": "1", "changes": [change("22")]},
-                {"id": "3", "changes": [{"field": "account_update", "value": {}}]},
-            ])
-        );
+    fn a_webhook_that_says_nothing_readable_to_anybody_is_refused_with_all_that_is_bad() {
+        let (_, nothing) = webhook(&[]);
+        assert!(usable(Ok(nothing)).is_ok(), "that is not bad");
+        let (_, bad) = webhook(&vec![json!(7); 30]);
+        let refused = usable(Ok(bad)).unwrap_err().to_string();
+        assert!(refused.starts_with("nothing of it can be used: entry[0].changes[0]: is no object; "), "{refused}");
+        assert!(refused.ends_with("entry[0].changes[19]: is no object; and 10 more"), "{refused}");
+        let (_, bad_for_somebody) = webhook(&[change("11", json!([7]))]);
+        assert!(usable(Ok(bad_for_somebody)).is_ok());
+    }
+
+    #[test]
+    fn what_is_bad_is_shown_to_the_tenant_it_is_for_even_if_nothing_else_is() {
+        let (raw, parsed) = webhook(&[change("11", json!([7])), change("22", json!([text("a")]))]);
+        let routes = routes(&["11", "22"]);
+        let tenant = |number: &str| routes[&(Provider::Whatsapp, RouteKey::PhoneNumberId(number.into()))].tenant_id;
+        let effects = split(raw, parsed, &routes, None);
+        assert_eq!(effects.len(), 2);
+        let of = |number| &effects.iter().find(|placed| placed.tenant == tenant(number)).unwrap().effect;
+        assert_eq!(of("11").bad, ["entry[0].changes[0].value.messages[0]: is no object"]);
+        assert_eq!((of("11").events.len(), of("22").events.len()), (0, 1));
+        assert!(of("22").bad.is_empty());
+        for (number, other) in [("11", "22"), ("22", "11")] {
+            let body = lz4_flex::decompress_size_prepended(&of(number).body_lz4).unwrap();
+            let body = String::from_utf8(body).unwrap();
+            assert!(body.contains(number) && !body.contains(other), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_for_many_strangers_is_kept_once() {
+        let numbers: Vec<String> = (100..150).map(|number| number.to_string()).collect();
+        let changes: Vec<Value> = numbers.iter().map(|number| change(number, json!([text("a")]))).collect();
+        let (raw, parsed) = webhook(&changes);
+        let kept = stranger(&raw, &parsed, &routes(&["101"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.others), ("100", 48));
+        assert_eq!(kept.other_ids, (102..121).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(lz4_flex::decompress_size_prepended(&kept.body_lz4).unwrap(), raw.body);
+        let known: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        assert!(stranger(&raw, &parsed, &routes(&known)).is_none());
     }
 }

@@ -27,6 +27,7 @@ use shared::{
     },
 };
 use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What one webhook means for one tenant.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Inbound {
     pub meta: Meta,
     /// Whose part this is.
     pub tenant_id: TenantId,
+    /// An account of the tenant's that it is for.
+    pub channel_account_id: ChannelAccountId,
     /// What it says, with the account each event is for.
     pub events: Vec<(ChannelAccountId, Event)>,
     /// What could not be read, for the log.
@@ -45,19 +48,29 @@ pub struct Inbound {
     pub body_bytes: usize,
     /// The webhook as it came, to be dead-lettered alone should it prove unfit to be stored.
     pub raw: RawWebhook,
+    /// If its body was large: the place it takes until it is stored.
+    _place: Option<Place>,
 }
+
+/// A place among the large webhooks in memory.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// So many webhooks whose bodies were too large to travel are in memory at once, 64 MiB together.
+const LARGE_AT_ONCE: usize = 16;
 
 /// The inbound worker.
 pub struct InboundWorker {
     databases: Databases,
     routes: Arc<Routes>,
     clock: Clock,
+    large: Arc<Semaphore>,
 }
 
 impl InboundWorker {
     /// A worker on these databases.
     pub fn new(databases: Databases, clock: Clock) -> Self {
-        Self { routes: Arc::new(Routes::new(databases.clone())), databases, clock }
+        let large = Arc::new(Semaphore::new(LARGE_AT_ONCE));
+        Self { routes: Arc::new(Routes::new(databases.clone())), databases, clock, large }
     }
 }
 
@@ -79,21 +92,24 @@ impl Worker for InboundWorker {
     }
 
     async fn perform(&self, jobs: Vec<Ticket<Self::Job>>, settle: &Settle<Inbound>) {
-        gather::perform(&self.databases, &self.routes, &self.clock, jobs, settle).await;
+        gather::perform(self, jobs, settle).await;
     }
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {
         apply::apply(tx, effects).await
     }
 
+    fn weight(effect: &Inbound) -> usize {
+        effect.events.len().max(1)
+    }
+
     fn part(effect: &Inbound) -> Option<Part> {
-        let job = inbound::to_job(std::slice::from_ref(&effect.raw), effect.meta.received_at);
-        Some(Part { job })
+        Some(Part { job: effect.raw.alone(effect.meta.received_at) })
     }
 
     fn divide(job: &Job) -> Vec<Job> {
-        let parts = inbound::from_job(job).unwrap_or_default();
-        parts.iter().map(|part| inbound::to_job(std::slice::from_ref(part), part.meta.received_at)).collect()
+        let webhooks = inbound::from_job(job).unwrap_or_default();
+        webhooks.iter().map(|webhook| webhook.alone(job.headers.created_at)).collect()
     }
 
     fn crash_points() -> CrashPoints {

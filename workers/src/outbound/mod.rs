@@ -64,17 +64,19 @@ impl OutboundWorker {
         }
     }
 
-    async fn placement(&self, tenant_id: TenantId, settle: &Settle<Record>) -> anyhow::Result<Placement> {
+    /// Where the tenant's data lives; `None` if there is no such tenant.
+    async fn placement(&self, tenant_id: TenantId, settle: &Settle<Record>) -> db::Result<Option<Placement>> {
         if let Some(placement) = self.placements.get(&tenant_id) {
-            return Ok(placement);
+            return Ok(Some(placement));
         }
         let find = || async move {
             let mut tx = self.databases.control().await?;
             routing::find_placement(&mut tx, tenant_id).await
         };
         let placement = settle.outlast("finding a tenant's database", find).await?;
-        let placement = placement.ok_or_else(|| anyhow!("there is no tenant {tenant_id}"))?;
-        self.placements.insert(tenant_id, placement.clone());
+        if let Some(placement) = &placement {
+            self.placements.insert(tenant_id, placement.clone());
+        }
         Ok(placement)
     }
 }
@@ -100,9 +102,14 @@ impl Worker for OutboundWorker {
         for ticket in jobs {
             let (job, ticket) = ticket.take();
             let placement = match self.placement(job.tenant_id, settle).await {
-                Ok(placement) => placement,
+                Ok(Some(placement)) => placement,
+                Ok(None) => {
+                    settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id));
+                    continue;
+                }
                 Err(error) => {
-                    settle.reject(ticket, error);
+                    // That the question could not be answered says nothing about the message.
+                    settle.retry(ticket, None, error);
                     continue;
                 }
             };

@@ -4,9 +4,10 @@
 
 use super::{
     held::{Held, Ledger},
+    outlast::CONTENTIONS,
     panics,
     pause::{Pause, Waiting},
-    settle::{ANSWER_TIMEOUT, Collected, Disposal},
+    settle::{Collected, Disposal},
 };
 use crate::worker::Part;
 use futures_util::FutureExt;
@@ -34,8 +35,8 @@ use tokio::{
     time::Instant,
 };
 
-/// The same batch meets somebody else so many times before it counts as an outage.
-const CONTENTIONS: u32 = 10;
+/// A batch that was not stored in time so many times in a row is tried in halves.
+const TIME_OUTS: u32 = 2;
 
 /// Where effects go.
 pub(crate) trait Store: Send + Sync + 'static {
@@ -58,7 +59,11 @@ pub(crate) struct Committing<S: Store> {
     pub(crate) worker: &'static str,
     pub(crate) store: S,
     pub(crate) part: fn(&S::Effect) -> Option<Part>,
+    pub(crate) weight: fn(&S::Effect) -> usize,
     pub(crate) batch: usize,
+    pub(crate) batch_weight: usize,
+    /// A batch that is not stored within this time is not going to be.
+    pub(crate) answer_timeout: Duration,
     pub(crate) linger: Duration,
     pub(crate) committers: usize,
     pub(crate) after_commit: Option<CrashPoint>,
@@ -67,11 +72,20 @@ pub(crate) struct Committing<S: Store> {
     pub(crate) desk: UnboundedSender<Disposal>,
 }
 
-/// One job's effects in one placement: always in one batch.
+/// One job's effects in one placement.
 struct Group<E> {
     held: Arc<Held>,
     effects: Vec<(TenantId, E)>,
     since: Instant,
+}
+
+/// Why some effects are not stored.
+#[derive(Clone, Debug)]
+enum Unstored {
+    /// Ever.
+    Bad(Bad),
+    /// Together: they take longer than an answer may, which is nobody's fault.
+    TooMuch,
 }
 
 /// Why a batch cannot be stored, ever.
@@ -80,6 +94,9 @@ enum Bad {
     Data(String),
     Panic(String),
 }
+
+/// An outage of ours while a batch waits, with the time to wait next.
+type Outage = Option<(Waiting, Pauses)>;
 
 /// Hands each job's effects to the committers of their placements, which are started at its first use.
 pub(crate) async fn collect<S: Store>(
@@ -127,9 +144,9 @@ impl<S: Store> Committing<S> {
         let mut groups = groups.lock().await;
         let first = groups.recv().await?;
         let deadline = first.since + self.linger;
-        let mut effects = first.effects.len();
+        let (mut effects, mut weight) = (first.effects.len(), self.weigh(&first));
         let mut batch = vec![first];
-        while effects < self.batch {
+        while effects < self.batch && weight < self.batch_weight {
             let next = match groups.try_recv() {
                 Ok(group) => Some(group),
                 // Every job held is in this batch: there is nobody to wait for.
@@ -138,9 +155,14 @@ impl<S: Store> Committing<S> {
             };
             let Some(group) = next else { break };
             effects += group.effects.len();
+            weight += self.weigh(&group);
             batch.push(group);
         }
         Some(batch)
+    }
+
+    fn weigh(&self, group: &Group<S::Effect>) -> usize {
+        group.effects.iter().map(|(_, effect)| (self.weight)(effect)).sum()
     }
 
     /// Stores a batch, whatever it takes, and closes its jobs' places.
@@ -157,9 +179,16 @@ impl<S: Store> Committing<S> {
         }
         let size = u32::try_from(effects.len()).unwrap_or(u32::MAX);
         metrics::histogram!(names::BATCH_EFFECTS, "worker" => self.worker).record(f64::from(size));
-        let mut ranges: Vec<Range<usize>> = Vec::from([Range { start: 0, end: effects.len() }]);
+        let weights: Vec<usize> = effects.iter().map(self.weight).collect();
+        let mut ranges = cut(&weights, self.batch_weight);
+        let mut outage: Outage = None;
         while let Some(range) = ranges.pop() {
-            match self.insist(placement, &tenants[range.clone()], &effects[range.clone()]).await {
+            let stored = self.insist(placement, &tenants[range.clone()], &effects[range.clone()], &mut outage).await;
+            // What takes too long may do so because the database is half away: then the parts go on waiting.
+            if !matches!(stored, Err(Unstored::TooMuch)) {
+                outage = None;
+            }
+            match stored {
                 Ok(rows) => {
                     if let Some(point) = self.after_commit {
                         crash::pass(point);
@@ -168,14 +197,18 @@ impl<S: Store> Committing<S> {
                         self.store.announce(placement, rows).await;
                     }
                 }
-                Err(bad) if range.len() > 1 => {
-                    self.count(if matches!(bad, Bad::Data(_)) { "data" } else { "panic" });
+                Err(why) if range.len() > 1 => {
+                    self.count(why.cause());
                     let middle = range.start + range.len() / 2;
                     ranges.push(middle..range.end);
                     ranges.push(range.start..middle);
                     continue;
                 }
-                Err(bad) => self.condemn(&jobs[owners[range.start]].0, &effects[range.start], bad),
+                Err(Unstored::TooMuch) => {
+                    ranges.push(range);
+                    continue;
+                }
+                Err(Unstored::Bad(bad)) => self.condemn(&jobs[owners[range.start]].0, &effects[range.start], bad),
             }
             for owner in &owners[range] {
                 let (held, left) = &mut jobs[*owner];
@@ -193,19 +226,23 @@ impl<S: Store> Committing<S> {
         placement: &Placement,
         tenants: &[TenantId],
         effects: &[S::Effect],
-    ) -> Result<Vec<OutboxRow>, Bad> {
-        let mut outage: Option<(Waiting, Pauses)> = None;
+        outage: &mut Outage,
+    ) -> Result<Vec<OutboxRow>, Unstored> {
         let (mut contended, mut quick) = (0, Pauses::for_contention());
+        let mut timed_out = 0;
         loop {
-            let stored = tokio::time::timeout(ANSWER_TIMEOUT, self.store.store(placement, tenants, effects));
-            let error = match AssertUnwindSafe(stored).catch_unwind().await {
+            let stored = tokio::time::timeout(self.answer_timeout, self.store.store(placement, tenants, effects));
+            let stored = AssertUnwindSafe(stored).catch_unwind().await;
+            timed_out = if matches!(stored, Ok(Err(_))) { timed_out + 1 } else { 0 };
+            let error = match stored {
                 Ok(Ok(Ok(rows))) => return Ok(rows),
                 Ok(Ok(Err(error))) => error,
+                Ok(Err(_)) if timed_out >= TIME_OUTS && effects.len() > 1 => return Err(Unstored::TooMuch),
                 Ok(Err(_)) => db::Error::timed_out("storing a batch"),
-                Err(_) => return Err(Bad::Panic(panics::last())),
+                Err(_) => return Err(Unstored::Bad(Bad::Panic(panics::last()))),
             };
             match error.kind() {
-                Kind::Data => return Err(Bad::Data(error.to_string())),
+                Kind::Data => return Err(Unstored::Bad(Bad::Data(error.to_string()))),
                 Kind::Contention if contended < CONTENTIONS => {
                     self.count("contention");
                     contended += 1;
@@ -227,14 +264,15 @@ impl<S: Store> Committing<S> {
     fn condemn(&self, held: &Arc<Held>, effect: &S::Effect, bad: Bad) {
         let disposal = match (bad, (self.part)(effect)) {
             (Bad::Data(reason), Some(part)) => Disposal::DeadPart { held: held.clone(), job: part.job, reason },
+            (Bad::Panic(message), Some(part)) => {
+                Disposal::FailedPart { held: held.clone(), job: part.job, error: panicked(&message) }
+            }
             // The whole job, once, however many of its effects are bad.
-            (Bad::Data(_) | Bad::Panic(_), _) if !held.doom() => return,
+            (_, None) if !held.doom() => return,
             (Bad::Data(reason), None) => Disposal::Dead { held: held.clone(), reason, label: "data" },
-            (Bad::Panic(message), _) => Disposal::Failed {
-                held: held.clone(),
-                error: format!("panicked while storing: {message}"),
-                after: None,
-            },
+            (Bad::Panic(message), None) => {
+                Disposal::Failed { held: held.clone(), error: panicked(&message), after: None }
+            }
         };
         held.open();
         let _ = self.desk.send(disposal);
@@ -243,6 +281,37 @@ impl<S: Store> Committing<S> {
     fn count(&self, cause: &'static str) {
         metrics::counter!(names::COMMIT_RETRIES_TOTAL, "worker" => self.worker, "cause" => cause).increment(1);
     }
+}
+
+impl Unstored {
+    /// The metric's word.
+    fn cause(&self) -> &'static str {
+        match self {
+            Unstored::Bad(Bad::Data(_)) => "data",
+            Unstored::Bad(Bad::Panic(_)) => "panic",
+            Unstored::TooMuch => "too_much",
+        }
+    }
+}
+
+/// Effects of these weights in portions that weigh at most so much, or are one effect; the first portion last.
+fn cut(weights: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut portions = Vec::new();
+    let (mut start, mut together) = (0, 0_usize);
+    for (at, weight) in weights.iter().enumerate() {
+        if at > start && together + weight > most {
+            portions.push(start..at);
+            (start, together) = (at, 0);
+        }
+        together += weight;
+    }
+    portions.push(start..weights.len());
+    portions.reverse();
+    portions
+}
+
+fn panicked(message: &str) -> String {
+    format!("panicked while storing: {message}")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{
     Runtime,
     held::{Held, Settled, Ticket},
     panics,
-    settle::{Disposal, several, shortened},
+    settle::{Disposal, parts_of, shortened},
 };
 use crate::worker::Worker;
 use rand::RngExt;
@@ -44,7 +44,7 @@ impl<W: Worker> Runtime<W> {
 
     /// Replaces a job by its parts; returns it if it has none.
     pub(crate) fn divide(&self, waiting: Waiting) -> Option<Waiting> {
-        let parts = waiting.delivery.job.as_ref().ok().and_then(|job| several(W::divide(job)));
+        let parts = waiting.delivery.job.as_ref().ok().and_then(|job| parts_of(W::divide, job));
         let Some(parts) = parts else { return Some(waiting) };
         let Waiting { delivery, lane } = waiting;
         let job = delivery.job.clone().ok()?;

@@ -11,7 +11,8 @@
 //! | `decode`, `held` | jobs that are started, and what must happen before each is acknowledged |
 //! | `settle`, `postpone`, `bury` | verdicts; jobs that come back; dead letters |
 //! | `commit`, `store` | batches, transactions, the outbox |
-//! | `pause`, `watch`, `drain`, `panics` | outages, jobs held too long, stopping, panics |
+//! | `pause`, `outlast` | outages |
+//! | `watch`, `drain`, `panics` | jobs held too long, stopping, panics |
 
 mod acks;
 mod bury;
@@ -20,6 +21,7 @@ mod decode;
 mod drain;
 pub(crate) mod held;
 mod lane;
+mod outlast;
 mod panics;
 mod pause;
 mod postpone;
@@ -149,7 +151,10 @@ fn start<W: Worker>(worker: Arc<W>, parts: Parts, finished: &CancellationToken) 
             published,
         },
         part: W::part,
+        weight: W::weight,
         batch: W::BATCH,
+        batch_weight: W::BATCH_WEIGHT,
+        answer_timeout: settle::ANSWER_TIMEOUT,
         linger: W::LINGER,
         committers: W::COMMITTERS,
         after_commit: W::crash_points().after_commit,

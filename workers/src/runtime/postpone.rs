@@ -3,14 +3,14 @@
 use super::{
     bury::Burial,
     held::Held,
+    outlast::outlast,
     pause::Pause,
-    settle::{ANSWER_TIMEOUT, dead, shortened},
+    settle::{dead, shortened},
 };
 use chrono::TimeDelta;
 use shared::{
-    db::{self, Databases, Kind, outbox},
+    db::{self, Databases, outbox},
     jobs::Job,
-    retry::Pauses,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -37,11 +37,11 @@ pub(crate) async fn postpone(
     while incoming.recv_many(&mut group, GROUP).await > 0 {
         // In one order, so that two processes with the same jobs do not wait for each other.
         group.sort_by_key(|postponed: &Postponed| postponed.job.id);
-        match outlast(&databases, &pause, &group).await {
+        match insist(&databases, &pause, &group).await {
             Ok(()) => group.drain(..).for_each(|postponed| safe(&postponed.held)),
             Err(_) => {
                 for one in group.drain(..) {
-                    match outlast(&databases, &pause, std::slice::from_ref(&one)).await {
+                    match insist(&databases, &pause, std::slice::from_ref(&one)).await {
                         Ok(()) => safe(&one.held),
                         // It cannot be stored, so it cannot come back.
                         Err(error) => {
@@ -63,21 +63,8 @@ fn safe(held: &Held) {
 }
 
 /// Does it until it works; an error is the data's.
-async fn outlast(databases: &Databases, pause: &Pause, group: &[Postponed]) -> db::Result<()> {
-    let (mut outage, mut pauses) = (None, Pauses::for_outage());
-    loop {
-        let written = tokio::time::timeout(ANSWER_TIMEOUT, write(databases, group)).await;
-        match written.unwrap_or_else(|_| Err(db::Error::timed_out("postponing jobs"))) {
-            Err(error) if error.kind() != Kind::Data => {
-                if outage.is_none() {
-                    tracing::warn!(%error, "jobs cannot be postponed: waiting for the database");
-                    outage = Some(pause.enter("database", &error.to_string()));
-                }
-                tokio::time::sleep(pauses.next_wait()).await;
-            }
-            answer => return answer,
-        }
-    }
+async fn insist(databases: &Databases, pause: &Pause, group: &[Postponed]) -> db::Result<()> {
+    outlast(pause, "postponing jobs", || write(databases, group)).await
 }
 
 async fn write(databases: &Databases, group: &[Postponed]) -> db::Result<()> {

@@ -4,6 +4,8 @@
 use super::{
     bury::Burial,
     held::{Held, Ticket},
+    outlast::outlast,
+    panics,
     pause::Pause,
     postpone::Postponed,
 };
@@ -11,12 +13,12 @@ use crate::worker::{Placed, Verdict};
 use shared::{
     clock::Clock,
     db,
-    jobs::Job,
+    jobs::{Headers, Job},
     queue::Queue,
-    retry::{Pauses, before_retry},
+    retry::before_retry,
     telemetry::names,
 };
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,8 @@ pub(crate) enum Disposal {
     Dead { held: Arc<Held>, reason: String, label: &'static str },
     /// A part of it is dead.
     DeadPart { held: Arc<Held>, job: Job, reason: String },
+    /// A part of it is charged, and comes back by itself or is dead.
+    FailedPart { held: Arc<Held>, job: Job, error: String },
     /// It is replaced by its parts, uncharged.
     Divided { held: Arc<Held>, parts: Vec<Job> },
     /// Its worker dropped it; with what a panic said, if it was one.
@@ -107,6 +111,13 @@ impl<E: Send + Sync + 'static> Settle<E> {
                 self.count(queue, "reject");
                 self.dispose(Disposal::Dead { held, reason: format!("{error:#}"), label: "rejected" });
             }
+            Verdict::Divide(parts) => {
+                self.count(queue, "divide");
+                self.dispose(match several(parts) {
+                    Some(parts) => Disposal::Divided { held, parts },
+                    None => Disposal::Failed { held, error: "has no parts to be divided into".into(), after: None },
+                });
+            }
         }
     }
 
@@ -130,6 +141,11 @@ impl<E: Send + Sync + 'static> Settle<E> {
         self.settle(ticket, Verdict::Reject(error.into()));
     }
 
+    /// Too much to be done at once: its parts take its place.
+    pub fn divide<J>(&self, ticket: Ticket<J>, parts: Vec<Job>) {
+        self.settle(ticket, Verdict::Divide(parts));
+    }
+
     /// One part of a job is dead, the rest proceeds: `part` is a job of the same queue with that part alone. The ticket is
     /// acknowledged only after the part is safe among the dead letters.
     pub fn dead_part<J>(&self, ticket: &Ticket<J>, part: Job, reason: impl fmt::Display) {
@@ -138,31 +154,18 @@ impl<E: Send + Sync + 'static> Settle<E> {
         self.dispose(Disposal::DeadPart { held, job: part, reason: reason.to_string() });
     }
 
-    /// Does something in the database again and again while the failure is ours, with growing pauses, and meanwhile takes no
-    /// new work. What comes back is the result, or an error that is contention's or the data's.
+    /// Does something in the database again and again while it is away or somebody is in the way, with growing pauses, and in
+    /// an outage takes no new work.
     ///
     /// # Errors
-    /// Errors that are not ours.
-    pub async fn outlast<T, F, Fut>(&self, what: &'static str, mut operation: F) -> Result<T, db::Error>
+    /// What the data is to blame for, and nothing else.
+    pub async fn outlast<T, F, Fut>(&self, what: &'static str, operation: F) -> Result<T, db::Error>
     where
         F: FnMut() -> Fut + Send,
         Fut: Future<Output = Result<T, db::Error>> + Send,
         T: Send,
     {
-        let (mut outage, mut pauses) = (None, Pauses::for_outage());
-        loop {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, operation()).await;
-            match answer.unwrap_or_else(|_| Err(db::Error::timed_out(what))) {
-                Err(error) if error.kind() == db::Kind::Ours => {
-                    if outage.is_none() {
-                        tracing::warn!(%error, what, "the database is away: waiting for it");
-                        outage = Some(self.pause.enter("database", &error.to_string()));
-                    }
-                    tokio::time::sleep(pauses.next_wait()).await;
-                }
-                answer => return answer,
-            }
-        }
+        outlast(&self.pause, what, operation).await
     }
 
     fn dispose(&self, disposal: Disposal) {
@@ -214,12 +217,22 @@ impl Desk {
                 let job = held.job().clone();
                 self.postpone(held, job, wait.min(LONGEST_LATER));
             }
-            Disposal::Failed { held, error, after } => self.charge(held, &error, after),
+            Disposal::Failed { held, error, after } => {
+                let job = held.job().clone();
+                self.charge(held, job, &error, after);
+            }
             Disposal::Dead { held, reason, label } => {
                 let job = dead(held.job().clone(), &shortened(&reason));
                 self.bury(held, job, label);
             }
-            Disposal::DeadPart { held, job, reason } => self.bury(held, dead(job, &shortened(&reason)), "part"),
+            Disposal::DeadPart { held, job, reason } => {
+                let job = dead(heir(held.job(), job), &shortened(&reason));
+                self.bury(held, job, "part");
+            }
+            Disposal::FailedPart { held, job, error } => {
+                let job = heir(held.job(), job);
+                self.charge(held, job, &error, None);
+            }
             Disposal::Dropped { held, panic: Some(_) } if held.is_in_company() => {
                 held.reopen_alone();
                 let _ = self.alone.send(held);
@@ -227,7 +240,7 @@ impl Desk {
             Disposal::Divided { held, parts } => self.replace(held, parts),
             Disposal::Dropped { held, panic } => {
                 if panic.is_some()
-                    && let Some(parts) = several((self.divide)(held.job()))
+                    && let Some(parts) = parts_of(self.divide, held.job())
                 {
                     return self.replace(held, parts);
                 }
@@ -235,7 +248,8 @@ impl Desk {
                 let error = panic.map_or("dropped without a verdict".to_owned(), |said| format!("panicked: {said}"));
                 metrics::counter!(names::JOBS_TOTAL, "worker" => self.worker, "queue" => held.queue().name, "verdict" => verdict)
                     .increment(1);
-                self.charge(held, &error, None);
+                let job = held.job().clone();
+                self.charge(held, job, &error, None);
             }
             Disposal::HandBack(held) => {
                 let job = held.job().clone();
@@ -244,13 +258,12 @@ impl Desk {
         }
     }
 
-    fn charge(&self, held: Arc<Held>, error: &str, after: Option<Duration>) {
-        let job = held.job();
+    fn charge(&self, held: Arc<Held>, job: Job, error: &str, after: Option<Duration>) {
         let age = (self.clock.now() - job.headers.created_at).to_std().unwrap_or_default();
         let error = shortened(error);
         let (attempt, trace) = (job.headers.attempt + 1, job.headers.traceparent.as_deref());
         tracing::warn!(job = %job.id, kind = job.kind, attempt, trace, error, "job failed");
-        match after_failure(job.clone(), held.queue(), age, &error, after) {
+        match after_failure(job, held.queue(), age, &error, after) {
             AfterFailure::Again(job, wait) => self.postpone(held, job, wait),
             AfterFailure::Dead(job) => self.bury(held, job, "exhausted"),
         }
@@ -262,6 +275,7 @@ impl Desk {
             .increment(1);
         for part in parts {
             held.open();
+            let part = heir(held.job(), part);
             self.postpone(held.clone(), part, Duration::ZERO);
         }
         held.close();
@@ -276,8 +290,25 @@ impl Desk {
     }
 }
 
-/// The parts of a job, if it can be divided.
-pub(crate) fn several(parts: Vec<Job>) -> Option<Vec<Job>> {
+/// The parts of a job, if it can be divided. One that panics even at that cannot.
+pub(crate) fn parts_of(divide: fn(&Job) -> Vec<Job>, job: &Job) -> Option<Vec<Job>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| divide(job))) {
+        Ok(parts) => several(parts),
+        Err(_) => {
+            tracing::error!(job = %job.id, panic = panics::last(), "panicked while it was divided");
+            None
+        }
+    }
+}
+
+/// A part with what its whole went through: neither its age nor its attempts begin anew.
+fn heir(whole: &Job, part: Job) -> Job {
+    let Headers { attempt, traceparent, created_at, first_error, last_error, .. } = whole.headers.clone();
+    Job { headers: Headers { attempt, traceparent, created_at, first_error, last_error, ..part.headers }, ..part }
+}
+
+/// The parts, if there are at least two.
+fn several(parts: Vec<Job>) -> Option<Vec<Job>> {
     (parts.len() > 1).then_some(parts)
 }
 
@@ -317,13 +348,86 @@ pub(crate) fn shortened(error: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::held::{Ledger, Settled};
     use chrono::DateTime;
-    use shared::queue::topology::INBOUND;
+    use shared::queue::{Delivery, topology::INBOUND};
+    use tokio::sync::mpsc::unbounded_channel;
 
     fn job(attempt: u32) -> Job {
         let mut job = Job::new("toy", 1, None, DateTime::UNIX_EPOCH, "");
         job.headers.attempt = attempt;
         job
+    }
+
+    /// A desk, and what it postpones.
+    struct Stage {
+        desk: Desk,
+        postponed: UnboundedReceiver<Postponed>,
+        lane: UnboundedSender<Settled>,
+        acks: UnboundedReceiver<Settled>,
+        ledger: Arc<Ledger>,
+    }
+
+    fn stage(divide: fn(&Job) -> Vec<Job>) -> Stage {
+        panics::install();
+        let ((postpone, postponed), (lane, acks)) = (unbounded_channel(), unbounded_channel());
+        // Nobody dies here, and nobody is in company.
+        let ((bury, _), (alone, _)) = (unbounded_channel(), unbounded_channel());
+        let clock = Clock::manual(DateTime::UNIX_EPOCH);
+        Stage {
+            desk: Desk { worker: "toy", clock, divide, postpone, bury, alone },
+            postponed,
+            lane,
+            acks,
+            ledger: Arc::default(),
+        }
+    }
+
+    impl Stage {
+        fn held(&self, job: Job) -> Arc<Held> {
+            Held::start(Delivery::made_up(job.clone(), &INBOUND, 1, 1), job, self.lane.clone(), &self.ledger, false)
+        }
+    }
+
+    #[test]
+    fn parts_are_as_old_and_as_tired_as_their_whole() {
+        let mut stage = stage(|_| Vec::new());
+        let mut whole = job(3);
+        whole.headers.first_error = Some("first".into());
+        let held = stage.held(whole);
+        let later = DateTime::UNIX_EPOCH + Duration::from_secs(3600);
+        let parts = vec![Job::new("toy", 2, None, later, "1"), Job::new("toy", 2, None, later, "2")];
+        stage.desk.take(Disposal::Divided { held, parts });
+        for body in ["1", "2"] {
+            let Postponed { held, job, wait } = stage.postponed.try_recv().expect("each part is on its way");
+            let Headers { version, attempt, created_at, ref first_error, .. } = job.headers;
+            assert_eq!((&job.body[..], version, attempt, created_at), (body.as_bytes(), 2, 3, DateTime::UNIX_EPOCH));
+            assert_eq!((first_error.as_deref(), wait), (Some("first"), Duration::ZERO));
+            assert!(stage.acks.try_recv().is_err(), "acknowledged before the part was safe");
+            held.close();
+        }
+        assert!(matches!(stage.acks.try_recv(), Ok(Settled::Ack { .. })));
+    }
+
+    #[test]
+    fn a_part_that_fails_is_charged_by_itself() {
+        let mut stage = stage(|_| Vec::new());
+        let held = stage.held(job(1));
+        let part = Job::new("toy", 1, None, DateTime::UNIX_EPOCH, "part");
+        stage.desk.take(Disposal::FailedPart { held, job: part.clone(), error: "ouch".into() });
+        let Postponed { job, .. } = stage.postponed.try_recv().expect("it comes back");
+        assert_eq!((job.id, &job.body[..]), (part.id, b"part".as_slice()));
+        assert_eq!((job.headers.attempt, job.headers.last_error.as_deref()), (2, Some("ouch")));
+    }
+
+    #[test]
+    fn a_job_that_panics_even_when_it_is_divided_is_charged_as_a_whole() {
+        let mut stage = stage(|_| panic!("ouch"));
+        let held = stage.held(job(0));
+        let id = held.job().id;
+        stage.desk.take(Disposal::Dropped { held, panic: Some("at first".into()) });
+        let Postponed { job, .. } = stage.postponed.try_recv().expect("it comes back");
+        assert_eq!((job.id, job.headers.last_error.as_deref()), (id, Some("panicked: at first")));
     }
 
     #[test]

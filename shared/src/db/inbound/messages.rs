@@ -24,8 +24,8 @@ pub struct Ref<'a> {
     pub message_id: MessageId,
 }
 
-/// Claims the provider's ids. Returns our ids of those that were new; the others have been received before. No two of the
-/// batch may name the same message.
+/// Claims the provider's ids. Returns our ids of those that were new; the others have been received before. An id under which
+/// only a report waits is new: a report must not swallow a message. No two of the batch may name the same message.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -38,12 +38,14 @@ pub async fn claim(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<HashSet<Message
     let provider_ids: Vec<String> = refs.iter().map(|r| r.provider_message_id.to_owned()).collect();
     let ids: Vec<Uuid> = refs.iter().map(|r| r.message_id.0).collect();
     let new = sqlx::query_scalar!(
-        r#"INSERT INTO provider_refs (tenant_id, channel_account_id, provider_message_id, message_id)
+        r#"INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
         SELECT tenant_id, channel_account_id, provider_message_id, message_id
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
             AS r (tenant_id, channel_account_id, provider_message_id, message_id)
         ORDER BY tenant_id, channel_account_id, provider_message_id
-        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO NOTHING
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET message_id = excluded.message_id
+        WHERE ref.message_id IS NULL
         RETURNING message_id AS "message_id!""#,
         &tenants,
         &accounts,

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod check;
 pub mod errors;
+pub mod excerpt;
 pub mod parse;
 pub mod send;
 pub mod templates;
@@ -17,6 +18,7 @@ mod wire;
 pub use answer::outcome;
 pub use check::check;
 pub use errors::report_reason;
+pub use excerpt::excerpt;
 pub use parse::parse;
 pub use send::{Recipient, path, request};
 pub use verify::{Handshake, verify, verify_any};

@@ -35,7 +35,7 @@ const MAX_ELEMENTS: usize = 20_000;
 ///
 /// # Errors
 /// Only if the body as a whole is no JSON or no webhook of WhatsApp's. What is wrong with a part of it is in
-/// [`Parsed::bad`].
+/// [`Parsed::bad`] and [`Part::bad`].
 pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
     let readable = readable(body);
     let unreadable = |reason: String| Unreadable { reason };
@@ -110,7 +110,7 @@ impl Reading {
             let items = match list {
                 List::Absent => continue,
                 List::Wrong => {
-                    self.bad(format_args!("{place}.value.{key}"), "is not a list");
+                    self.bad_of(part, format_args!("{place}.value.{key}"), "is not a list");
                     continue;
                 }
                 List::Items(items) => items,
@@ -126,7 +126,7 @@ impl Reading {
                 };
                 match event {
                     Ok(event) => self.push(part, event),
-                    Err(reason) => self.bad(format_args!("{place}.value.{key}[{index}]"), reason),
+                    Err(reason) => self.bad_of(part, format_args!("{place}.value.{key}[{index}]"), reason),
                 }
             }
         }
@@ -136,7 +136,7 @@ impl Reading {
     fn part(&mut self, route: RouteKey) -> usize {
         let parts = &mut self.parsed.parts;
         let new = |route, parts: &mut Vec<Part>| {
-            parts.push(Part { route, events: Vec::new() });
+            parts.push(Part { route, events: Vec::new(), bad: Vec::new() });
             parts.len() - 1
         };
         match parts.last() {
@@ -152,32 +152,47 @@ impl Reading {
     }
 
     fn push(&mut self, part: usize, event: Event) {
-        self.elements += 1;
-        if self.elements <= MAX_ELEMENTS {
+        if self.has_room() {
             self.parsed.parts[part].events.push(event);
         }
     }
 
+    /// Something that is for nobody who could be made out.
     fn bad(&mut self, path: impl fmt::Display, reason: &str) {
-        self.elements += 1;
-        if self.elements <= MAX_ELEMENTS {
-            self.parsed.bad.push(BadElement { path: path.to_string(), reason: reason.to_owned() });
+        if self.has_room() {
+            self.parsed.bad.push(bad_element(path, reason));
         }
+    }
+
+    fn bad_of(&mut self, part: usize, path: impl fmt::Display, reason: &str) {
+        if self.has_room() {
+            self.parsed.parts[part].bad.push(bad_element(path, reason));
+        }
+    }
+
+    /// Whether one more element is taken.
+    fn has_room(&mut self) -> bool {
+        self.elements += 1;
+        self.elements <= MAX_ELEMENTS
     }
 
     fn finish(mut self) -> Parsed {
         if let Some(more @ 1..) = self.elements.checked_sub(MAX_ELEMENTS) {
             let reason = format!("has {more} elements more than the {MAX_ELEMENTS} that are read");
-            self.parsed.bad.push(BadElement { path: "entry".into(), reason });
+            self.parsed.bad.push(bad_element("entry", &reason));
         }
-        self.parsed.parts.retain(|part| !part.events.is_empty());
+        self.parsed.parts.retain(|part| !(part.events.is_empty() && part.bad.is_empty()));
         self.parsed
     }
 }
 
+fn bad_element(path: impl fmt::Display, reason: &str) -> BadElement {
+    BadElement { path: path.to_string(), reason: reason.to_owned() }
+}
+
 /// The account a change is for: its number, else the business account; on a partner's event that is
 /// `waba_info.waba_id`, while `entry[].id` is the partner's portfolio (contract, section 6).
-fn route(account_id: Option<&str>, value: &Value) -> Option<RouteKey> {
+pub(super) fn route(account_id: Option<&str>, value: &Value) -> Option<RouteKey> {
     let number = value.metadata.and_then(Object::of).and_then(|metadata| metadata.id("phone_number_id"));
     let account = || {
         let affected = value.waba_info.and_then(Object::of).and_then(|info| info.id("waba_id"));
@@ -230,4 +245,4 @@ fn status(raw: &RawValue, received_at: DateTime<Utc>) -> Result<Event, &'static 
 #[cfg(test)]
 mod mutations;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -34,6 +34,8 @@ pub(super) struct Lane {
     in_flight: BTreeMap<u64, InFlight>,
     groups: HashMap<u64, Open>,
     returned: Returned,
+    /// Whether a job found no queue since this was last asked.
+    unroutable: bool,
     next: u64,
 }
 
@@ -61,6 +63,7 @@ impl Lane {
             in_flight: BTreeMap::new(),
             groups: HashMap::new(),
             returned: Returned::default(),
+            unroutable: false,
             next: 0,
         }
     }
@@ -90,6 +93,11 @@ impl Lane {
         self.in_flight.first_key_value().is_some_and(|(_, oldest)| oldest.since.elapsed() > CONFIRM_TIMEOUT)
     }
 
+    /// Whether a job found no queue since this was last asked.
+    pub(super) fn take_unroutable(&mut self) -> bool {
+        std::mem::take(&mut self.unroutable)
+    }
+
     /// The time spent blocked is not the confirms' fault.
     pub(super) fn restart_clocks(&mut self) {
         let now = Instant::now();
@@ -114,6 +122,7 @@ impl Lane {
         for (_, result) in &settled {
             if let Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = result {
                 self.returned.add(message::id(&returned.delivery.properties));
+                self.unroutable = true;
             }
         }
         let mut failed = None;

@@ -1,9 +1,10 @@
 //! The task behind a [`Publisher`](super::Publisher): connects, publishes through a [`Lane`] until anything fails, drops
-//! everything, waits a little, and begins again. Whoever asks meanwhile is refused at once.
+//! everything, waits a little, and begins again. Whoever asks meanwhile is refused at once. A queue that was deleted is declared
+//! again when a job does not find it: nobody else would.
 
 use super::{Group, State, lane::Lane};
 use crate::queue::{Broker, Delay, Error, link::Link, link::Role};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt, future::OptionFuture};
 use lapin::{Event, options::ConfirmSelectOptions};
 use std::{future::Future, pin::pin, time::Duration};
 use tokio::{
@@ -28,7 +29,7 @@ pub(super) async fn run(broker: Broker, mut inbox: mpsc::Receiver<Group>, state:
         let error = match opened {
             Ok((link, lane)) => {
                 delay.connected();
-                match publish(&link, lane, &mut inbox, &state).await {
+                match publish(&broker, &link, lane, &mut inbox, &state).await {
                     Ended::Unused => return link.close().await,
                     Ended::Failed(error) => error,
                 }
@@ -66,6 +67,7 @@ async fn refusing<T>(inbox: &mut mpsc::Receiver<Group>, work: impl Future<Output
 
 /// Publishes until the connection fails or nobody can ask any more. Every group taken is answered before it returns.
 async fn publish(
+    broker: &Broker,
     link: &Link,
     mut lane: Lane,
     inbox: &mut mpsc::Receiver<Group>,
@@ -76,6 +78,7 @@ async fn publish(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = true;
     let mut blocked = false;
+    let (mut declaring, mut is_declaring) = (OptionFuture::default(), false);
     state.send_replace(State::Ready);
     let error = loop {
         if !asked && lane.is_idle() {
@@ -100,8 +103,21 @@ async fn publish(
                 Some(_) => {}
                 None => break Error::Lost("the connection has ended".to_owned()),
             },
-            settled = lane.settle(), if !lane.is_idle() => if let Err(error) = settled {
-                break error;
+            settled = lane.settle(), if !lane.is_idle() => {
+                if let Err(error) = settled {
+                    break error;
+                }
+                if !is_declaring && lane.take_unroutable() {
+                    tracing::warn!("a queue is missing: declaring all of them");
+                    declaring = Some(link.declare(broker).boxed()).into();
+                    is_declaring = true;
+                }
+            },
+            declared = &mut declaring, if is_declaring => {
+                is_declaring = false;
+                if let Some(Err(error)) = declared {
+                    break error;
+                }
             },
             group = inbox.recv(), if asked && lane.has_room() => match group {
                 Some(group) if blocked => group.refuse(),

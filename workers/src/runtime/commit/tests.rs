@@ -26,6 +26,8 @@ struct Seen {
 
 struct Scripted {
     script: Script,
+    /// More effects than this at once are never answered.
+    answers: usize,
     seen: Arc<StdMutex<Seen>>,
 }
 
@@ -38,6 +40,9 @@ impl Store for Scripted {
             seen.asked += 1;
             seen.asked - 1
         };
+        if effects.len() > self.answers {
+            std::future::pending::<()>().await;
+        }
         (self.script)(effects, asked).map_err(|kind| db::Error::made_up(kind, "storing"))?;
         self.seen.lock().unwrap().stored.push((placement.clone(), effects.to_vec()));
         Ok(Vec::new())
@@ -59,6 +64,10 @@ struct Stage {
 }
 
 fn stage(script: Script, part: fn(&u32) -> Option<Part>, linger: Duration) -> Stage {
+    stage_that_answers(usize::MAX, script, part, linger)
+}
+
+fn stage_that_answers(answers: usize, script: Script, part: fn(&u32) -> Option<Part>, linger: Duration) -> Stage {
     let (collect, collected) = unbounded_channel();
     let (desk, disposals) = unbounded_channel();
     let (lane, acks) = unbounded_channel();
@@ -67,9 +76,13 @@ fn stage(script: Script, part: fn(&u32) -> Option<Part>, linger: Duration) -> St
     let life = Lifecycle::new(Duration::from_secs(5));
     let committing = Committing {
         worker: "toy",
-        store: Scripted { script, seen: Arc::clone(&seen) },
+        store: Scripted { script, answers, seen: Arc::clone(&seen) },
         part,
+        // As heavy as it says, from a hundred.
+        weight: |effect| if *effect < 100 { 1 } else { *effect as usize },
         batch: 100,
+        batch_weight: 1000,
+        answer_timeout: Duration::from_millis(100),
         linger,
         committers: 2,
         after_commit: None,
@@ -223,13 +236,27 @@ async fn contention_without_end_becomes_an_outage() {
 #[tokio::test]
 async fn a_panic_while_storing_charges_the_job_it_belongs_to() {
     panics::install();
-    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, by_part, LINGER);
+    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, whole, LINGER);
     (1..=3).for_each(|effect| drop(stage.done(u64::from(effect), &[effect])));
     assert_eq!(stage.acked(2).await, HashSet::from([1, 3]));
     let Disposal::Failed { held, error, after: None } = stage.disposal().await else { panic!("it failed") };
     assert!(held.delivery().tag == 2 && error.contains("ouch"), "{error}");
     held.close();
     stage.acked(1).await;
+    assert!(stage.stays_quiet().await);
+}
+
+#[tokio::test]
+async fn a_panic_while_storing_charges_the_part_it_belongs_to() {
+    panics::install();
+    let mut stage = stage(|effects, _| if effects.contains(&2) { panic!("ouch") } else { Ok(()) }, by_part, LINGER);
+    stage.done(1, &[1, 2, 3]);
+    let Disposal::FailedPart { held, job, error } = stage.disposal().await else { panic!("a part failed") };
+    assert!(&job.body[..] == b"2" && error.contains("ouch"), "{error}");
+    assert!(stage.acks.try_recv().is_err(), "acknowledged before the part was safe");
+    held.close();
+    stage.acked(1).await;
+    assert_eq!(stage.stored(), [1, 3]);
     assert!(stage.stays_quiet().await);
 }
 
@@ -268,4 +295,40 @@ async fn nobody_lingers_for_jobs_that_cannot_come() {
     stage.acked(1).await;
     assert!(started.elapsed() < Duration::from_secs(5));
     assert!(stage.stays_quiet().await);
+}
+
+#[tokio::test]
+async fn a_batch_is_no_heavier_than_it_may_be() {
+    let mut stage = stage(|_, _| Ok(()), whole, LINGER);
+    stage.done(1, &[400, 500, 600, 5000, 1]);
+    stage.acked(1).await;
+    let stored: Vec<_> = stage.seen.lock().unwrap().stored.iter().map(|(_, effects)| effects.clone()).collect();
+    assert_eq!(stored, [vec![400, 500], vec![600], vec![5000], vec![1]]);
+    assert!(stage.stays_quiet().await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_in_time_is_stored_in_parts_and_nobody_is_charged() {
+    let mut stage = stage_that_answers(3, |_, _| Ok(()), whole, LINGER);
+    stage.done(1, &[1, 2, 3, 4, 5]);
+    stage.done(2, &[6, 7]);
+    assert_eq!(stage.acked(2).await, HashSet::from([1, 2]));
+    assert_eq!(stage.stored(), [1, 2, 3, 4, 5, 6, 7]);
+    assert!(!stage.pause.is_paused());
+    assert!(stage.stays_quiet().await);
+}
+
+#[test]
+fn weights_are_cut_in_order_and_none_is_left_out() {
+    for (weights, expected) in [
+        (vec![], vec![(0, 0)]),
+        (vec![7], vec![(0, 1)]),
+        (vec![70], vec![(0, 1)]),
+        (vec![5, 5, 1], vec![(0, 2), (2, 3)]),
+        (vec![70, 1, 9, 1], vec![(0, 1), (1, 3), (3, 4)]),
+    ] {
+        let mut portions: Vec<_> = cut(&weights, 10).iter().map(|portion| (portion.start, portion.end)).collect();
+        portions.reverse();
+        assert_eq!(portions, expected, "{weights:?}");
+    }
 }

@@ -178,7 +178,7 @@ proptest! {
         let shown = show(&parsed);
         prop_assert!(shown.contains(SOUND_STATUS), "{}", shown);
         prop_assert!(!listed || shown.contains(SOUND_MESSAGE), "{}", shown);
-        let read = parsed.parts.iter().map(|part| part.events.len()).sum::<usize>() + parsed.bad.len();
+        let read = parsed.parts.iter().map(|part| part.events.len() + part.bad.len()).sum::<usize>() + parsed.bad.len();
         prop_assert!(told(&body).is_none_or(|told| told == read), "{}", shown);
     }
 

@@ -14,7 +14,7 @@ pub(super) fn received_at() -> DateTime<Utc> {
 }
 
 /// The fixtures by name: body and expectation.
-pub(super) fn fixtures() -> BTreeMap<String, (Vec<u8>, String)> {
+pub(in crate::providers::whatsapp) fn fixtures() -> BTreeMap<String, (Vec<u8>, String)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/providers/whatsapp/fixtures");
     let bodies = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let bodies = bodies.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -50,6 +50,20 @@ fn a_sound_element_is_kept_as_it_came() {
     let Event::Message(message) = &parsed.parts[0].events[0] else { panic!("a message") };
     assert!(message.raw.get().starts_with('{') && body.contains(message.raw.get()));
     assert!(message.raw.get().contains(r"\ud83d\udc4d"));
+}
+
+#[test]
+fn what_is_bad_is_kept_for_the_account_it_is_for_even_if_nothing_else_is() {
+    let body = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[
+        {"field":"messages","value":{"metadata":{"phone_number_id":"2"},"messages":[7,{"id":""}]}},
+        {"field":"messages","value":{"metadata":{"phone_number_id":"3"},"statuses":[]}},
+        {"field":"messages","value":{"metadata":{"phone_number_id":"4"},"statuses":{}}},
+        {"field":"messages","value":7}]}]}"#;
+    let expected = "number 2\n bad entry[0].changes[0].value.messages[0]: is no object\n \
+        bad entry[0].changes[0].value.messages[1]: has no usable id\n\
+        number 4\n bad entry[0].changes[2].value.statuses: is not a list\n\
+        bad entry[0].changes[3]: has no value\n";
+    assert_eq!(show(&parse(body.as_bytes(), received_at()).unwrap()), expected);
 }
 
 #[test]
@@ -143,10 +157,9 @@ pub(super) fn show(parsed: &Parsed) -> String {
                 Event::Notice { field } => writeln!(text, " notice {field}").unwrap(),
             }
         }
+        part.bad.iter().for_each(|bad| writeln!(text, " bad {bad}").unwrap());
     }
-    for BadElement { path, reason } in &parsed.bad {
-        writeln!(text, "bad {path}: {reason}").unwrap();
-    }
+    parsed.bad.iter().for_each(|bad| writeln!(text, "bad {bad}").unwrap());
     text
 }
 
