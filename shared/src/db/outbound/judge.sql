@@ -1,0 +1,29 @@
+-- Of the sends a worker holds: which may go as far as they themselves are concerned, and for every other one the reason why
+-- not. Every table is looked up by key, one row for each send (LIMIT keeps the planner from thinking of anything else).
+SELECT
+    s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
+    s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", s.conversation_id AS "conversation_id!",
+    s.lane AS "lane!", s.state AS "state!", s.due_at, s.attempt_id,
+    EXTRACT(epoch FROM s.deadline - clock_timestamp())::float8 AS deadline_in_seconds,
+    -- NULL: it may go.
+    CASE
+        WHEN s.state NOT IN ('waiting', 'queued') THEN 'state'
+        WHEN s.due_at > clock_timestamp() AND s.wait_reason <> 'account_down' THEN 'not_due'
+        WHEN a.state <> 'active' THEN 'account_down'
+        WHEN s.needs_window AND (c.window_expires_at IS NULL OR c.window_expires_at <= clock_timestamp()) THEN 'window_closed'
+        WHEN s.lane = 0 AND EXISTS (
+            SELECT FROM sends earlier
+            WHERE earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
+                AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
+        ) THEN 'turn'
+    END AS obstacle
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS held (tenant_id, message_id, attempt_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM sends WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
+) AS s
+CROSS JOIN LATERAL (
+    SELECT state, revision FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
+) AS a
+CROSS JOIN LATERAL (
+    SELECT window_expires_at FROM conversations WHERE tenant_id = held.tenant_id AND id = s.conversation_id LIMIT 1
+) AS c
