@@ -392,6 +392,11 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> R
             let after = after.map(|d| TimeDelta::from_std(d).unwrap_or(TimeDelta::MAX));
             tx.enqueue(tenant_id, turns::QUEUE, job, after);
         };
+        if let Some(early) = row.early_seconds {
+            let timer = if row.kind == "settled" { Task::Settle } else { Task::ReleaseTurn };
+            enqueue(timer, Some(Duration::from_secs_f64(early.max(0.0))));
+            continue;
+        }
         match row.state.as_str() {
             "waiting" => {
                 if let Some(wait) = row.wait_seconds {
