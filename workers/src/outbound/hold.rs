@@ -270,8 +270,9 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         }
         Obstacle::Claimed { attempt_id, left: None } => send.record(Some(place), What::Expired { attempt_id }),
         Obstacle::Claimed { left: Some(left), .. } => send.settle.later(send.ticket, left + ASK_EVERY),
-        // Its own job is in the outbox, or there is nothing left to do.
-        Obstacle::NotDue(_) | Obstacle::Settled(_) => send.settle.done(send.ticket, Vec::new()),
+        // This may be the job that was to come when it is due: the clock has stepped back, or another server's has taken over.
+        Obstacle::NotDue(left) => send.settle.later(send.ticket, left.max(ASK_EVERY)),
+        Obstacle::Settled(_) => send.settle.done(send.ticket, Vec::new()),
     }
     None
 }

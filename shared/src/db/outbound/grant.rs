@@ -76,8 +76,8 @@ pub enum Obstacle {
     Turn,
     /// The account's rate is spent: its turn at the meter comes after so long.
     Rate(Duration),
-    /// It is not due before this time.
-    NotDue(DateTime<Utc>),
+    /// It is due in so long, by the database's clock.
+    NotDue(Duration),
     /// The account cannot send; its return wakes this one.
     AccountDown,
     /// The customer service window is closed.
@@ -123,7 +123,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration) -> Re
                 })),
                 (obstacle, ..) => Answer::NotNow(match obstacle {
                     Some("turn") => Obstacle::Turn,
-                    Some("not_due") => Obstacle::NotDue(row.due_at.unwrap_or_default()),
+                    Some("not_due") => Obstacle::NotDue(seconds(row.due_in_seconds)),
                     Some("account_down") => Obstacle::AccountDown,
                     Some("window_closed") => Obstacle::WindowClosed,
                     Some("state") if row.state == "sending" => Obstacle::Claimed {

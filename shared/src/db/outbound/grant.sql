@@ -89,7 +89,7 @@ advanced AS (
 )
 SELECT
     j.tenant_id AS "tenant_id!", j.message_id AS "message_id!", j.channel_account_id AS "channel_account_id!",
-    j.revision AS "account_revision!", j.conversation_id AS "conversation_id!", j.state AS "state!", j.deadline, j.attempt_id, j.due_at,
+    j.revision AS "account_revision!", j.conversation_id AS "conversation_id!", j.state AS "state!", j.attempt_id,
     -- NULL: granted.
     CASE WHEN g.message_id IS NULL THEN coalesce(j.obstacle, 'rate') END AS obstacle,
     -- When its turn at the meter comes, if nothing changes.
@@ -98,6 +98,7 @@ SELECT
         THEN EXTRACT(epoch FROM greatest(r.free_at, moment.now) - moment.now)::float8 + (r.position - coalesce(r.allowed, 0)) / r.sustained
     END AS rate_wait_seconds,
     EXTRACT(epoch FROM j.deadline - moment.now)::float8 AS deadline_in_seconds,
+    EXTRACT(epoch FROM j.due_at - moment.now)::float8 AS due_in_seconds,
     j.new_attempt_id AS "new_attempt_id!", g.attempts AS "attempts?", g.recipient_kind AS "recipient_kind?", g.recipient AS "recipient?",
     g.granted_at AS "granted_at?", g.created_at AS "created_at?", m.content AS "content?", m.refers_to AS "refers_to?"
 FROM judged j
