@@ -3,7 +3,10 @@
 //! that the broker and the database are asked once per group.
 
 use shared::{
-    db::{Databases, Placement, outbox::OutboxRow},
+    db::{
+        self, Databases, Placement,
+        outbox::{self, OutboxRow},
+    },
     domain::ids::TenantId,
     lifecycle::Lifecycle,
     queue::{Outgoing, Publisher, Target, topology},
@@ -13,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// A request does not wait longer than this for its job to be confirmed: it is durable, the sweep will publish it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A database that does not answer for so long holds up the jobs of the other tenants no more.
+const DELETE: Duration = Duration::from_secs(30);
 /// Requests whose jobs may wait; those beyond leave theirs to the sweep.
 const WAITING: usize = 1024;
 /// Requests taken together.
@@ -73,7 +78,8 @@ async fn relay(databases: &Databases, publisher: &Publisher, group: Vec<Committe
         }
     }
     for ((placement, _), rows) in by_tenant {
-        if let Err(error) = shared::db::outbox::delete(databases, &placement, &rows).await {
+        let deleted = tokio::time::timeout(DELETE, outbox::delete(databases, &placement, &rows)).await;
+        if let Err(error) = deleted.unwrap_or_else(|_| Err(db::Error::timed_out("deleting what is published"))) {
             tracing::warn!(%error, "published jobs stay in the outbox until the sweep");
         }
     }

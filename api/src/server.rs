@@ -244,6 +244,9 @@ async fn schema_fits(databases: &Databases, storage: &Condition, life: &Lifecycl
     }
 }
 
+/// A database that is there answers within this.
+const PING: Duration = Duration::from_secs(5);
+
 /// Keeps saying whether anything can be accepted. Either of the two is enough: without the database webhooks of known
 /// endpoints are published, without the broker they are spilled; taking us out of service would lose them.
 fn watch(databases: Databases, publisher: Publisher, storage: Condition, life: &Lifecycle) {
@@ -251,7 +254,9 @@ fn watch(databases: Databases, publisher: Publisher, storage: Condition, life: &
     life.spawn(async move {
         let mut every = tokio::time::interval(Duration::from_secs(5));
         while stopping.run_until_cancelled(every.tick()).await.is_some() {
-            match databases.ping().await {
+            // A server that has vanished without a word answers neither yes nor no.
+            let answer = tokio::time::timeout(PING, databases.ping()).await;
+            match answer.unwrap_or_else(|_| Err(db::Error::timed_out("asking whether the database is there"))) {
                 Err(error) if !publisher.is_ready() => storage.not_ready(format!("the broker is away, and {error}")),
                 _ => storage.ready(),
             }

@@ -8,3 +8,5 @@ mod api;
 mod isolation;
 mod outbound_db;
 mod queue;
+mod retention;
+mod scheduler;

@@ -22,6 +22,8 @@ const CAPS: Caps = Caps { per_source: 20, per_endpoint: 500 };
 const WAITING: usize = 64;
 /// Between two writes, so that a flood costs the database no more than this.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A write that takes longer is given up.
+const WRITE: Duration = Duration::from_secs(30);
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
@@ -46,7 +48,8 @@ impl Quarantine {
 async fn run(databases: Databases, mut inbox: mpsc::Receiver<Suspect>) {
     let mut suspects = Vec::with_capacity(WAITING);
     while inbox.recv_many(&mut suspects, WAITING).await > 0 {
-        if let Err(error) = write(&databases, &suspects).await {
+        let written = tokio::time::timeout(WRITE, write(&databases, &suspects)).await;
+        if let Err(error) = written.unwrap_or_else(|_| Err(db::Error::timed_out("keeping wrongly signed webhooks"))) {
             tracing::warn!(%error, "wrongly signed webhooks could not be kept");
             dropped(suspects.len());
         }

@@ -55,8 +55,8 @@ fn envelope(job: &Job) -> serde_json::Value {
     serde_json::to_value(envelope).expect("plain fields are always JSON")
 }
 
-fn job(id: Uuid, envelope: serde_json::Value, body: Vec<u8>) -> Result<Job> {
-    let e: Envelope = serde_json::from_value(envelope).map_err(|error| sqlx::Error::Decode(error.into()))?;
+fn job(id: Uuid, envelope: serde_json::Value, body: Vec<u8>) -> serde_json::Result<Job> {
+    let e: Envelope = serde_json::from_value(envelope)?;
     Ok(Job {
         id: JobId(id),
         kind: e.kind,
@@ -188,16 +188,38 @@ pub async fn delete_published(tx: &mut FleetTx, ids: &[(TenantId, JobId)]) -> Re
     Ok(())
 }
 
+/// What is due.
+#[derive(Debug)]
+pub struct Due<R> {
+    /// To be published.
+    pub rows: Vec<R>,
+    /// Rows whose job only a newer release can read, or nobody: by name, with why.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl<R> Due<R> {
+    /// How many rows were found.
+    pub fn found(&self) -> usize {
+        self.rows.len() + self.unreadable.len()
+    }
+}
+
+/// A row that cannot be read is looked at again after this long: it must not stand before the others, and a newer release
+/// may read it.
+const UNREADABLE_AGAIN: &str = "1 minute";
+
 /// Rows that are due for queues of these names, locked for this transaction; rows that another sweep holds are passed over,
-/// and so are rows for a queue that only a newer release knows.
+/// and so are rows for a queue that only a newer release knows. Those that cannot be read are put off.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn take_due(tx: &mut FleetTx, queues: &[String], limit: i64) -> Result<Vec<OutboxRow>> {
-    let rows = sqlx::query!(
+pub async fn take_due(tx: &mut FleetTx, queues: &[String], limit: i64) -> Result<Due<OutboxRow>> {
+    by_index(tx.conn()).await?;
+    // The transaction has just begun. clock_timestamp() would be no condition for the index: every row would be read.
+    let found = sqlx::query!(
         "SELECT tenant_id, id, queue, job, body
         FROM outbox
-        WHERE publish_after <= clock_timestamp() AND queue = ANY ($1)
+        WHERE publish_after <= now() AND queue = ANY ($1)
         ORDER BY publish_after
         LIMIT $2
         FOR UPDATE SKIP LOCKED",
@@ -206,18 +228,48 @@ pub async fn take_due(tx: &mut FleetTx, queues: &[String], limit: i64) -> Result
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let job = job(row.id, row.job, row.body)?;
-            Ok(OutboxRow { tenant_id: TenantId(row.tenant_id), queue: row.queue, job, after: None })
-        })
-        .collect()
+    let mut due = Due { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
+    let (mut tenant_ids, mut ids) = (Vec::new(), Vec::new());
+    for row in found {
+        match job(row.id, row.job, row.body) {
+            Ok(job) => {
+                let tenant_id = TenantId(row.tenant_id);
+                due.rows.push(OutboxRow { tenant_id, queue: row.queue, job, after: None });
+            }
+            Err(error) => {
+                due.unreadable.push((format!("{} of tenant {}", row.id, row.tenant_id), error.to_string()));
+                tenant_ids.push(row.tenant_id);
+                ids.push(row.id);
+            }
+        }
+    }
+    if !ids.is_empty() {
+        sqlx::query!(
+            "UPDATE outbox
+            SET publish_after = clock_timestamp() + $3::text::interval
+            FROM unnest($1::uuid[], $2::uuid[]) AS unreadable (tenant_id, id)
+            WHERE outbox.tenant_id = unreadable.tenant_id AND outbox.id = unreadable.id",
+            &tenant_ids,
+            &ids,
+            UNREADABLE_AGAIN,
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(due)
+}
+
+/// Rows are to be found in the order of the index on what is due, and only there. Without statistics the planner would find
+/// them by tenant, read all that are not due yet, and sort.
+async fn by_index(conn: &mut PgConnection) -> Result<()> {
+    sqlx::query!("SELECT set_config('enable_sort', 'off', true)").fetch_one(conn).await?;
+    Ok(())
 }
 
 pub mod control {
     //! The outbox of jobs that belong to no tenant.
 
-    use super::{Result, envelope, job};
+    use super::{Due, Result, UNREADABLE_AGAIN, by_index, envelope, job};
     use crate::{db::scope::ControlTx, domain::ids::JobId, jobs::Job};
     use chrono::TimeDelta;
     use uuid::Uuid;
@@ -243,15 +295,17 @@ pub mod control {
         Ok(())
     }
 
-    /// Jobs that are due for queues of these names, each with its queue's, locked for this transaction.
+    /// Jobs that are due for queues of these names, each with its queue's, locked for this transaction. Those that cannot be
+    /// read are put off.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn take_due(tx: &mut ControlTx, queues: &[String], limit: i64) -> Result<Vec<(String, Job)>> {
-        let rows = sqlx::query!(
+    pub async fn take_due(tx: &mut ControlTx, queues: &[String], limit: i64) -> Result<Due<(String, Job)>> {
+        by_index(tx.conn()).await?;
+        let found = sqlx::query!(
             "SELECT id, queue, job, body
             FROM control.outbox
-            WHERE publish_after <= clock_timestamp() AND queue = ANY ($1)
+            WHERE publish_after <= now() AND queue = ANY ($1)
             ORDER BY publish_after
             LIMIT $2
             FOR UPDATE SKIP LOCKED",
@@ -260,7 +314,27 @@ pub mod control {
         )
         .fetch_all(tx.conn())
         .await?;
-        rows.into_iter().map(|row| Ok((row.queue, job(row.id, row.job, row.body)?))).collect()
+        let mut due = Due { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
+        let mut ids = Vec::new();
+        for row in found {
+            match job(row.id, row.job, row.body) {
+                Ok(job) => due.rows.push((row.queue, job)),
+                Err(error) => {
+                    due.unreadable.push((row.id.to_string(), error.to_string()));
+                    ids.push(row.id);
+                }
+            }
+        }
+        if !ids.is_empty() {
+            sqlx::query!(
+                "UPDATE control.outbox SET publish_after = clock_timestamp() + $2::text::interval WHERE id = ANY ($1)",
+                &ids,
+                UNREADABLE_AGAIN,
+            )
+            .execute(tx.conn())
+            .await?;
+        }
+        Ok(due)
     }
 
     /// Deletes jobs that the broker has confirmed.

@@ -1,4 +1,5 @@
-//! What goes when it is too old. Partitions are dropped whole; small tables are emptied row by row, a bounded number at a time.
+//! What goes when it is too old, and what the planner knows of the rest. Partitions are dropped whole; small tables are emptied
+//! row by row, a bounded number in each transaction: who calls does so again while it was as many.
 
 use super::{
     error::Result,
@@ -9,8 +10,43 @@ use super::{
 const LOG_DAYS: i32 = 30;
 /// Months the trail of a message is kept.
 const TRAIL_MONTHS: i32 = 13;
+/// Rows that one call removes at most.
+const AT_ONCE: u32 = 5000;
+/// As many large bodies: each is hundreds of rows where Postgres keeps it.
+const BODIES_AT_ONCE: u32 = 200;
 
-/// Makes partitions ahead and drops those past their time. How many changed.
+/// What one call has removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// How many rows.
+    pub rows: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+impl Removed {
+    fn of_at_most(limit: u32, rows: u64) -> Self {
+        Self { rows, more: rows >= u64::from(limit) }
+    }
+}
+
+/// Something of the control tables that goes when it is too old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// Bodies too large for the broker, after 14 days: a dead letter may refer to one.
+    LargeBodies,
+    /// Webhooks with a wrong signature, after 30 days.
+    Quarantine,
+    /// Webhooks for an account nobody has, after 30 days.
+    Unroutable,
+}
+
+impl Expiring {
+    /// All of it.
+    pub const ALL: [Expiring; 3] = [Expiring::LargeBodies, Expiring::Quarantine, Expiring::Unroutable];
+}
+
+/// Makes partitions ahead and drops those past their time. How many changed; one that could not be made now is a warning.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -25,52 +61,112 @@ pub async fn maintain_partitions(tx: &mut FleetTx) -> Result<i32> {
     Ok(changed)
 }
 
-/// Removes answers to idempotent calls after two days (a client that repeats does so within minutes). How many.
+/// How many partitions are missing that will be needed next: of the log, those of the next two days; of the trail, the next
+/// month's.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn expire_tenants(tx: &mut FleetTx) -> Result<u64> {
+pub async fn missing_partitions(tx: &mut FleetTx) -> Result<i64> {
+    let missing = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "missing!"
+        FROM (
+            VALUES
+                ('webhook_log', date_trunc('day', now(), 'UTC') + interval '1 day'),
+                ('webhook_log', date_trunc('day', now(), 'UTC') + interval '2 days'),
+                ('trail', date_trunc('month', now(), 'UTC') + interval '1 month')
+        ) AS needed (parent, first_at)
+        WHERE to_regclass(parent || to_char(first_at AT TIME ZONE 'UTC', '_YYYYMMDD')) IS NULL"#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(missing)
+}
+
+/// Looks at tables that have doubled since the planner last had statistics of them. How many.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn analyze_grown_tables(tx: &mut FleetTx) -> Result<i32> {
+    Ok(sqlx::query_scalar!(r#"SELECT analyze_grown_tables() AS "analysed!""#).fetch_one(tx.conn()).await?)
+}
+
+/// Removes answers to idempotent calls after two days (a client that repeats does so within minutes).
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn expire_idempotency_keys(tx: &mut FleetTx) -> Result<Removed> {
     let done = sqlx::query!(
         "DELETE FROM idempotency_keys
         WHERE (tenant_id, key) IN (
-            SELECT tenant_id, key FROM idempotency_keys WHERE created_at < now() - interval '2 days' LIMIT 5000
-        )"
+            SELECT tenant_id, key
+            FROM idempotency_keys
+            WHERE created_at < now() - interval '2 days'
+            ORDER BY created_at
+            LIMIT $1
+        )",
+        i64::from(AT_ONCE),
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected())
+    Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
 }
 
-/// Removes large bodies after 14 days (a dead letter may refer to one), quarantined and unroutable webhooks after 30. How many.
+/// Removes rows of the control tables that are too old.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn expire_control(tx: &mut ControlTx) -> Result<u64> {
-    let mut removed = 0;
-    removed += sqlx::query!(
-        "DELETE FROM control.large_bodies
-        WHERE webhook_id IN (
-            SELECT webhook_id FROM control.large_bodies WHERE stored_at < now() - interval '14 days' LIMIT 1000
-        )"
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    removed += sqlx::query!(
-        "DELETE FROM control.quarantine
-        WHERE id IN (SELECT id FROM control.quarantine WHERE received_at < now() - interval '30 days' LIMIT 1000)"
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    removed += sqlx::query!(
-        "DELETE FROM control.unroutable
-        WHERE webhook_id IN (
-            SELECT webhook_id FROM control.unroutable WHERE received_at < now() - interval '30 days' LIMIT 1000
-        )"
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    Ok(removed)
+pub async fn expire_control(tx: &mut ControlTx, what: Expiring) -> Result<Removed> {
+    let (limit, done) = match what {
+        Expiring::LargeBodies => (
+            BODIES_AT_ONCE,
+            sqlx::query!(
+                "DELETE FROM control.large_bodies
+                WHERE webhook_id IN (
+                    SELECT webhook_id
+                    FROM control.large_bodies
+                    WHERE stored_at < now() - interval '14 days'
+                    ORDER BY stored_at
+                    LIMIT $1
+                    FOR UPDATE SKIP LOCKED
+                )",
+                i64::from(BODIES_AT_ONCE),
+            )
+            .execute(tx.conn())
+            .await?,
+        ),
+        Expiring::Quarantine => (
+            AT_ONCE,
+            sqlx::query!(
+                "DELETE FROM control.quarantine
+                WHERE id IN (
+                    SELECT id
+                    FROM control.quarantine
+                    WHERE received_at < now() - interval '30 days'
+                    LIMIT $1
+                    FOR UPDATE SKIP LOCKED
+                )",
+                i64::from(AT_ONCE),
+            )
+            .execute(tx.conn())
+            .await?,
+        ),
+        Expiring::Unroutable => (
+            AT_ONCE,
+            sqlx::query!(
+                "DELETE FROM control.unroutable
+                WHERE (webhook_id, external_id) IN (
+                    SELECT webhook_id, external_id
+                    FROM control.unroutable
+                    WHERE received_at < now() - interval '30 days'
+                    ORDER BY received_at
+                    LIMIT $1
+                    FOR UPDATE SKIP LOCKED
+                )",
+                i64::from(AT_ONCE),
+            )
+            .execute(tx.conn())
+            .await?,
+        ),
+    };
+    Ok(Removed::of_at_most(limit, done.rows_affected()))
 }

@@ -3,6 +3,7 @@
 use super::placements::Placement;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, migrate::Migrator};
+use std::time::Duration;
 
 static CONTROL: Migrator = sqlx::migrate!("../migrations/control");
 static TENANT: Migrator = sqlx::migrate!("../migrations/tenant");
@@ -81,6 +82,47 @@ pub struct Migrated {
 /// # Errors
 /// If a migration fails (it is rolled back) or the database's history is not ours.
 pub async fn migrate(url: &SecretString, control: bool) -> Result<Migrated, MigrateError> {
+    let mut tries = 1;
+    loop {
+        match migrate_once(url, control).await {
+            Err(error) if error.is_race() && tries < TRIES => {
+                tracing::info!(%error, "another database is being migrated at the same time: once more");
+                tries += 1;
+                tokio::time::sleep(AGAIN).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Roles belong to the whole server, and there is no lock across its databases: two that are migrated for the first time at
+/// once get into each other's way, a few times at most.
+const TRIES: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(200);
+
+impl MigrateError {
+    /// Whether somebody else has just made the role, or granted it: then it is there at the next try.
+    fn is_race(&self) -> bool {
+        use sqlx::migrate::MigrateError as Failed;
+        let error = match self {
+            Self::Database(error) => error,
+            Self::Migration(Failed::Execute(error) | Failed::ExecuteMigration(error, _)) => error,
+            Self::Migration(_) => return false,
+        };
+        let Some(error) = error.as_database_error() else { return false };
+        match error.code().as_deref() {
+            // unique_violation in the catalogue of roles, duplicate_object
+            Some("23505") => error.constraint().is_some_and(|name| name.starts_with("pg_auth")),
+            Some("42710") => true,
+            // An internal error, which has no name but its text: "tuple concurrently updated" (or deleted).
+            Some("XX000") => error.message().starts_with("tuple concurrently"),
+            _ => false,
+        }
+    }
+}
+
+async fn migrate_once(url: &SecretString, control: bool) -> Result<Migrated, MigrateError> {
+    // A connection of its own: with it goes the migrator's lock, should this fail.
     let mut conn = PgConnection::connect(url.expose_secret()).await?;
     if control {
         migrator(&CONTROL, CONTROL_TABLE, Some("control")).run(&mut conn).await?;

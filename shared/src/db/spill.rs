@@ -8,23 +8,38 @@ use crate::{
 use bytes::Bytes;
 use uuid::Uuid;
 
-/// The eldest webhooks, locked for this transaction; those another sweep holds are passed over.
+/// Some of what is spilled.
+#[derive(Debug)]
+pub struct Spilled {
+    /// To be published.
+    pub webhooks: Vec<RawWebhook>,
+    /// Rows that only a newer release can read, or nobody, with why.
+    pub unreadable: Vec<(Uuid, String)>,
+    /// The last row looked at; none if there was none.
+    pub last: Option<Uuid>,
+}
+
+/// The eldest webhooks behind a row, locked for this transaction; those another sweep holds are passed over.
 ///
 /// # Errors
-/// If the database does not answer, or a row is not readable.
-pub async fn take(tx: &mut ControlTx, limit: usize) -> Result<Vec<RawWebhook>> {
+/// If the database does not answer.
+pub async fn take(tx: &mut ControlTx, behind: Uuid, limit: usize) -> Result<Spilled> {
     let rows = sqlx::query!(
-        "SELECT meta, body FROM control.spill ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+        "SELECT id, meta, body FROM control.spill WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        behind,
         i64::try_from(limit).unwrap_or(i64::MAX),
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let meta: Meta = serde_json::from_value(row.meta).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(RawWebhook { meta, body: Bytes::from(row.body) })
-        })
-        .collect()
+    let last = rows.last().map(|row| row.id);
+    let mut spilled = Spilled { webhooks: Vec::with_capacity(rows.len()), unreadable: Vec::new(), last };
+    for row in rows {
+        match serde_json::from_value::<Meta>(row.meta) {
+            Ok(meta) => spilled.webhooks.push(RawWebhook { meta, body: Bytes::from(row.body) }),
+            Err(error) => spilled.unreadable.push((row.id, error.to_string())),
+        }
+    }
+    Ok(spilled)
 }
 
 /// Deletes what the broker has confirmed.

@@ -1,7 +1,7 @@
 //! Jobs of `outbound.now`: one message each.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{MessageId, TenantId};
+use crate::domain::ids::{ChannelAccountId, MessageId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,8 @@ pub struct OutboundJob {
     pub tenant_id: TenantId,
     /// Which message.
     pub message_id: MessageId,
+    /// From which account, where it is known: a worker then need not ask for what it has no room for.
+    pub account: Option<ChannelAccountId>,
     /// What to do.
     pub task: Task,
 }
@@ -44,14 +46,16 @@ pub struct OutboundJob {
 #[derive(Serialize, Deserialize)]
 struct Payload {
     message_id: MessageId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<ChannelAccountId>,
     task: Task,
 }
 
 impl OutboundJob {
     /// As a job for the queue.
     pub fn to_job(&self, now: DateTime<Utc>) -> Job {
-        let body = serde_json::to_vec(&Payload { message_id: self.message_id, task: self.task });
-        let body = body.expect("two plain fields are always JSON");
+        let body = serde_json::to_vec(&Payload { message_id: self.message_id, account: self.account, task: self.task });
+        let body = body.expect("plain fields are always JSON");
         Job::new(self.task.kind(), VERSION, Some(self.tenant_id), now, body)
     }
 
@@ -66,7 +70,7 @@ impl OutboundJob {
         let tenant_id = job.headers.tenant.ok_or_else(|| Undecodable::Broken("the tenant header is missing".into()))?;
         let payload: Payload =
             serde_json::from_slice(&job.body).map_err(|error| Undecodable::Broken(error.to_string()))?;
-        Ok(Self { tenant_id, message_id: payload.message_id, task: payload.task })
+        Ok(Self { tenant_id, message_id: payload.message_id, account: payload.account, task: payload.task })
     }
 }
 
@@ -75,7 +79,12 @@ mod tests {
     use super::*;
 
     fn job() -> OutboundJob {
-        OutboundJob { tenant_id: TenantId::new(), message_id: MessageId::new(), task: Task::Settle }
+        OutboundJob {
+            tenant_id: TenantId::new(),
+            message_id: MessageId::new(),
+            account: Some(ChannelAccountId::new()),
+            task: Task::Settle,
+        }
     }
 
     #[test]

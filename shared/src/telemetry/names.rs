@@ -99,6 +99,8 @@ metrics! {
     Counter, SPILL_SWEPT = "mijra_spill_swept_total";
     /// Jobs published from the outbox by the sweep: due later, or left by a crash.
     Counter, OUTBOX_SWEPT = "mijra_outbox_swept_total";
+    /// Rows that the sweep passed over because it cannot read them, each once a minute, by `table` (outbox, control_outbox, spill).
+    Counter, SWEEP_UNREADABLE = "mijra_sweep_unreadable_total";
 }
 
 #[cfg(test)]

@@ -145,7 +145,10 @@ async fn windows_accounts_and_times_stand_in_the_way() {
     }
     set(&mut stage, "UPDATE channel_accounts SET state = 'active'").await;
     stage.record(message, conversation, What::Waits { reason: "rate", after: Some(Duration::from_secs(60)) }).await;
-    assert!(matches!(obstacle(&stage.ask(&[message]).await[0].answer), Obstacle::NotDue(_)));
+    match obstacle(&stage.ask(&[message]).await[0].answer) {
+        Obstacle::NotDue(left) => assert!((30..=60).contains(&left.as_secs()), "{left:?}"),
+        obstacle => panic!("{obstacle:?}"),
+    }
     set(&mut stage, "UPDATE sends SET due_at = now()").await;
     assert!(is_granted(&stage.ask(&[message]).await[0].answer));
 }
@@ -213,9 +216,17 @@ async fn a_throttled_account_stops_slows_down_and_creeps_back() {
         .execute(&mut stage.admin)
         .await
         .unwrap();
+    let shift = async |stage: &mut Stage, by: &'static str| {
+        let crept = sqlx::query("UPDATE limits SET crept_at = crept_at + $1::text::interval").bind(by);
+        crept.execute(&mut stage.admin).await.unwrap();
+    };
     for expected in [44.0, 48.0] {
         creep(&stage).await;
         assert_eq!(rate(&mut stage).await, expected);
+        shift(&mut stage, "1 minute").await;
+        creep(&stage).await;
+        assert_eq!(rate(&mut stage).await, expected, "once a second at most, however many schedulers there are");
+        shift(&mut stage, "-61 seconds").await;
     }
     assert!(is_granted(&stage.ask(&[other]).await[0].answer));
 }

@@ -259,6 +259,39 @@ async fn a_timer_of_an_earlier_unknown_does_not_end_a_later_one() {
 }
 
 #[tokio::test]
+async fn a_timer_that_comes_too_early_comes_again_when_it_is_time() {
+    let mut stage = Stage::new().await;
+    let conversation = stage.conversation().await;
+    let message = stage.send(Given { conversation, seq: 1, state: Unknown, attempt: AttemptId::new() }).await;
+    let next = stage.send(Given { conversation, seq: 2, state: Queued, attempt: AttemptId::new() }).await;
+    for (timer, age, task, left) in [(What::TurnReleased, 10, "release_turn", 20), (What::Settled, 100, "settle", 200)]
+    {
+        sqlx::query("UPDATE sends SET unknown_at = now() - make_interval(secs => $1) WHERE message_id = $2")
+            .bind(f64::from(age))
+            .bind(message)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+        stage.record(message, conversation, timer.clone()).await;
+        let jobs = stage.jobs(message).await;
+        let [(again, due)] = jobs.as_slice() else { panic!("{jobs:?}") };
+        assert!(again == task && *due <= left && *due > left - 10, "{jobs:?}");
+        assert_eq!((stage.state(message).await, stage.jobs(next).await), (Unknown, vec![]));
+        sqlx::query("DELETE FROM outbox").execute(&mut stage.admin).await.unwrap();
+        sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE message_id = $1")
+            .bind(message)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+        stage.record(message, conversation, timer).await;
+        assert_eq!(stage.jobs(message).await, vec![], "then it has done what it is for");
+        assert_eq!(stage.jobs(next).await.len(), usize::from(task == "release_turn"));
+        sqlx::query("DELETE FROM outbox").execute(&mut stage.admin).await.unwrap();
+    }
+    assert_eq!(stage.state(message).await, Held);
+}
+
+#[tokio::test]
 async fn an_account_that_is_down_gets_its_sends_back_when_it_returns() {
     let mut stage = Stage::new().await;
     let (first, second) = (stage.lone_send().await, stage.lone_send().await);

@@ -20,7 +20,8 @@ use shared::{
 const REPORTED: [SendState; 4] = [Sent, Delivered, Read, Failed];
 
 impl Stage {
-    fn report(&self, message: Option<MessageId>, provider_message_id: &str, state: SendState) -> Report {
+    /// By an attempt of ours, or by the provider's id alone.
+    fn report(&self, of: Option<(MessageId, AttemptId)>, provider_message_id: &str, state: SendState) -> Report {
         Report {
             tenant_id: self.tenant,
             channel_account_id: self.account,
@@ -30,7 +31,7 @@ impl Stage {
             at: now(),
             code: (state == Failed).then(|| "131026".to_owned()),
             reason: (state == Failed).then(|| "not reachable".to_owned()),
-            token: message.map(|message_id| SendToken { message_id, attempt_id: AttemptId::new() }),
+            token: of.map(|(message_id, attempt_id)| SendToken { message_id, attempt_id }),
         }
     }
 
@@ -49,7 +50,7 @@ async fn every_report_moves_every_state_as_the_rule_says() {
             let conversation = stage.conversation().await;
             let given = Given { conversation, seq: 1, state: before, attempt: AttemptId::new() };
             let message = stage.send(given).await;
-            let report = stage.report(Some(message), &format!("wamid.{message}"), reported);
+            let report = stage.report(Some((message, given.attempt)), &format!("wamid.{message}"), reported);
             stage.apply(std::slice::from_ref(&report)).await;
             let after = before.after_report(reported);
             assert_eq!(stage.state(message).await, after, "{before}, then {reported} was reported");
@@ -75,7 +76,7 @@ async fn the_order_in_which_reports_come_does_not_matter() {
                 let message = stage.send(given).await;
                 let reports: Vec<Report> = order
                     .iter()
-                    .map(|state| stage.report(Some(message), &format!("wamid.{message}"), *state))
+                    .map(|state| stage.report(Some((message, given.attempt)), &format!("wamid.{message}"), *state))
                     .collect();
                 for batch in reports.chunks(if at_once { reports.len() } else { 1 }) {
                     stage.apply(batch).await;
@@ -110,6 +111,33 @@ async fn a_report_that_comes_before_its_send_is_known_waits_for_it() {
             assert_eq!(stage.jobs(next).await.len(), 1, "the next one may go, and is told so once");
             stage.record(message, conversation, accepted).await;
             assert_eq!(stage.state(message).await, furthest, "{early:?}, and the acceptance a second time");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_failure_of_an_earlier_attempt_leaves_the_later_one_alone() {
+    let mut stage = Stage::new().await;
+    for at_once in [true, false] {
+        for (before, later, after) in [(Sending, None, Sending), (Sent, None, Sent), (Sending, Some(Sent), Sent)] {
+            let conversation = stage.conversation().await;
+            let (first, second) = (AttemptId::new(), AttemptId::new());
+            let message = stage.send(Given { conversation, seq: 1, state: before, attempt: second }).await;
+            let provider_id = |attempt: AttemptId| format!("wamid.{attempt}");
+            let mut reports = vec![stage.report(Some((message, first)), &provider_id(first), Failed)];
+            reports.extend(later.map(|state| stage.report(Some((message, second)), &provider_id(second), state)));
+            for batch in reports.chunks(if at_once { reports.len() } else { 1 }) {
+                stage.apply(batch).await;
+            }
+            assert_eq!(stage.state(message).await, after, "{before}, then {later:?}, at once: {at_once}");
+            let code: Option<String> = stage.one("SELECT code FROM sends WHERE message_id = $1", message).await;
+            assert_eq!(code, None);
+            assert!(stage.trail(message).await.contains(&"failed".to_owned()), "it is told all the same");
+
+            stage.apply(&[stage.report(Some((message, second)), &provider_id(second), Failed)]).await;
+            assert_eq!(stage.state(message).await, Failed, "the attempt that counts");
+            stage.apply(&[stage.report(Some((message, first)), &provider_id(first), Delivered)]).await;
+            assert_eq!(stage.state(message).await, Delivered, "the person has it, by whichever attempt");
         }
     }
 }

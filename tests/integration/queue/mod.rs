@@ -20,7 +20,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use support::relay::Relay;
 use url::Url;
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 fn required(name: &str) -> String {
     std::env::var(name)
@@ -28,14 +28,14 @@ fn required(name: &str) -> String {
 }
 
 /// A namespace of one test.
-struct Stage {
+pub(crate) struct Stage {
     namespace: String,
     life: Lifecycle,
 }
 
 impl Stage {
     /// The broker, directly.
-    fn broker(&self) -> Broker {
+    pub(crate) fn broker(&self) -> Broker {
         self.broker_at(required("AMQP_URL"))
     }
 
@@ -59,7 +59,7 @@ impl Stage {
     }
 
     /// A publisher that is ready.
-    async fn publisher(&self, broker: &Broker) -> Publisher {
+    pub(crate) async fn publisher(&self, broker: &Broker) -> Publisher {
         let publisher = broker.publisher(&self.life);
         soon("the publisher is ready", publisher.ready()).await;
         publisher
@@ -67,7 +67,7 @@ impl Stage {
 }
 
 /// Runs a test in a namespace of its own and deletes its queues, also if it fails.
-async fn staged(test: impl AsyncFnOnce(&Stage)) {
+pub(crate) async fn staged(test: impl AsyncFnOnce(&Stage)) {
     let stage = Stage { namespace: format!("test.{}", JobId::new()), life: Lifecycle::new(SOON) };
     stage.broker().declare().await.expect("the broker at AMQP_URL can be used");
     let outcome = AssertUnwindSafe(test(&stage)).catch_unwind().await;
@@ -83,7 +83,7 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 /// Waits until the condition holds.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     soon(what, async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(50)).await;

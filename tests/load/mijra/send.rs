@@ -63,7 +63,7 @@ impl SendSide for MijraSend {
         let now = Clock::system().now();
         for chunk in messages.chunks(1_000) {
             let jobs = chunk.iter().map(|id| {
-                let job = OutboundJob { tenant_id, message_id: *id, task: Task::Send };
+                let job = OutboundJob { tenant_id, message_id: *id, account: Some(account), task: Task::Send };
                 Outgoing { to: Target::Queue(&topology::OUTBOUND_NOW), job: job.to_job(now) }
             });
             publisher.publish(jobs.collect()).await.context("publish the jobs")?;

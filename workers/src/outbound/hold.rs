@@ -57,7 +57,7 @@ pub(super) struct HeldSend {
     pub(super) settle: Settle<Record>,
     attempt_id: AttemptId,
     since: Instant,
-    /// The account, once an answer has said so.
+    /// The account, where the job or an answer has said so.
     account: Option<ChannelAccountId>,
     /// Not worth asking for again before this.
     ask_at: Instant,
@@ -96,17 +96,9 @@ impl Holder {
     /// Takes a send in.
     pub(super) fn hold(&self, job: OutboundJob, placement: Placement, ticket: Ticket<()>, settle: Settle<Record>) {
         let now = Instant::now();
-        let asker = self.asker(&placement);
-        let send = HeldSend {
-            job,
-            placement,
-            ticket,
-            settle,
-            attempt_id: AttemptId::new(),
-            since: now,
-            account: None,
-            ask_at: now,
-        };
+        let (asker, account) = (self.asker(&placement), job.account);
+        let send =
+            HeldSend { job, placement, ticket, settle, attempt_id: AttemptId::new(), since: now, account, ask_at: now };
         if let Err(mpsc::error::SendError(send)) = asker.send(send) {
             // The process is ending and asks no more: the job goes to another worker.
             send.settle.later(send.ticket, Duration::ZERO);
@@ -316,8 +308,9 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         }
         Obstacle::Claimed { attempt_id, left: None } => send.record(Some(place), What::Expired { attempt_id }),
         Obstacle::Claimed { left: Some(left), .. } => send.settle.later(send.ticket, left + ASK_EVERY),
-        // Its own job is in the outbox, or there is nothing left to do.
-        Obstacle::NotDue(_) | Obstacle::Settled(_) => send.settle.done(send.ticket, Vec::new()),
+        // This may be the job that was to come when it is due: the clock has stepped back, or another server's has taken over.
+        Obstacle::NotDue(left) => send.settle.later(send.ticket, left.max(ASK_EVERY)),
+        Obstacle::Settled(_) => send.settle.done(send.ticket, Vec::new()),
     }
     None
 }

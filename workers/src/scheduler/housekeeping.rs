@@ -1,39 +1,113 @@
-//! What need not be exact: rates that creep back, partitions ahead and behind, rows past their time.
+//! What need not be exact: rates that creep back, partitions ahead and behind, rows past their time, the planner's statistics.
 
-use super::sweep::Fault;
+use super::{Fault, steps::Next};
 use shared::{
-    db::{Databases, Placement, outbound::outcomes, retention},
+    db::{
+        Databases, Placement,
+        outbound::outcomes,
+        retention::{self, Expiring, Removed},
+    },
     domain::ids::TenantId,
 };
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing::info;
 
+/// Removing what is too old goes on for so long at a time, while there is more.
+const REMOVE_FOR: Duration = Duration::from_secs(20);
+
 /// Rates that a provider's throttling lowered creep back.
-pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<(), Fault> {
-    let mut tx = databases.fleet(placement, tenants).await?;
-    outcomes::creep_back(&mut tx).await?;
+pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if !tenants.is_empty() {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        outcomes::creep_back(&mut tx).await?;
+        tx.commit().await?;
+    }
+    Ok(Next::Later)
+}
+
+/// Partitions ahead, and those past their time.
+pub(super) async fn partitions(databases: &Databases, placement: &Placement) -> Result<Next, Fault> {
+    let mut tx = databases.fleet(placement, &[]).await?;
+    let changed = retention::maintain_partitions(&mut tx).await?;
+    let missing = retention::missing_partitions(&mut tx).await?;
     tx.commit().await?;
-    Ok(())
+    if changed > 0 {
+        info!(%placement, changed, "partitions");
+    }
+    if missing > 0 { Err(Fault::Partitions { missing }) } else { Ok(Next::Later) }
+}
+
+/// What the planner knows of tables that have grown.
+pub(super) async fn statistics(databases: &Databases, placement: &Placement) -> Result<Next, Fault> {
+    let mut tx = databases.fleet(placement, &[]).await?;
+    let analysed = retention::analyze_grown_tables(&mut tx).await?;
+    tx.commit().await?;
+    if analysed > 0 {
+        info!(%placement, analysed, "tables have grown");
+    }
+    Ok(Next::Later)
+}
+
+/// Tenants' rows past their time.
+pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if tenants.is_empty() {
+        return Ok(Next::Later);
+    }
+    let removed = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::expire_idempotency_keys(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    });
+    let removed = removed.await?;
+    if removed > 0 {
+        info!(%placement, removed, "rows past their time are gone");
+    }
+    Ok(Next::Later)
 }
 
 /// Control rows past their time.
-pub(super) async fn control(databases: &Databases) -> Result<(), Fault> {
-    let mut tx = databases.control().await?;
-    let removed = retention::expire_control(&mut tx).await?;
-    tx.commit().await?;
+pub(super) async fn expire_control(databases: &Databases, what: Expiring) -> Result<(), Fault> {
+    let removed = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.control().await?;
+        let removed = retention::expire_control(&mut tx, what).await?;
+        tx.commit().await?;
+        Ok(removed)
+    });
+    let removed = removed.await?;
     if removed > 0 {
-        info!(removed, "control rows past their time are gone");
+        info!(?what, removed, "control rows past their time are gone");
     }
     Ok(())
 }
 
-/// Partitions, and tenants' rows past their time.
-pub(super) async fn tenants(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<(), Fault> {
-    let mut tx = databases.fleet(placement, tenants).await?;
-    let changed = retention::maintain_partitions(&mut tx).await?;
-    let removed = retention::expire_tenants(&mut tx).await?;
-    tx.commit().await?;
-    if changed > 0 || removed > 0 {
-        info!(%placement, partitions = changed, rows = removed, "housekeeping");
+/// Removes, a transaction at a time, until nothing is left or the time is over. How many rows.
+async fn while_more(at_most: Duration, mut remove: impl AsyncFnMut() -> Result<Removed, Fault>) -> Result<u64, Fault> {
+    let began = Instant::now();
+    let mut rows = 0;
+    loop {
+        let removed = remove().await?;
+        rows += removed.rows;
+        if !removed.more || began.elapsed() >= at_most {
+            return Ok(rows);
+        }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn removing_goes_on_while_there_is_more_and_has_an_end() {
+        for (at_most, expected) in [(Duration::MAX, 27), (Duration::ZERO, 10)] {
+            let mut left = vec![7, 10, 10];
+            let removed = while_more(at_most, async || {
+                let rows = left.pop().expect("it ends with the first that is not full");
+                Ok(Removed { rows, more: rows == 10 })
+            });
+            assert_eq!(removed.await.unwrap(), expected);
+        }
+    }
 }

@@ -2,92 +2,125 @@
 //! is too old goes. Any number may run: due rows are claimed with SKIP LOCKED, there is no leader.
 
 mod housekeeping;
+mod steps;
 mod sweep;
 
+use futures_util::future::join_all;
 use shared::{
     clock::Clock,
-    db::{Databases, Placement, routing},
+    db::{self, Databases, Placement, retention::Expiring, routing},
     domain::ids::TenantId,
     health::Condition,
     lifecycle::Lifecycle,
-    queue::Publisher,
+    queue::{PublishError, Publisher},
 };
-use std::time::Duration;
-use tokio::time::Instant;
-use tracing::{debug, warn};
+use std::{collections::BTreeMap, time::Duration};
+use steps::{Limits, Next, Step, Steps};
+use tokio::sync::watch;
+use tracing::debug;
 
 /// An idle sweep looks again after this long: how late a due job may be at most.
 const IDLE: Duration = Duration::from_millis(200);
-/// After a fault.
-const FAULT: Duration = Duration::from_secs(1);
 /// Between calls of what need not be exact.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Between steps of rates that creep back.
 const RATES: Duration = Duration::from_secs(1);
+/// Between looks for tables that have grown: plans made for an empty table are good for no longer.
+const STATISTICS: Duration = Duration::from_secs(2);
 /// A tenant made elsewhere is noticed within this time.
 const TENANTS: Duration = Duration::from_secs(5);
 
+/// Why a step could not be finished. Nothing is lost: the rows are still there.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// The broker.
+    #[error("publishing what is due: {0}")]
+    Broker(#[from] PublishError),
+    /// The database has said why.
+    #[error("{missing} partitions that are needed next could not be made")]
+    Partitions { missing: i64 },
+    /// Nobody said anything.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The tenants of each placement, as last asked.
+type Tenants = BTreeMap<Placement, Vec<TenantId>>;
+
 /// Sweeps until the process stops. `ready` tells whether it can.
 pub async fn run(databases: Databases, publisher: Publisher, clock: Clock, life: Lifecycle, ready: Condition) {
-    let placements: Vec<Placement> = databases.placements().cloned().collect();
-    let mut tenants: Vec<(Placement, Vec<TenantId>)> = Vec::new();
-    let mut tenants_at: Option<Instant> = None;
-    let mut rates_at = Instant::now();
-    let mut housekeeping_at: Option<Instant> = None;
-    while !life.is_stopping() {
-        let pass = async {
-            if tenants_at.is_none_or(|at| at.elapsed() > TENANTS) {
-                tenants = find_tenants(&databases, &placements).await?;
-                tenants_at = Some(Instant::now());
+    let steps = Steps::new(ready, life, Limits::default());
+    let (tell_tenants, tenants) = watch::channel(Tenants::new());
+    let placements: Vec<PlacementSteps> = databases.placements().map(|p| PlacementSteps::new(&steps, p)).collect();
+    let look = steps.step("finding the tenants");
+    let outbox = steps.step("sweeping the control outbox");
+    let spill = steps.step("sweeping the spill");
+    let expire = steps.step("removing old control rows");
+    let mut place = sweep::Place::default();
+    tokio::join!(
+        look.every(TENANTS, async || {
+            tell_tenants.send_replace(find_tenants(&databases).await?);
+            Ok(Next::Later)
+        }),
+        outbox.every(IDLE, async || sweep::control(&databases, &publisher).await),
+        spill.every(IDLE, async || sweep::spill(&databases, &publisher, &clock, &mut place).await),
+        expire.every(HOUSEKEEPING, async || {
+            for what in Expiring::ALL {
+                housekeeping::expire_control(&databases, what).await?;
             }
-            let mut more = sweep::control(&databases, &publisher).await?;
-            more |= sweep::spill(&databases, &publisher, &clock).await?;
-            for (placement, tenants) in &tenants {
-                more |= sweep::outbox(&databases, &publisher, placement, tenants).await?;
-            }
-            if rates_at.elapsed() > RATES {
-                rates_at = Instant::now();
-                for (placement, tenants) in &tenants {
-                    housekeeping::rates(&databases, placement, tenants).await?;
-                }
-            }
-            if housekeeping_at.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
-                housekeeping_at = Some(Instant::now());
-                housekeeping::control(&databases).await?;
-                for (placement, tenants) in &tenants {
-                    housekeeping::tenants(&databases, placement, tenants).await?;
-                }
-            }
-            Ok::<bool, sweep::Fault>(more)
-        };
-        let pause = match pass.await {
-            Ok(true) => {
-                ready.ready();
-                continue;
-            }
-            Ok(false) => {
-                ready.ready();
-                IDLE
-            }
-            Err(fault) => {
-                warn!(%fault, "a sweep failed, it is done again");
-                ready.not_ready(fault.to_string());
-                FAULT
-            }
-        };
-        tokio::select! { () = tokio::time::sleep(pause) => {}, () = life.stopping() => {} }
-    }
+            Ok(Next::Later)
+        }),
+        join_all(placements.iter().map(|placement| placement.run(&databases, &publisher, &tenants))),
+    );
     debug!("sweeping has ended");
 }
 
-async fn find_tenants(
-    databases: &Databases,
-    placements: &[Placement],
-) -> Result<Vec<(Placement, Vec<TenantId>)>, sweep::Fault> {
+/// What is done for each placement, by itself: a tenant's own database that is away concerns that tenant alone.
+struct PlacementSteps {
+    placement: Placement,
+    partitions: Step,
+    outbox: Step,
+    rates: Step,
+    statistics: Step,
+    expire: Step,
+}
+
+impl PlacementSteps {
+    fn new(steps: &Steps, placement: &Placement) -> Self {
+        let step = |what: &str| steps.step(format!("{what} (placement {placement})"));
+        Self {
+            placement: placement.clone(),
+            partitions: step("making and dropping partitions"),
+            outbox: step("sweeping the outbox"),
+            rates: step("raising lowered rates"),
+            statistics: step("analysing grown tables"),
+            expire: step("removing old rows"),
+        }
+    }
+
+    async fn run(&self, databases: &Databases, publisher: &Publisher, tenants: &watch::Receiver<Tenants>) {
+        let placement = &self.placement;
+        let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
+        // After a long absence there are none for today, and what is published now would go where it has to be moved from.
+        self.partitions.once(Box::pin(housekeeping::partitions(databases, placement))).await;
+        tokio::join!(
+            self.partitions.every(HOUSEKEEPING, async || housekeeping::partitions(databases, placement).await),
+            self.outbox.every(IDLE, async || sweep::outbox(databases, publisher, placement, &tenants()).await),
+            self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
+            self.statistics.every(STATISTICS, async || housekeeping::statistics(databases, placement).await),
+            self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
+        );
+    }
+}
+
+async fn find_tenants(databases: &Databases) -> Result<Tenants, Fault> {
     let mut tx = databases.control().await?;
-    let mut found = Vec::with_capacity(placements.len());
-    for placement in placements {
-        found.push((placement.clone(), routing::tenants_of(&mut tx, placement).await?));
+    let mut found = Tenants::new();
+    for placement in databases.placements() {
+        found.insert(placement.clone(), routing::tenants_of(&mut tx, placement).await?);
     }
     tx.commit().await?;
     Ok(found)

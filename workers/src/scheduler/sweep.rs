@@ -1,87 +1,115 @@
 //! One pass over what is due: publish, confirmed, then delete. A crash between the two publishes again, which is harmless.
 
+use super::{Fault, steps::Next};
 use shared::{
     clock::Clock,
     crash::{self, CrashPoint},
-    db::{self, Databases, Placement, outbox, spill},
+    db::{Databases, Placement, outbox, spill},
     domain::ids::TenantId,
     jobs::{Job, inbound},
-    queue::{Outgoing, PublishError, Publisher, Target, topology},
+    queue::{Outgoing, Publisher, Target, topology},
     telemetry::names,
 };
+use std::time::Duration;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 /// At most so many rows in one transaction.
 const BATCH: i64 = 500;
 
-/// Why a pass could not be finished. Nothing is lost: the rows are still there.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    /// The database.
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    /// The broker.
-    #[error("publishing what is due: {0}")]
-    Broker(#[from] PublishError),
-}
-
-/// Due jobs of tenants. Whether there may be more.
+/// Due jobs of tenants.
 pub(super) async fn outbox(
     databases: &Databases,
     publisher: &Publisher,
     placement: &Placement,
     tenants: &[TenantId],
-) -> Result<bool, Fault> {
+) -> Result<Next, Fault> {
     if tenants.is_empty() {
-        return Ok(false);
+        return Ok(Next::Later);
     }
     let mut tx = databases.fleet(placement, tenants).await?;
     let due = outbox::take_due(&mut tx, &queues(), BATCH).await?;
-    if due.is_empty() {
-        tx.commit().await?;
-        return Ok(false);
+    let next = next(due.found());
+    if !due.rows.is_empty() {
+        let ids: Vec<_> = due.rows.iter().map(|row| (row.tenant_id, row.job.id)).collect();
+        publish(publisher, due.rows.into_iter().map(|row| (row.queue, row.job))).await?;
+        crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
+        outbox::delete_published(&mut tx, &ids).await?;
     }
-    let full = due.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-    let ids: Vec<_> = due.iter().map(|row| (row.tenant_id, row.job.id)).collect();
-    publish(publisher, due.into_iter().map(|row| (row.queue, row.job))).await?;
-    crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
-    outbox::delete_published(&mut tx, &ids).await?;
     tx.commit().await?;
-    Ok(full)
+    complain("outbox", &due.unreadable);
+    Ok(next)
 }
 
-/// Due jobs that belong to no tenant. Whether there may be more.
-pub(super) async fn control(databases: &Databases, publisher: &Publisher) -> Result<bool, Fault> {
+/// Due jobs that belong to no tenant.
+pub(super) async fn control(databases: &Databases, publisher: &Publisher) -> Result<Next, Fault> {
     let mut tx = databases.control().await?;
     let due = outbox::control::take_due(&mut tx, &queues(), BATCH).await?;
-    let full = due.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
-    if !due.is_empty() {
-        let ids: Vec<_> = due.iter().map(|(_, job)| job.id).collect();
-        publish(publisher, due.into_iter()).await?;
+    let next = next(due.found());
+    if !due.rows.is_empty() {
+        let ids: Vec<_> = due.rows.iter().map(|(_, job)| job.id).collect();
+        publish(publisher, due.rows.into_iter()).await?;
         crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
         outbox::control::delete_published(&mut tx, &ids).await?;
     }
     tx.commit().await?;
-    Ok(full)
+    complain("control_outbox", &due.unreadable);
+    Ok(next)
 }
 
-/// Webhooks accepted while the broker was away. Whether there may be more.
-pub(super) async fn spill(databases: &Databases, publisher: &Publisher, clock: &Clock) -> Result<bool, Fault> {
-    let mut tx = databases.control().await?;
-    let spilled = spill::take(&mut tx, inbound::MAX_WEBHOOKS).await?;
-    if spilled.is_empty() {
-        tx.commit().await?;
-        return Ok(false);
+/// How far the sweep of the spill has come. It goes back to the beginning only when it had to pass over rows that it cannot
+/// read, and then seldom: they must not stand before the others, and a newer release may have taken them meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    behind: Uuid,
+    since: Option<Instant>,
+}
+
+/// Rows that could not be read are looked at again after this long. What is spilled out of order waits as long then.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(60);
+
+/// Webhooks accepted while the broker was away.
+pub(super) async fn spill(
+    databases: &Databases,
+    publisher: &Publisher,
+    clock: &Clock,
+    place: &mut Place,
+) -> Result<Next, Fault> {
+    if place.since.is_some_and(|since| since.elapsed() > UNREADABLE_AGAIN) {
+        *place = Place::default();
     }
-    let ids: Vec<_> = spilled.iter().map(|webhook| webhook.meta.id).collect();
-    let jobs: Vec<Outgoing> = bundles(&spilled)
-        .map(|bundle| Outgoing { to: Target::Queue(&topology::INBOUND), job: inbound::to_job(bundle, clock.now()) })
-        .collect();
-    publisher.publish(jobs).await?;
-    crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
-    spill::delete(&mut tx, &ids).await?;
+    let mut tx = databases.control().await?;
+    let spilled = spill::take(&mut tx, place.behind, inbound::MAX_WEBHOOKS).await?;
+    if !spilled.webhooks.is_empty() {
+        let ids: Vec<_> = spilled.webhooks.iter().map(|webhook| webhook.meta.id).collect();
+        let jobs: Vec<Outgoing> = bundles(&spilled.webhooks)
+            .map(|bundle| Outgoing { to: Target::Queue(&topology::INBOUND), job: inbound::to_job(bundle, clock.now()) })
+            .collect();
+        publisher.publish(jobs).await?;
+        crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
+        spill::delete(&mut tx, &ids).await?;
+        metrics::counter!(names::SPILL_SWEPT).increment(ids.len() as u64);
+    }
     tx.commit().await?;
-    metrics::counter!(names::SPILL_SWEPT).increment(ids.len() as u64);
-    Ok(true)
+    if !spilled.unreadable.is_empty() {
+        place.behind = spilled.last.unwrap_or_default();
+        place.since.get_or_insert_with(Instant::now);
+    }
+    let unreadable: Vec<_> = spilled.unreadable.into_iter().map(|(id, why)| (id.to_string(), why)).collect();
+    complain("spill", &unreadable);
+    Ok(if spilled.last.is_some() { Next::AtOnce } else { Next::Later })
+}
+
+/// Whether a full batch was found: there may be more.
+fn next(found: usize) -> Next {
+    if found >= usize::try_from(BATCH).unwrap_or(usize::MAX) { Next::AtOnce } else { Next::Later }
+}
+
+/// Says which rows stay where they are because nobody here can read them.
+fn complain(table: &'static str, unreadable: &[(String, String)]) {
+    let Some((row, why)) = unreadable.first() else { return };
+    metrics::counter!(names::SWEEP_UNREADABLE, "table" => table).increment(unreadable.len() as u64);
+    tracing::error!(table, rows = unreadable.len(), row, why, "rows that this release cannot read are passed over");
 }
 
 /// Cuts webhooks into bundles of at most the broker's good size.

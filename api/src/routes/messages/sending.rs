@@ -136,7 +136,8 @@ async fn accept(
     let recipient = recipient(&conversation)?;
     let accepted = messages::accept(&mut tx, &conversation, recipient, content, caller.token_id).await?;
     if accepted.head {
-        let job = OutboundJob { tenant_id: caller.tenant_id, message_id: accepted.id, task: Task::Send };
+        let account = Some(conversation.channel_account_id);
+        let job = OutboundJob { tenant_id: caller.tenant_id, message_id: accepted.id, account, task: Task::Send };
         let job = job.to_job(accepted.at).traced(TraceContext::from_request(headers).child());
         tx.enqueue(OUTBOUND_NOW.name, job, None);
     }

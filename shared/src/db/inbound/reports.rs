@@ -81,15 +81,22 @@ pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<()> {
     }
     let without: Vec<&Report> = reports.iter().filter(|r| r.token.is_none()).collect();
     let found = park(tx, &without).await?;
-    let mut sums: BTreeMap<(TenantId, MessageId), Sum> = BTreeMap::new();
     let mut trail: Vec<(&Report, MessageId)> = Vec::new();
     for report in reports {
         let key = (report.tenant_id, report.channel_account_id, report.provider_message_id.as_str());
-        let Some(message_id) = report.token.map(|t| t.message_id).or_else(|| found.get(&key).copied()) else {
-            continue;
-        };
-        sums.entry((report.tenant_id, message_id)).or_default().add(report);
-        trail.push((report, message_id));
+        if let Some(message_id) = report.token.map(|t| t.message_id).or_else(|| found.get(&key).copied()) {
+            trail.push((report, message_id));
+        }
+    }
+    let current = current_attempts(tx, &trail).await?;
+    let mut sums: BTreeMap<(TenantId, MessageId), Sum> = BTreeMap::new();
+    for (report, message_id) in &trail {
+        let send = (report.tenant_id, *message_id);
+        // That an attempt failed says nothing about the one after it. That it arrived does: the person has the message.
+        let is_late = failed_attempt(report).zip(current.get(&send)).is_some_and(|(failed, now)| failed != *now);
+        if !is_late {
+            sums.entry(send).or_default().add(report);
+        }
     }
     let moved = settle(tx, &sums).await?;
     record(tx, &trail).await?;
@@ -161,6 +168,40 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
         |row: &(i64, Uuid)| Some((*keys.get(usize::try_from(row.0).ok()?.checked_sub(1)?)?, MessageId(row.1)));
     let found = rows.iter().filter_map(|row| message(&(row.place, row.message_id))).collect();
     Ok(found)
+}
+
+/// The attempt that a report says has failed, if it says which.
+fn failed_attempt(report: &Report) -> Option<AttemptId> {
+    report.token.map(|token| token.attempt_id).filter(|id| report.state == SendState::Failed && !id.0.is_nil())
+}
+
+/// The latest attempts of sends, if a report of the batch says that a certain one has failed. All its sends are then locked, in
+/// their order, so that none begins another attempt meanwhile.
+async fn current_attempts(
+    tx: &mut FleetTx,
+    reports: &[(&Report, MessageId)],
+) -> Result<BTreeMap<(TenantId, MessageId), AttemptId>> {
+    if reports.iter().all(|(report, _)| failed_attempt(report).is_none()) {
+        return Ok(BTreeMap::new());
+    }
+    let tenants: Vec<Uuid> = reports.iter().map(|(r, _)| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = reports.iter().map(|(_, id)| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT s.tenant_id, s.message_id, s.attempt_id
+        FROM sends s
+        WHERE (s.tenant_id, s.message_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+        ORDER BY s.tenant_id, s.message_id
+        FOR UPDATE",
+        &tenants,
+        &messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let current = rows.into_iter().filter_map(|row| {
+        let send = (TenantId(row.tenant_id), MessageId(row.message_id));
+        Some((send, AttemptId(row.attempt_id?)))
+    });
+    Ok(current.collect())
 }
 
 /// Moves sends on as reported. Returns those that no longer hold up their conversation and did before.

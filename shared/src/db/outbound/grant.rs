@@ -92,8 +92,8 @@ pub enum Obstacle {
     Rate(Duration),
     /// So many calls for the account are under way in this worker that there is no room for another.
     Room,
-    /// It is not due before this time.
-    NotDue(DateTime<Utc>),
+    /// It is due in so long, by the database's clock.
+    NotDue(Duration),
     /// The account cannot send; its return wakes this one.
     AccountDown,
     /// The customer service window is closed.
@@ -180,7 +180,7 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
                 Obstacle::Rate(Duration::ZERO)
             }
             Some("turn") => Obstacle::Turn,
-            Some("not_due") => Obstacle::NotDue(row.due_at.unwrap_or_default()),
+            Some("not_due") => Obstacle::NotDue(seconds(row.due_in_seconds.unwrap_or(0.0))),
             Some("account_down") => Obstacle::AccountDown,
             Some("window_closed") => Obstacle::WindowClosed,
             Some(_) if state == SendState::Sending => Obstacle::Claimed {

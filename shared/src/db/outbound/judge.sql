@@ -3,7 +3,8 @@
 SELECT
     s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
     s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", s.conversation_id AS "conversation_id!",
-    s.lane AS "lane!", s.state AS "state!", s.due_at, s.attempt_id,
+    s.lane AS "lane!", s.state AS "state!", s.attempt_id,
+    EXTRACT(epoch FROM s.due_at - clock_timestamp())::float8 AS due_in_seconds,
     EXTRACT(epoch FROM s.deadline - clock_timestamp())::float8 AS deadline_in_seconds,
     -- NULL: it may go.
     CASE

@@ -3,7 +3,7 @@
 WITH record AS MATERIALIZED (
     SELECT
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
-        s.channel_account_id, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
+        s.unknown_at, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
         clock_timestamp() AS now
     FROM unnest(
@@ -33,7 +33,16 @@ verdict AS MATERIALIZED (
             -- No evidence came in time.
             WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend' THEN 'queued'
             WHEN kind = 'settled' AND before = 'unknown' THEN 'held'
-        END AS state
+        END AS state,
+        -- By so many seconds a timer comes too early for what is unknown now: it is one of an earlier unknown, or the time has
+        -- been raised since. It comes again: this unknown's own may have gone the same way.
+        CASE
+            WHEN before <> 'unknown' THEN NULL
+            WHEN kind = 'settled' AND unknown_at > now - make_interval(secs => 0.9 * $9::float8)
+                THEN EXTRACT(epoch FROM unknown_at - now)::float8 + $9::float8
+            WHEN kind = 'turn_released' AND NOT turn_released AND unknown_at > now - make_interval(secs => 0.9 * $10::float8)
+                THEN EXTRACT(epoch FROM unknown_at - now)::float8 + $10::float8
+        END AS early
     FROM record
     JOIN channel_accounts a ON a.tenant_id = record.tenant_id AND a.id = record.channel_account_id
 ),
@@ -58,11 +67,8 @@ moved AS (
         failed_at = CASE WHEN v.state = 'failed' THEN v.now ELSE s.failed_at END,
         updated_at = v.now
     FROM verdict v
-    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.state IS NOT NULL
-        -- A timer of an earlier unknown comes too early for this one, which has its own.
-        AND (v.kind <> 'settled' OR s.unknown_at <= v.now - make_interval(secs => 0.9 * $9::float8))
-        AND (v.kind <> 'turn_released' OR s.unknown_at <= v.now - make_interval(secs => 0.9 * $10::float8))
-    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.state, s.turn_released, v.before, v.turn_released AS released_before,
+    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.state IS NOT NULL AND v.early IS NULL
+    RETURNING s.tenant_id, s.message_id, s.channel_account_id, s.conversation_id, s.seq, s.state, s.turn_released, v.before, v.turn_released AS released_before,
         v.kind, v.code, v.reason, v.wait, v.now
 ),
 -- A send that is past `sent` already keeps its state but learns its provider's id; two attempts that were both taken are shown.
@@ -108,7 +114,12 @@ note AS (
     WHERE state IN ('unknown', 'held', 'failed') OR kind IN ('settled', 'not_sent', 'account_down')
     ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
 )
-SELECT tenant_id, message_id, conversation_id, seq, state, before, wait AS wait_seconds, now AS "now!",
+SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", channel_account_id AS "channel_account_id!", conversation_id AS "conversation_id!", seq AS "seq!",
+    state AS "state!", before AS "before!", kind AS "kind!", wait AS "wait_seconds?", NULL::float8 AS "early_seconds?", now AS "now!",
     (before IN ('waiting', 'queued', 'sending') OR (before = 'unknown' AND NOT released_before)) AS "held_up!",
     (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released)) AS "holds_up!"
 FROM moved
+UNION ALL
+SELECT tenant_id, message_id, channel_account_id, conversation_id, seq, before, before, kind, NULL, early, now, false, false
+FROM verdict
+WHERE early IS NOT NULL

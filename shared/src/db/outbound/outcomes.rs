@@ -394,11 +394,17 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> R
     let mut settled = Vec::new();
     for row in rows {
         let (tenant_id, message_id) = (TenantId(row.tenant_id), MessageId(row.message_id));
+        let account = Some(ChannelAccountId(row.channel_account_id));
         let mut enqueue = |task: Task, after: Option<Duration>| {
-            let job = OutboundJob { tenant_id, message_id, task }.to_job(row.now);
+            let job = OutboundJob { tenant_id, message_id, account, task }.to_job(row.now);
             let after = after.map(|d| TimeDelta::from_std(d).unwrap_or(TimeDelta::MAX));
             tx.enqueue(tenant_id, turns::QUEUE, job, after);
         };
+        if let Some(early) = row.early_seconds {
+            let timer = if row.kind == "settled" { Task::Settle } else { Task::ReleaseTurn };
+            enqueue(timer, Some(Duration::from_secs_f64(early.max(0.0))));
+            continue;
+        }
         match row.state.as_str() {
             "waiting" => {
                 if let Some(wait) = row.wait_seconds {
@@ -483,15 +489,27 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 /// When a rate that was lowered may creep back: so long after the last refusal.
 const CALM: &str = "5 seconds";
 
-/// Lets lowered rates creep back towards what is configured: by a twentieth of it at each call, once things are calm.
+/// Lets lowered rates creep back towards what is configured, once things are calm: by a twentieth of it, at most once a second
+/// whoever calls.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn creep_back(tx: &mut FleetTx) -> Result<u64> {
+    // One that a grant has locked creeps at the next call.
     let done = sqlx::query!(
-        "UPDATE limits
-        SET current_rate = least(rate, current_rate + rate / 20)
-        WHERE current_rate < rate AND lowered_at < clock_timestamp() - $1::text::interval",
+        "WITH lowered AS MATERIALIZED (
+            SELECT tenant_id, scope, key
+            FROM limits
+            WHERE current_rate < rate
+                AND lowered_at < clock_timestamp() - $1::text::interval
+                AND (crept_at IS NULL OR crept_at <= clock_timestamp() - interval '1 second')
+            ORDER BY tenant_id, key
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE limits l
+        SET current_rate = least(l.rate, l.current_rate + l.rate / 20), crept_at = clock_timestamp()
+        FROM lowered
+        WHERE l.tenant_id = lowered.tenant_id AND l.scope = lowered.scope AND l.key = lowered.key",
         CALM,
     )
     .execute(tx.conn())

@@ -7,7 +7,7 @@
 
 use crate::{
     db::{error::Result, scope::FleetTx},
-    domain::ids::{ConversationId, MessageId, TenantId},
+    domain::ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
     jobs::outbound::{OutboundJob, Task},
 };
 use std::collections::BTreeMap;
@@ -44,10 +44,11 @@ pub async fn wake_next(tx: &mut FleetTx, settled: &[Settled]) -> Result<()> {
     let conversations: Vec<Uuid> = first.keys().map(|(_, id)| id.0).collect();
     let seqs: Vec<i64> = first.values().copied().collect();
     let rows = sqlx::query!(
-        r#"SELECT head.tenant_id AS "tenant_id!", head.message_id AS "message_id!", now() AS "now!"
+        r#"SELECT head.tenant_id AS "tenant_id!", head.message_id AS "message_id!",
+            head.channel_account_id AS "account!", now() AS "now!"
         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS settled (tenant_id, conversation_id, seq)
         CROSS JOIN LATERAL (
-            SELECT s.tenant_id, s.message_id, s.state, s.due_at, s.wait_reason
+            SELECT s.tenant_id, s.message_id, s.channel_account_id, s.state, s.due_at, s.wait_reason
             FROM sends s
             WHERE s.tenant_id = settled.tenant_id AND s.conversation_id = settled.conversation_id AND s.seq > settled.seq
                 AND s.lane = 0
@@ -64,8 +65,12 @@ pub async fn wake_next(tx: &mut FleetTx, settled: &[Settled]) -> Result<()> {
     .fetch_all(tx.conn())
     .await?;
     for row in rows {
-        let job =
-            OutboundJob { tenant_id: TenantId(row.tenant_id), message_id: MessageId(row.message_id), task: Task::Send };
+        let job = OutboundJob {
+            tenant_id: TenantId(row.tenant_id),
+            message_id: MessageId(row.message_id),
+            account: Some(ChannelAccountId(row.account)),
+            task: Task::Send,
+        };
         tx.enqueue(job.tenant_id, QUEUE, job.to_job(row.now), None);
     }
     Ok(())
