@@ -9,4 +9,5 @@ mod isolation;
 mod outbound_db;
 mod queue;
 mod retention;
+mod runtime;
 mod scheduler;

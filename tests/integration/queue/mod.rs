@@ -40,7 +40,7 @@ impl Stage {
     }
 
     /// The broker behind a relay.
-    async fn relayed(&self) -> (Broker, Relay) {
+    pub(crate) async fn relayed(&self) -> (Broker, Relay) {
         let mut url: Url = required("AMQP_URL").parse().expect("AMQP_URL is a URL");
         let server = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(5672));
         let server = tokio::net::lookup_host(server).await.unwrap().next().expect("an address");
@@ -78,7 +78,7 @@ pub(crate) async fn staged(test: impl AsyncFnOnce(&Stage)) {
     removed.expect("the queues can be deleted");
 }
 
-async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 }
 
 /// To the second, as the broker keeps it.
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(Utc::now().timestamp(), 0).expect("now is a date")
 }
 
@@ -101,7 +101,7 @@ fn job(body: impl Into<Bytes>) -> Job {
     Job::new("test.job", 1, Some(TenantId::new()), now(), body)
 }
 
-fn to(queue: &'static Queue, job: Job) -> Outgoing {
+pub(crate) fn to(queue: &'static Queue, job: Job) -> Outgoing {
     Outgoing { to: Target::Queue(queue), job }
 }
 
