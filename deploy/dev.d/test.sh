@@ -11,10 +11,11 @@ verb_test() {
     test_export_environment "$(mijra_folder dev)"
     cd "$root" || fail "no $root"
     if cargo nextest --version >/dev/null 2>&1; then
-        runner=(cargo nextest run)
+        runner=(cargo nextest run --no-fail-fast)
     else
-        runner=(cargo test)
+        runner=(cargo test --no-fail-fast)
     fi
+    # One failure is no reason not to know about the others.
     step "${runner[*]} --workspace${*:+ $*}"
     "${runner[@]}" --workspace --features "$mijra_features" "$@" || return
     # nextest leaves the examples in the documentation to cargo test.

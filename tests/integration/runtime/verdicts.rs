@@ -79,10 +79,8 @@ async fn what_cannot_be_read_is_dead_and_what_cannot_be_read_yet_comes_back() {
         let broken = Job::new("toy.order", 1, Some(stage.tenant), now(), "{");
         let newer = Job::new("toy.order", 2, Some(stage.tenant), now(), "anything");
         stage.publish_jobs(&[broken.clone(), newer]).await;
-        until("both are dealt with", async || {
-            stage.postponed().await == [(0, None)] && stage.depth().await.dead == 1
-        })
-        .await;
+        until("both are dealt with", async || stage.postponed().await == [(0, None)] && stage.depth().await.dead == 1)
+            .await;
         let letters = dead::list(&stage.broker, &INBOUND, 10).await.unwrap();
         assert_eq!(letters[0].job.id, broken.id);
         assert!(letters[0].job.headers.last_error.as_deref().unwrap().starts_with("unreadable payload"));
