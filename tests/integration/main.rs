@@ -7,6 +7,7 @@
 mod api;
 mod isolation;
 mod outbound_db;
+mod people;
 mod queue;
 mod retention;
 mod runtime;

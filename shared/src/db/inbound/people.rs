@@ -41,6 +41,7 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactI
     let mut known = find(tx, wanted).await?;
     let mut claims: BTreeMap<Key, ContactId> = BTreeMap::new();
     let mut strangers: HashMap<ContactId, &Wanted> = HashMap::new();
+    let mut assumed = Vec::with_capacity(wanted.len());
     for w in wanted {
         let keys = keys(w.tenant_id, &w.person.aliases);
         let found =
@@ -50,6 +51,7 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactI
             strangers.insert(contact_id, w);
             contact_id
         });
+        assumed.push(contact_id);
         for key in keys.into_iter().chain(self::keys(w.tenant_id, &w.new_aliases)) {
             if !known.contains_key(&key) {
                 claims.entry(key).or_insert(contact_id);
@@ -65,6 +67,7 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactI
                 .unwrap_or_default();
             known.insert(key, Known { contact_id, name, username });
         }
+        join(tx, wanted, &assumed, &strangers, &mut known).await?;
         // Whoever won an alias makes the contact; the foreign key waits for the commit.
         let won: BTreeSet<ContactId> =
             known.values().map(|k| k.contact_id).filter(|id| strangers.contains_key(id)).collect();
@@ -158,6 +161,50 @@ async fn claim(tx: &mut FleetTx, claims: &BTreeMap<Key, ContactId>) -> Result<Ve
         .into_iter()
         .filter_map(|row| Some(((TenantId(row.tenant_id), kind(&row.kind)?, row.value), ContactId(row.contact_id))))
         .collect())
+}
+
+/// Another batch was first with one name of a stranger of ours, who thus is no stranger: the other names, just claimed, are
+/// given to the contact that is there, or one person would be two.
+async fn join(
+    tx: &mut FleetTx,
+    wanted: &[Wanted],
+    assumed: &[ContactId],
+    strangers: &HashMap<ContactId, &Wanted>,
+    known: &mut HashMap<Key, Known>,
+) -> Result<()> {
+    let mut instead: HashMap<ContactId, ContactId> = HashMap::new();
+    for (w, id) in wanted.iter().zip(assumed).filter(|(_, id)| strangers.contains_key(id)) {
+        let names = keys(w.tenant_id, &w.person.aliases).into_iter().chain(keys(w.tenant_id, &w.new_aliases));
+        let owner = names.filter_map(|key| known.get(&key)).map(|k| k.contact_id).find(|o| !strangers.contains_key(o));
+        if let Some(owner) = owner {
+            instead.entry(*id).or_insert(owner);
+        }
+    }
+    let mut moved: BTreeMap<Key, ContactId> = BTreeMap::new();
+    for (key, k) in known.iter_mut() {
+        if let Some(owner) = instead.get(&k.contact_id) {
+            *k = Known { contact_id: *owner, name: None, username: None };
+            moved.insert(key.clone(), *owner);
+        }
+    }
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let (tenants, kinds, values) = columns(moved.keys());
+    let owners: Vec<Uuid> = moved.values().map(|id| id.0).collect();
+    sqlx::query!(
+        "UPDATE contact_aliases a
+        SET contact_id = moved.contact_id
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS moved (tenant_id, kind, value, contact_id)
+        WHERE a.tenant_id = moved.tenant_id AND a.kind = moved.kind AND a.value = moved.value",
+        &tenants,
+        &kinds,
+        &values,
+        &owners,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 async fn insert(tx: &mut FleetTx, strangers: &[(ContactId, &Wanted)]) -> Result<()> {
