@@ -3,10 +3,6 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Many small pieces live from one thread to another here: glibc's allocator costs a tenth of the processor time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::io::Result<ExitCode> {
     let settings = api::server::Settings::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -13,10 +13,6 @@ use workers::{
     outbound::{OutboundSettings, OutboundWorker},
 };
 
-/// Many small pieces live from one thread to another here: glibc's allocator costs a tenth of the processor time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Args, Debug)]
 struct Own {
     #[command(flatten)]

@@ -4,10 +4,6 @@ use clap::Args;
 use std::process::ExitCode;
 use workers::{boot, scheduler};
 
-/// Many small pieces live from one thread to another here: glibc's allocator costs a tenth of the processor time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Args, Debug)]
 struct Own {}
 
