@@ -159,6 +159,7 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
     })?;
     let readiness = Readiness::default();
     let storage = readiness.condition("storage");
+    let listening = readiness.condition("listening");
     let health = health::serve(settings.health.health_listen, &life, &readiness, &metrics).await?;
     if !schema_fits(&databases, &storage, &life).await? {
         return Ok(true);
@@ -185,6 +186,7 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
     };
     let router = router(services, &life)?;
     let listener = TcpListener::bind(settings.http.api_listen).await.context("API_LISTEN")?;
+    listening.ready();
     tracing::info!(api = %listener.local_addr()?, %health, "serving");
     serve(listener, router, &life).await?;
     let drained = life.drained().await;

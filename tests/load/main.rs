@@ -49,7 +49,7 @@ enum Command {
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),
-    /// The grant statement alone
+    /// The grant alone
     Grant(Box<mijra::GrantArguments>),
     /// One part of a measurement; the harness starts these itself
     #[command(subcommand, hide = true)]

@@ -19,7 +19,7 @@ use crate::measure::report::{self, Output};
 use crate::measure::runs;
 use crate::services::{POSTGRES, Services};
 
-/// The grant statement alone.
+/// The grant alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

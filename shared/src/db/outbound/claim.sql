@@ -1,10 +1,12 @@
--- Claims sends for attempts, as of a moment. One that another worker has claimed meanwhile is missing from the answer.
+-- Claims sends for attempts, as of a moment. One that another worker has claimed meanwhile, or has called for in vain and put
+-- off, is missing from the answer.
 WITH granted AS (
     UPDATE sends s
     SET state = 'sending', attempt_id = claim.attempt_id, attempts = s.attempts + 1, granted_at = $4::timestamptz,
         deadline = $4::timestamptz + make_interval(secs => $5), wait_reason = NULL, due_at = NULL, updated_at = $4::timestamptz
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS claim (tenant_id, message_id, attempt_id)
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
+        AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')
     RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, s.created_at
 )
 SELECT

@@ -119,29 +119,6 @@ fn elements_without_end_are_counted_not_read() {
     assert_eq!(parsed.bad[20_000].reason, "has 10000 elements more than the 20000 that are read");
 }
 
-/// `cargo test --release -p mijra-shared speed_of -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_an_ordinary_webhook() {
-    let fixtures = fixtures();
-    for name in ["text", "text_escaped", "image", "status_trail", "ten_siblings"] {
-        let value: serde_json::Value = serde_json::from_slice(&fixtures[name].0).unwrap_or_default();
-        let mut body = value.to_string();
-        if name == "text" {
-            body = body.replace("in stock?", &format!("in stock? {}", "and the red ".repeat((790 - body.len()) / 12)));
-        }
-        let body = if value.is_null() { fixtures[name].0.clone() } else { body.into_bytes() };
-        let rounds = (0..200).map(|_| {
-            let start = std::time::Instant::now();
-            for _ in 0..200 {
-                std::hint::black_box(parse(std::hint::black_box(&body), received_at())).unwrap();
-            }
-            start.elapsed().as_secs_f64() * 1e6 / 200.0
-        });
-        println!("{name}: {} bytes, {:.2} µs", body.len(), rounds.fold(f64::MAX, f64::min));
-    }
-}
-
 /// As the expectations are written.
 pub(super) fn show(parsed: &Parsed) -> String {
     let mut text = String::new();
