@@ -9,7 +9,7 @@ use shared::{
     db::{self, FleetTx, Placement},
     domain::ids::TenantId,
     jobs::{Job, Undecodable},
-    queue::{Delivery, Queue},
+    queue::Queue,
 };
 use std::{future::Future, time::Duration};
 
@@ -35,12 +35,11 @@ pub trait Worker: Send + Sync + 'static {
     /// What performing produced, to be written down.
     type Effect: Send + Sync + 'static;
 
-    /// From bytes and headers; `delivery.job` is `Ok` here. A newer payload version than ours is `NotYet` (comes back later),
-    /// never dead.
+    /// From bytes and headers. A newer payload version than ours is `NotYet` (comes back later), never dead.
     ///
     /// # Errors
     /// If the payload cannot be read, by this release or at all.
-    fn decode(delivery: &Delivery) -> Result<Self::Job, Undecodable>;
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable>;
 
     /// The slow part. No transaction is held. Each ticket is settled when its own job is done, in any order; a dropped ticket
     /// counts as a failure of that job alone. After a panic the jobs of the same call that are not settled are performed

@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use reqwest::{
     Client, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -40,15 +40,37 @@ pub struct ProviderClient {
     settings: ProviderSettings,
 }
 
+/// Where an account's messages are handed over, and as whom: the same for all of them.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    provider: Provider,
+    url: Url,
+    authorization: HeaderValue,
+}
+
+/// An account's id or token that no request can be made with.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum BadEndpoint {
+    /// The URL would not be one.
+    #[error("its id makes no URL")]
+    Url,
+    /// The token has characters that no header may have.
+    #[error("its access token cannot be a header's value")]
+    Token,
+}
+
+impl Endpoint {
+    /// To whom its messages are handed.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+}
+
 /// One message to be handed over.
 #[derive(Clone, Copy, Debug)]
 pub struct Send<'a> {
-    /// To whom it is handed.
-    pub provider: Provider,
-    /// The provider's id of the account it is sent from.
-    pub account: &'a str,
-    /// The account's token.
-    pub access_token: &'a SecretString,
+    /// Where, and as whom.
+    pub endpoint: &'a Endpoint,
     /// `phone` or `bsuid`.
     pub recipient_kind: &'a str,
     /// The address.
@@ -78,9 +100,27 @@ impl ProviderClient {
         Ok(Self { client, settings })
     }
 
+    /// Where the messages of this account of the provider's are handed over with this token.
+    ///
+    /// # Errors
+    /// If the id or the token cannot be part of a request.
+    pub fn endpoint(&self, provider: Provider, account: &str, token: &SecretString) -> Result<Endpoint, BadEndpoint> {
+        let (base, path) = match provider {
+            Provider::Whatsapp => {
+                let path = whatsapp::path(&self.settings.whatsapp_api_version, account);
+                (&self.settings.whatsapp_base_url, path)
+            }
+        };
+        let url = format!("{}{path}", base.as_str().trim_end_matches('/')).parse().map_err(|_| BadEndpoint::Url)?;
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| BadEndpoint::Token)?;
+        authorization.set_sensitive(true);
+        Ok(Endpoint { provider, url, authorization })
+    }
+
     /// Hands one message over.
     pub async fn send(&self, send: Send<'_>) -> Outcome {
-        match send.provider {
+        match send.endpoint.provider {
             Provider::Whatsapp => self.send_whatsapp(send).await,
         }
     }
@@ -90,14 +130,12 @@ impl ProviderClient {
             "bsuid" => whatsapp::Recipient::UserId(send.recipient.to_owned()),
             _ => whatsapp::Recipient::Phone(send.recipient.to_owned()),
         };
-        let path = whatsapp::path(&self.settings.whatsapp_api_version, send.account);
-        let url = format!("{}{path}", self.settings.whatsapp_base_url.as_str().trim_end_matches('/'));
         let body = whatsapp::request(send.content, &to, send.token, send.quotes);
         let call = self
             .client
-            .post(url)
-            .bearer_auth(send.access_token.expose_secret())
-            .header(CONTENT_TYPE, "application/json")
+            .post(send.endpoint.url.clone())
+            .header(AUTHORIZATION, send.endpoint.authorization.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body)
             .send();
         let answer = match call.await {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::Stream;
 use lapin::{
-    BasicProperties, Channel,
+    Channel,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
@@ -164,57 +164,36 @@ impl Consumer {
 /// A job as it was handed to us.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The job, or what is wrong with its headers.
-    pub job: Result<Job, String>,
-    /// Its bytes, also where the headers are unreadable.
-    pub raw_body: Bytes,
+    /// The job; where its headers are unreadable, what can be saved of it.
+    pub job: Job,
+    /// What is wrong with its headers, if anything is.
+    pub unreadable: Option<String>,
     /// Where it came from.
     pub queue: &'static Queue,
     /// Its number on the consumer's channel.
     pub tag: u64,
     /// 1 for the first time it is handed to anybody.
     pub deliveries: u32,
-    /// When we got it.
-    pub received_at: DateTime<Utc>,
     /// How long ago it was first published, to the second; never negative. Unknown without a timestamp.
     pub age: Option<Duration>,
-    properties: BasicProperties,
 }
 
 impl Delivery {
     fn new(queue: &'static Queue, received_at: DateTime<Utc>, delivery: lapin::message::Delivery) -> Self {
         let lapin::message::Delivery { delivery_tag: tag, properties, data, .. } = delivery;
-        let raw_body = Bytes::from(data);
+        let body = Bytes::from(data);
         let age = message::timestamp(&properties).map(|at| (received_at - at).to_std().unwrap_or_default());
         let deliveries = message::returns(&properties).saturating_add(1);
-        let job = message::job(&properties, raw_body.clone());
-        Self { job, raw_body, queue, tag, deliveries, received_at, age, properties }
-    }
-
-    /// A delivery that no broker made, for tests of what is done with it.
-    pub fn of(job: Job, queue: &'static Queue, tag: u64, deliveries: u32) -> Self {
-        let (properties, received_at) = (message::properties(&job), job.headers.created_at);
-        let raw_body = job.body.clone();
-        Self { job: Ok(job), raw_body, queue, tag, deliveries, received_at, age: None, properties }
+        let (job, unreadable) = match message::job(&properties, body.clone()) {
+            Ok(job) => (job, None),
+            Err(why) => (message::salvage(&properties, body, received_at), Some(why)),
+        };
+        Self { job, unreadable, queue, tag, deliveries, age }
     }
 
     /// A delivery that no broker made, for tests of what is done with deliveries.
     pub fn made_up(job: Job, queue: &'static Queue, tag: u64, deliveries: u32) -> Self {
-        let (raw_body, received_at) = (job.body.clone(), job.headers.created_at);
-        let properties = message::properties(&job);
-        let age = Some(Duration::ZERO);
-        Self { job: Ok(job), raw_body, queue, tag, deliveries, received_at, age, properties }
-    }
-
-    /// The job to lay among the dead letters, also if its headers are unreadable: then what can be saved of it.
-    pub fn for_the_dead(&self, reason: &str) -> Job {
-        let mut job = match &self.job {
-            Ok(job) => job.clone(),
-            Err(_) => message::salvage(&self.properties, self.raw_body.clone(), self.received_at),
-        };
-        job.headers.first_error.get_or_insert_with(|| reason.to_owned());
-        job.headers.last_error = Some(reason.to_owned());
-        job
+        Self { job, unreadable: None, queue, tag, deliveries, age: Some(Duration::ZERO) }
     }
 }
 

@@ -298,7 +298,7 @@ impl Stage {
         let mut jobs = Vec::new();
         while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await {
             consumer.acker().ack(delivery.tag).await.unwrap();
-            jobs.push(delivery.job.unwrap());
+            jobs.push(delivery.job);
         }
         session.close().await;
         jobs

@@ -40,7 +40,7 @@ async fn a_job_that_ends_every_process_ends_among_the_dead_letters_and_can_be_re
         let mut consumer = session.consumer(&INBOUND, 1).await.unwrap();
         let replayed = next(&mut consumer).await;
         assert_eq!(replayed.deliveries, 1, "as if it had never been tried");
-        let replayed = replayed.job.unwrap();
+        let replayed = replayed.job;
         assert_eq!((replayed.id, replayed.body, replayed.headers.attempt), (poison.id, poison.body, 0));
         session.close().await;
     })

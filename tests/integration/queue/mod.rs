@@ -116,7 +116,7 @@ async fn drain(broker: &Broker, queue: &'static Queue) -> Vec<Job> {
     let mut jobs = Vec::new();
     while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await {
         consumer.acker().ack(delivery.tag).await.unwrap();
-        jobs.push(delivery.job.unwrap());
+        jobs.push(delivery.job);
     }
     session.close().await;
     jobs

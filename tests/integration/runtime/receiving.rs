@@ -61,7 +61,7 @@ async fn what_was_delivered_again_and_again_is_taken_alone() {
         let mut consumer = session.consumer(&INBOUND, 500).await.unwrap();
         for _ in 0..orders.len() + 2 {
             let delivery = soon("a delivery", consumer.next()).await.unwrap();
-            if delivery.job.as_ref().unwrap().id == suspicious.id && delivery.deliveries < 3 {
+            if delivery.job.id == suspicious.id && delivery.deliveries < 3 {
                 consumer.acker().requeue(delivery.tag).await.unwrap();
             }
         }

@@ -7,7 +7,7 @@ use shared::{
     domain::ids::{JobId, TenantId},
     jobs::{Job, Undecodable},
     queue::{
-        Delivery, Queue,
+        Queue,
         topology::{INBOUND, OUTBOUND_BULK, OUTBOUND_NOW},
     },
 };
@@ -160,8 +160,7 @@ impl Worker for Toy {
     type Job = Order;
     type Effect = Effect;
 
-    fn decode(delivery: &Delivery) -> Result<Order, Undecodable> {
-        let job = delivery.job.as_ref().map_err(|why| Undecodable::Broken(why.clone()))?;
+    fn decode(job: &Job) -> Result<Order, Undecodable> {
         if job.headers.version > 1 {
             return Err(Undecodable::NotYet { found: job.headers.version, known: 1 });
         }

@@ -22,7 +22,7 @@ use shared::{
         inbound::{self, Meta, RawWebhook},
     },
     queue::{
-        Delivery, Queue,
+        Queue,
         topology::{self},
     },
 };
@@ -84,11 +84,8 @@ impl Worker for InboundWorker {
     type Job = Vec<RawWebhook>;
     type Effect = Inbound;
 
-    fn decode(delivery: &Delivery) -> Result<Self::Job, Undecodable> {
-        match &delivery.job {
-            Ok(job) => inbound::from_job(job),
-            Err(why) => Err(Undecodable::Broken(why.clone())),
-        }
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
+        inbound::from_job(job)
     }
 
     async fn perform(&self, jobs: Vec<Ticket<Self::Job>>, settle: &Settle<Inbound>) {

@@ -5,10 +5,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use shared::{
     db::{self, Databases, Placement, channel_accounts, outbound::accounts},
-    domain::{
-        channel::Provider,
-        ids::{ChannelAccountId, TenantId},
-    },
+    domain::ids::{ChannelAccountId, TenantId},
+    providers::http::{Endpoint, ProviderClient},
     seal::{CannotOpen, Keyring},
 };
 use std::{
@@ -25,10 +23,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 pub(super) struct Account {
     /// Which state of it this is: it counts up with each change.
     pub(super) revision: i32,
-    pub(super) provider: Provider,
-    /// The provider's id of it.
-    pub(super) external_id: String,
-    pub(super) access_token: SecretString,
+    pub(super) endpoint: Endpoint,
     /// Its configured rate per second, if limited.
     pub(super) rate: Option<f64>,
 }
@@ -54,12 +49,14 @@ pub(super) enum Unusable {
 pub(super) struct Accounts {
     databases: Databases,
     keyring: Keyring,
+    client: ProviderClient,
     known: Cache<Key, Arc<Account>>,
 }
 
 impl Accounts {
-    pub(super) fn new(databases: Databases, keyring: Keyring) -> Self {
-        Self { databases, keyring, known: Cache::builder().max_capacity(10_000).time_to_idle(REMEMBERED).build() }
+    pub(super) fn new(databases: Databases, keyring: Keyring, client: ProviderClient) -> Self {
+        let known = Cache::builder().max_capacity(10_000).time_to_idle(REMEMBERED).build();
+        Self { databases, keyring, client, known }
     }
 
     /// The accounts asked for, of the revision asked for or a later one, in one question for all that are not remembered;
@@ -106,12 +103,10 @@ impl Accounts {
         // What serde says might quote them.
         let secrets: Secrets =
             serde_json::from_slice(&bytes).map_err(|_| Unusable::Secrets("its secrets are not readable".into()))?;
-        Ok(Account {
-            revision: row.revision,
-            provider: row.provider,
-            external_id: row.external_id,
-            access_token: secrets.access_token.into(),
-            rate: row.rate,
-        })
+        let endpoint = self
+            .client
+            .endpoint(row.provider, &row.external_id, &SecretString::from(secrets.access_token))
+            .map_err(|error| Unusable::Secrets(error.to_string()))?;
+        Ok(Account { revision: row.revision, endpoint, rate: row.rate })
     }
 }

@@ -177,7 +177,7 @@ impl Caller {
             if let Some(spacing) = spacing {
                 spacing.until_ready().await;
             }
-            let content = match serde_json::from_value::<OutboundContent>(grant.content.clone()) {
+            let content = match serde_json::from_str::<OutboundContent>(&grant.content) {
                 Ok(content) => content,
                 Err(error) => {
                     let reason = format!("the stored content is not readable: {error}");
@@ -198,9 +198,7 @@ impl Caller {
             let began = Instant::now();
             let outcome = client
                 .send(Send {
-                    provider: account.provider,
-                    account: &account.external_id,
-                    access_token: &account.access_token,
+                    endpoint: &account.endpoint,
                     recipient_kind: &grant.recipient_kind,
                     recipient: &grant.recipient,
                     content: &content,
@@ -209,7 +207,7 @@ impl Caller {
                 })
                 .await;
             crash::pass(CrashPoint::OutboundAfterCall);
-            let provider = account.provider.as_str();
+            let provider = account.endpoint.provider().as_str();
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);

@@ -165,15 +165,19 @@ impl Asking {
         let crowded = held.len() >= CROWDED;
         let room = self.caller.room_by_account();
         let mut left: HashMap<ChannelAccountId, usize> = room.left.iter().copied().collect();
+        // Never more than can be called at once: a grant that waits in a queue of ours would be stale when its turn comes.
+        let at_most = self.caller.room().min(ASK_AT_MOST);
         let (mut due, mut keep) = (Vec::new(), Vec::new());
         for send in held {
-            let left = send.account.map(|id| left.entry(id).or_insert(room.per_account));
-            match left {
-                _ if send.ask_at > now => keep.push(send),
-                Some(0) if crowded && send.since.elapsed() > HOLD_FOR => {
-                    send.record(None, What::Waits { reason: "room", after: Some(HOLD_FOR) });
-                }
+            let overdue = crowded && send.since.elapsed() > HOLD_FOR;
+            if send.ask_at > now || (due.len() == at_most && !overdue) {
+                keep.push(send);
+                continue;
+            }
+            match send.account.map(|id| left.entry(id).or_insert(room.per_account)) {
+                Some(0) if overdue => send.record(None, What::Waits { reason: "room", after: Some(HOLD_FOR) }),
                 Some(0) => keep.push(send),
+                _ if due.len() == at_most => keep.push(send),
                 Some(left) => {
                     *left -= 1;
                     due.push(send);
@@ -181,8 +185,6 @@ impl Asking {
                 None => due.push(send),
             }
         }
-        // Never more than can be called at once: a grant that waits in a queue of ours would be stale when its turn comes.
-        keep.extend(due.split_off(due.len().min(self.caller.room()).min(ASK_AT_MOST)));
         let Some(first) = due.first() else { return keep };
         let settle = first.settle.clone();
         // A send has one place in the question; a second job for it is answered like the first.

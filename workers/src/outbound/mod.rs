@@ -22,12 +22,12 @@ use shared::{
     domain::ids::TenantId,
     health::Readiness,
     jobs::{
-        Undecodable,
+        Job, Undecodable,
         outbound::{OutboundJob, Task},
     },
     lifecycle::Lifecycle,
     providers::http::ProviderClient,
-    queue::{Delivery, Queue, topology},
+    queue::{Queue, topology},
     seal::Keyring,
 };
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl OutboundWorker {
         readiness: &Readiness,
         life: &Lifecycle,
     ) -> Self {
-        let accounts = Accounts::new(databases.clone(), keyring);
+        let accounts = Accounts::new(databases.clone(), keyring, client.clone());
         let patience = settings.patience;
         let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
         Self {
@@ -91,11 +91,8 @@ impl Worker for OutboundWorker {
     type Job = OutboundJob;
     type Effect = Record;
 
-    fn decode(delivery: &Delivery) -> Result<Self::Job, Undecodable> {
-        match &delivery.job {
-            Ok(job) => OutboundJob::from_job(job),
-            Err(why) => Err(Undecodable::Broken(why.clone())),
-        }
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
+        OutboundJob::from_job(job)
     }
 
     async fn perform(&self, jobs: Vec<Ticket<OutboundJob>>, settle: &Settle<Record>) {

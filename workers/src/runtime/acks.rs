@@ -14,6 +14,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct AckWindow<T> {
     out: VecDeque<Out<T>>,
+    /// How many of them are done.
+    done: usize,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ enum State<T> {
 
 impl<T> Default for AckWindow<T> {
     fn default() -> Self {
-        Self { out: VecDeque::new() }
+        Self { out: VecDeque::new(), done: 0 }
     }
 }
 
@@ -57,7 +59,9 @@ impl<T> AckWindow<T> {
 
     fn set(&mut self, tag: u64, state: State<T>) {
         if let Ok(at) = self.out.binary_search_by_key(&tag, |out| out.tag) {
-            self.out[at].state = state;
+            self.done += usize::from(matches!(state, State::Done(..)));
+            let before = std::mem::replace(&mut self.out[at].state, state);
+            self.done -= usize::from(matches!(before, State::Done(..)));
         }
     }
 
@@ -72,6 +76,7 @@ impl<T> AckWindow<T> {
                 carried.push(of_tag);
             }
         }
+        self.done -= carried.len();
         through.map(|through| (through, carried))
     }
 
@@ -85,12 +90,13 @@ impl<T> AckWindow<T> {
                 stragglers.push((*tag, carried));
             }
         }
+        self.done -= stragglers.len();
         stragglers
     }
 
     /// Whether something is done beyond a gap.
     pub(crate) fn has_stragglers(&self) -> bool {
-        self.out.iter().any(|out| matches!(out.state, State::Done(..)))
+        self.done > 0
     }
 
     /// Whether everything is settled.

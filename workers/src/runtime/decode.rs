@@ -30,12 +30,8 @@ impl<W: Worker> Runtime<W> {
         if let Some(age) = delivery.age {
             metrics::histogram!(names::JOB_AGE_SECONDS, "worker" => W::NAME, "queue" => queue.name).record(age);
         }
-        let unreadable = delivery.job.as_ref().err().map(|why| format!("unreadable headers: {why}"));
-        let job = match &delivery.job {
-            Ok(job) => job.clone(),
-            Err(why) => delivery.for_the_dead(&format!("unreadable headers: {why}")),
-        };
-        let held = Held::start(delivery, job, lane, &self.ledger, in_company);
+        let unreadable = delivery.unreadable.as_ref().map(|why| format!("unreadable headers: {why}"));
+        let held = Held::start(delivery, lane, &self.ledger, in_company);
         match unreadable {
             Some(reason) => self.undecodable(held, queue, Undecodable::Broken(reason)),
             None => self.ticket(held),
@@ -44,11 +40,12 @@ impl<W: Worker> Runtime<W> {
 
     /// Replaces a job by its parts; returns it if it has none.
     pub(crate) fn divide(&self, waiting: Waiting) -> Option<Waiting> {
-        let parts = waiting.delivery.job.as_ref().ok().and_then(|job| parts_of(W::divide, job));
-        let Some(parts) = parts else { return Some(waiting) };
+        if waiting.delivery.unreadable.is_some() {
+            return Some(waiting);
+        }
+        let Some(parts) = parts_of(W::divide, &waiting.delivery.job) else { return Some(waiting) };
         let Waiting { delivery, lane } = waiting;
-        let job = delivery.job.clone().ok()?;
-        let held = Held::start(delivery, job, lane, &self.ledger, false);
+        let held = Held::start(delivery, lane, &self.ledger, false);
         held.settle();
         let _ = self.desk.send(Disposal::Divided { held, parts });
         None
@@ -56,7 +53,7 @@ impl<W: Worker> Runtime<W> {
 
     /// A ticket for a job that is held.
     pub(crate) fn ticket(&self, held: Arc<Held>) -> Option<Ticket<W::Job>> {
-        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| W::decode(held.delivery())));
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| W::decode(held.job())));
         let queue = held.queue();
         match decoded {
             Ok(Ok(job)) => Some(Ticket::new(job, held, self.desk.clone())),

@@ -32,7 +32,6 @@ pub(crate) enum Settled {
 #[derive(Debug)]
 pub(crate) struct Held {
     delivery: Delivery,
-    job: Job,
     started_at: Instant,
     /// What must still happen before the acknowledgement: the verdict, each placement's commit, each dead part.
     open: AtomicUsize,
@@ -57,14 +56,12 @@ impl Held {
     /// Starts a job: from now on it is in the ledger until it is acknowledged or abandoned.
     pub(crate) fn start(
         delivery: Delivery,
-        job: Job,
         lane: UnboundedSender<Settled>,
         ledger: &Arc<Ledger>,
         in_company: bool,
     ) -> Arc<Self> {
         Arc::new_cyclic(|held| Self {
             delivery,
-            job,
             started_at: Instant::now(),
             open: AtomicUsize::new(1),
             settled: AtomicBool::new(false),
@@ -75,12 +72,13 @@ impl Held {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn delivery(&self) -> &Delivery {
         &self.delivery
     }
 
     pub(crate) fn job(&self) -> &Job {
-        &self.job
+        &self.delivery.job
     }
 
     pub(crate) fn queue(&self) -> &'static Queue {
@@ -173,7 +171,7 @@ impl<J> Ticket<J> {
 
     /// The job as it was received.
     pub fn raw(&self) -> &Job {
-        &self.receipt.held.job
+        self.receipt.held.job()
     }
 
     /// The queue it came from.
@@ -314,7 +312,7 @@ mod tests {
     impl Stage {
         fn held(&self, tag: u64) -> Arc<Held> {
             let job = Job::new("toy", 1, None, DateTime::UNIX_EPOCH, "");
-            Held::start(Delivery::made_up(job.clone(), &INBOUND, tag, 1), job, self.lane.clone(), &self.ledger, true)
+            Held::start(Delivery::made_up(job, &INBOUND, tag, 1), self.lane.clone(), &self.ledger, true)
         }
 
         fn ticket(&self, tag: u64) -> Ticket<&'static str> {

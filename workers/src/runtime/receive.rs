@@ -238,7 +238,7 @@ impl<W: Worker> Receiving<W> {
         while let Some((_, waiting)) = self.suspects.pop() {
             let delivery = &waiting.delivery;
             tracing::warn!(
-                job = delivery.job.as_ref().ok().map(|job| job.id.to_string()),
+                job = %delivery.job.id,
                 queue = delivery.queue.name,
                 deliveries = delivery.deliveries,
                 "delivered again and again: taken alone"

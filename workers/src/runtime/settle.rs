@@ -385,7 +385,7 @@ mod tests {
 
     impl Stage {
         fn held(&self, job: Job) -> Arc<Held> {
-            Held::start(Delivery::made_up(job.clone(), &INBOUND, 1, 1), job, self.lane.clone(), &self.ledger, false)
+            Held::start(Delivery::made_up(job, &INBOUND, 1, 1), self.lane.clone(), &self.ledger, false)
         }
     }
 

@@ -60,7 +60,7 @@ mod tests {
         let ((lane, _acks), (desk, mut disposals)) = (unbounded_channel(), unbounded_channel());
         let ledger = Arc::new(Ledger::default());
         let job = Job::new("toy", 1, None, DateTime::UNIX_EPOCH, "");
-        let held = Held::start(Delivery::made_up(job.clone(), &INBOUND, 1, 1), job, lane, &ledger, false);
+        let held = Held::start(Delivery::made_up(job, &INBOUND, 1, 1), lane, &ledger, false);
         hand_back_overdue("toy", &ledger, &desk, Duration::from_secs(60));
         assert!(disposals.try_recv().is_err(), "it is young");
         hand_back_overdue("toy", &ledger, &desk, Duration::ZERO);

@@ -10,7 +10,7 @@ WITH granted AS (
     RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, s.created_at
 )
 SELECT
-    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient, g.created_at, m.content AS "content!", m.refers_to
+    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient, g.created_at, m.content::text AS "content!", m.refers_to
 FROM granted g
 CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1

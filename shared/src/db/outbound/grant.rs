@@ -77,8 +77,8 @@ pub struct Grant {
     pub recipient_kind: String,
     /// The address.
     pub recipient: String,
-    /// What to send, as the API stored it.
-    pub content: serde_json::Value,
+    /// What to send, as the API stored it: JSON.
+    pub content: String,
     /// The provider's id of the message it answers.
     pub quotes: Option<String>,
 }

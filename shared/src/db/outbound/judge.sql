@@ -11,8 +11,12 @@ SELECT
         WHEN s.state NOT IN ('waiting', 'queued') THEN 'state'
         WHEN s.due_at > clock_timestamp() AND s.wait_reason <> 'account_down' THEN 'not_due'
         WHEN a.state <> 'active' THEN 'account_down'
-        WHEN s.needs_window AND (c.window_expires_at IS NULL OR c.window_expires_at <= clock_timestamp()) THEN 'window_closed'
-        WHEN s.lane = 0 AND EXISTS (
+        WHEN s.needs_window AND NOT EXISTS (
+            SELECT FROM conversations c
+            WHERE c.tenant_id = s.tenant_id AND c.id = s.conversation_id AND c.window_expires_at > clock_timestamp()
+        ) THEN 'window_closed'
+        -- The first of a conversation waits for none.
+        WHEN s.lane = 0 AND s.seq > 1 AND EXISTS (
             SELECT FROM sends earlier
             WHERE earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
                 AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
@@ -25,6 +29,3 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT state, revision FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
-CROSS JOIN LATERAL (
-    SELECT window_expires_at FROM conversations WHERE tenant_id = held.tenant_id AND id = s.conversation_id LIMIT 1
-) AS c

@@ -111,8 +111,8 @@ impl Stage {
 
     fn start(&self, tag: u64) -> Arc<Held> {
         let job = Job::new("toy", 1, None, DateTime::UNIX_EPOCH, "");
-        let delivery = Delivery::made_up(job.clone(), &INBOUND, tag, 1);
-        Held::start(delivery, job, self.lane.clone(), &self.ledger, true)
+        let delivery = Delivery::made_up(job, &INBOUND, tag, 1);
+        Held::start(delivery, self.lane.clone(), &self.ledger, true)
     }
 
     /// The tags acknowledged next, so many of them.
