@@ -1,19 +1,22 @@
 //! The provider of the send yardsticks: answers every request at once as WhatsApp would, counts, and checks nothing. The
-//! same process stands behind every side.
+//! same process stands behind every side. If told to, it reports each message as sent and then as delivered, a webhook each.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::serve::ListenerExt;
 use serde::{Deserialize, Serialize};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::role::{Orders, Role, announce};
 
@@ -30,6 +33,17 @@ pub(crate) struct Calls {
     pub(crate) asked_us: u64,
 }
 
+/// Where it reports what became of messages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Statuses {
+    pub(crate) url: String,
+    pub(crate) app_secret: String,
+    pub(crate) phone_number_id: u64,
+}
+
+/// How many webhooks with statuses are under way at once.
+const STATUSES_AT_ONCE: usize = 32;
+
 /// A running responder.
 pub(crate) struct Responder {
     pub(crate) role: Role,
@@ -42,13 +56,23 @@ impl Responder {
         Ok(Self { role, address })
     }
 
+    /// From now on it reports what becomes of messages.
+    pub(crate) async fn report(&mut self, statuses: &Statuses) -> Result<()> {
+        self.role.tell(&serde_json::to_string(statuses)?).await
+    }
+
     pub(crate) async fn calls(&mut self) -> Result<Calls> {
-        self.role.tell("calls").await?;
+        self.role.tell(CALLS).await?;
         self.role.hear(Duration::from_secs(10)).await
     }
 }
 
+/// The order to say how many calls there were; any other line is a [`Statuses`].
+const CALLS: &str = "calls";
+
 struct Counter {
+    /// Whom to tell of messages, by their number.
+    reporter: OnceLock<mpsc::UnboundedSender<u64>>,
     started: Instant,
     count: AtomicU64,
     first_us: AtomicU64,
@@ -59,6 +83,7 @@ struct Counter {
 pub(super) async fn role(mut orders: Orders) -> Result<()> {
     let () = orders.plan().await?;
     let counter = Arc::new(Counter {
+        reporter: OnceLock::new(),
         started: Instant::now(),
         count: AtomicU64::new(0),
         first_us: AtomicU64::new(0),
@@ -73,12 +98,18 @@ pub(super) async fn role(mut orders: Orders) -> Result<()> {
     });
     tokio::select! {
         served = axum::serve(listener, router) => Ok(served?),
-        told = count_when_asked(&mut orders, &counter) => told,
+        told = obey(&mut orders, &counter) => told,
     }
 }
 
-async fn count_when_asked(orders: &mut Orders, counter: &Counter) -> Result<()> {
-    while orders.next().await.is_some() {
+async fn obey(orders: &mut Orders, counter: &Counter) -> Result<()> {
+    while let Some(order) = orders.next().await {
+        if order != CALLS {
+            let statuses = serde_json::from_str(&order).context("read where statuses go")?;
+            // A second order changes nothing.
+            let _ = counter.reporter.set(report_to(statuses));
+            continue;
+        }
         announce(&Calls {
             count: counter.count.load(Ordering::Relaxed),
             first_us: counter.first_us.load(Ordering::Relaxed),
@@ -96,8 +127,62 @@ async fn respond(State(counter): State<Arc<Counter>>, _body: Bytes) -> impl Into
         counter.first_us.store(now_us, Ordering::Relaxed);
     }
     counter.last_us.store(now_us, Ordering::Relaxed);
+    if let Some(reporter) = counter.reporter.get() {
+        let _ = reporter.send(number);
+    }
+    let id = provider_message_id(number);
     let answer = format!(
-        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"15550000000","wa_id":"15550000000"}}],"messages":[{{"id":"wamid.HBgLMTU1NTc3NzAxNDIVAgARGBJC{number:014}AA=="}}]}}"#
+        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"15550000000","wa_id":"15550000000"}}],"messages":[{{"id":"{id}"}}]}}"#
     );
     ([(CONTENT_TYPE, "application/json; charset=UTF-8")], answer)
+}
+
+fn provider_message_id(number: u64) -> String {
+    format!("wamid.HBgLMTU1NTc3NzAxNDIVAgARGBJC{number:014}AA==")
+}
+
+/// Reports the messages whose numbers it is sent.
+fn report_to(statuses: Statuses) -> mpsc::UnboundedSender<u64> {
+    let (reporter, numbers) = mpsc::unbounded_channel();
+    let (numbers, statuses, client) = (Arc::new(Mutex::new(numbers)), Arc::new(statuses), reqwest::Client::new());
+    for _ in 0..STATUSES_AT_ONCE {
+        let (numbers, statuses, client) = (Arc::clone(&numbers), Arc::clone(&statuses), client.clone());
+        tokio::spawn(async move {
+            while let Some(number) = next(&numbers).await {
+                for status in ["sent", "delivered"] {
+                    tell(&client, &statuses, number, status).await;
+                }
+            }
+        });
+    }
+    reporter
+}
+
+async fn next(numbers: &Mutex<mpsc::UnboundedReceiver<u64>>) -> Option<u64> {
+    numbers.lock().await.recv().await
+}
+
+/// As long as it takes: a provider repeats a webhook that is not taken.
+async fn tell(client: &reqwest::Client, statuses: &Statuses, number: u64, status: &str) {
+    let id = provider_message_id(number);
+    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let phone_number_id = statuses.phone_number_id;
+    let body = format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"102290129340398","changes":[{{"field":"messages","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15557770000","phone_number_id":"{phone_number_id}"}},"statuses":[{{"id":"{id}","status":"{status}","timestamp":"{at}","recipient_id":"15550000000"}}]}}}}]}}]}}"#
+    );
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(statuses.app_secret.as_bytes()).expect("HMAC takes keys of every length");
+    mac.update(body.as_bytes());
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    loop {
+        let call = client
+            .post(&statuses.url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("X-Hub-Signature-256", &signature)
+            .body(body.clone());
+        if call.send().await.is_ok_and(|answer| answer.status().is_success()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

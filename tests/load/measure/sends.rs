@@ -11,7 +11,7 @@ use super::Reference;
 use super::accounts::{Accounts, Watched};
 use super::figures::{Measurement, Unit};
 use super::progress::Progress;
-use crate::bare::responder::{RESPONDER, Responder};
+use crate::bare::responder::{RESPONDER, Responder, Statuses};
 
 /// Phases a run announces to `Progress`.
 pub(crate) const PHASES: u64 = 3;
@@ -49,6 +49,11 @@ pub(crate) trait SendSide {
 
 /// A side that is ready to send, or sends.
 pub(crate) trait RunningSends {
+    /// Where it wants to be told what becomes of messages; then one counts as recorded when it is known to be delivered.
+    fn statuses(&self) -> Option<Statuses> {
+        None
+    }
+
     /// Lets it go.
     async fn go(&mut self) -> Result<()>;
 
@@ -93,6 +98,9 @@ async fn drive(
 ) -> Result<Measurement> {
     progress.phase("sending");
     let accounts = Accounts::open([running.processes()?, vec![responder.role.watched()?]].concat());
+    if let Some(statuses) = running.statuses() {
+        responder.report(&statuses).await?;
+    }
     let from = accounts.snapshot()?;
     running.go().await?;
     let mut seen = responder.calls().await?;

@@ -58,6 +58,9 @@ pub(crate) struct SendArguments {
     /// Measure a plain loop of calls beside it, too
     #[arg(long)]
     reqwest: bool,
+    /// Measure Mijra with a provider that reports each message as sent and delivered, too
+    #[arg(long)]
+    statuses: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -86,14 +89,20 @@ pub(crate) async fn ingest(arguments: IngestArguments) -> Result<ExitCode> {
 
 /// `load send`
 pub(crate) async fn send(arguments: SendArguments) -> Result<ExitCode> {
-    let SendArguments { services, work, pairs, reqwest, output } = arguments;
+    let SendArguments { services, work, pairs, reqwest, statuses, output } = arguments;
     let progress = Progress::new(u64::from(pairs) * 2 * sends::PHASES);
     if reqwest {
         let alone = async || sends::measure(&BareReqwest, &work, &progress).await;
         let series = runs::repeat("bare reqwest", pairs, &progress, alone).await?;
         report::series(output, &series)?;
     }
-    let (bare, mijra) = (BareSend::new(&services), MijraSend::new(&services));
+    if statuses {
+        let mijra = MijraSend::new(&services, true);
+        let alone = async || sends::measure(&mijra, &work, &progress).await;
+        let series = runs::repeat("Mijra, told of statuses", pairs, &progress, alone).await?;
+        report::series(output, &series)?;
+    }
+    let (bare, mijra) = (BareSend::new(&services), MijraSend::new(&services, false));
     let run_bare = async || sends::measure(&bare, &work, &progress).await;
     let run_mijra = async || sends::measure(&mijra, &work, &progress).await;
     let pairs = runs::interleave(("bare send", "Mijra"), pairs, &progress, run_bare, run_mijra).await?;

@@ -10,23 +10,28 @@ use shared::jobs::outbound::{OutboundJob, Task};
 use shared::lifecycle::Lifecycle;
 use shared::queue::{Outgoing, Target, topology};
 
-use super::installation::Installation;
+use super::installation::{APP_SECRET, Installation};
+use crate::bare::responder::Statuses;
+use crate::generate::payload::FIRST_PHONE_NUMBER_ID;
 use crate::measure::accounts::Watched;
 use crate::measure::sends::{RunningSends, SendSide, Work};
 use crate::services::Services;
 
 pub(super) struct MijraSend {
     services: Services,
+    /// Whether the provider reports what becomes of messages, to the API and the worker behind it.
+    statuses: bool,
 }
 
 impl MijraSend {
-    pub(super) fn new(services: &Services) -> Self {
-        Self { services: services.clone() }
+    pub(super) fn new(services: &Services, statuses: bool) -> Self {
+        Self { services: services.clone(), statuses }
     }
 }
 
 pub(super) struct Running {
     installation: Installation,
+    statuses: Option<Statuses>,
 }
 
 /// Sends, each in a conversation of its own, as the API leaves them.
@@ -71,15 +76,32 @@ impl SendSide for MijraSend {
         life.stop();
         life.drained().await;
 
+        let mut statuses = None;
+        if self.statuses {
+            let api = installation.start("mijra-api", &[]).await?;
+            installation.start("mijra-inbound", &[]).await?;
+            installation.start("mijra-scheduler", &[]).await?;
+            statuses = Some(Statuses {
+                url: format!("http://{api}/webhooks/whatsapp"),
+                app_secret: APP_SECRET.into(),
+                phone_number_id: FIRST_PHONE_NUMBER_ID,
+            });
+            installation.ready().await?;
+        }
+
         let settings = [("WHATSAPP_BASE_URL", format!("http://{provider}"))];
         installation.start("mijra-outbound", &settings).await?;
         // Held still before it has begun: the clock starts with the first call.
         installation.signal("STOP").await?;
-        Ok(Running { installation })
+        Ok(Running { installation, statuses })
     }
 }
 
 impl RunningSends for Running {
+    fn statuses(&self) -> Option<Statuses> {
+        self.statuses.clone()
+    }
+
     async fn go(&mut self) -> Result<()> {
         self.installation.signal("CONT").await
     }
@@ -89,10 +111,11 @@ impl RunningSends for Running {
     }
 
     async fn recorded(&mut self) -> Result<u64> {
-        self.installation
-            .database
-            .count("SELECT count(*) FROM sends WHERE state IN ('sent', 'delivered', 'read')")
-            .await
+        let count = match self.statuses {
+            None => "SELECT count(*) FROM sends WHERE state IN ('sent', 'delivered', 'read')",
+            Some(_) => "SELECT count(*) FROM sends WHERE state IN ('delivered', 'read')",
+        };
+        self.installation.database.count(count).await
     }
 
     async fn stop(self) -> Result<()> {
