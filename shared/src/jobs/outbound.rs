@@ -1,9 +1,9 @@
-//! Jobs of `outbound.now`: one message each.
+//! Jobs of `outbound.now`: one message each; and of `outbound.bulk`: slices of a campaign.
 
 use super::{Job, Undecodable};
 use crate::domain::ids::{ChannelAccountId, MessageId, TenantId};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The newest version this release writes and reads.
 pub const VERSION: u16 = 1;
@@ -51,6 +51,26 @@ struct Payload {
     task: Task,
 }
 
+/// As many messages of a campaign make one job at most.
+pub const SLICE: usize = 50;
+
+/// Some messages of one account that are to be handed over, each whenever it may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundSlice {
+    /// Whose they are.
+    pub tenant_id: TenantId,
+    /// From which account.
+    pub account: ChannelAccountId,
+    /// Which; 1 to [`SLICE`].
+    pub message_ids: Vec<MessageId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SlicePayload {
+    account: ChannelAccountId,
+    message_ids: Vec<MessageId>,
+}
+
 impl OutboundJob {
     /// As a job for the queue.
     pub fn to_job(&self, now: DateTime<Utc>) -> Job {
@@ -64,14 +84,42 @@ impl OutboundJob {
     /// # Errors
     /// [`Undecodable::NotYet`] for a newer version; [`Undecodable::Broken`] for anything else that cannot be read.
     pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
-        if job.headers.version > VERSION {
-            return Err(Undecodable::NotYet { found: job.headers.version, known: VERSION });
-        }
-        let tenant_id = job.headers.tenant.ok_or_else(|| Undecodable::Broken("the tenant header is missing".into()))?;
-        let payload: Payload =
-            serde_json::from_slice(&job.body).map_err(|error| Undecodable::Broken(error.to_string()))?;
-        Ok(Self { tenant_id, message_id: payload.message_id, account: payload.account, task: payload.task })
+        let (tenant_id, Payload { message_id, account, task }) = read(job)?;
+        Ok(Self { tenant_id, message_id, account, task })
     }
+}
+
+impl OutboundSlice {
+    /// The kind of its jobs.
+    pub const KIND: &'static str = "outbound.slice";
+
+    /// As a job for the queue.
+    pub fn to_job(&self, now: DateTime<Utc>) -> Job {
+        let payload = SlicePayload { account: self.account, message_ids: self.message_ids.clone() };
+        let body = serde_json::to_vec(&payload).expect("plain fields are always JSON");
+        Job::new(Self::KIND, VERSION, Some(self.tenant_id), now, body)
+    }
+
+    /// From a job.
+    ///
+    /// # Errors
+    /// As [`OutboundJob::from_job`].
+    pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
+        let (tenant_id, SlicePayload { account, message_ids }) = read(job)?;
+        if message_ids.is_empty() || message_ids.len() > SLICE {
+            return Err(Undecodable::Broken(format!("{} messages; 1 to {SLICE} make a slice", message_ids.len())));
+        }
+        Ok(Self { tenant_id, account, message_ids })
+    }
+}
+
+fn read<P: DeserializeOwned>(job: &Job) -> Result<(TenantId, P), Undecodable> {
+    if job.headers.version > VERSION {
+        return Err(Undecodable::NotYet { found: job.headers.version, known: VERSION });
+    }
+    let tenant_id = job.headers.tenant.ok_or_else(|| Undecodable::Broken("the tenant header is missing".into()))?;
+    let payload = serde_json::from_slice(&job.body).map_err(|error| Undecodable::Broken(error.to_string()))?;
+    Ok((tenant_id, payload))
 }
 
 #[cfg(test)]
@@ -104,6 +152,23 @@ mod tests {
         let mut stranger = job().to_job(DateTime::UNIX_EPOCH);
         stranger.headers.tenant = None;
         assert!(matches!(OutboundJob::from_job(&stranger), Err(Undecodable::Broken(_))));
+    }
+
+    #[test]
+    fn a_slice_comes_back_as_it_went_and_has_a_size() {
+        let slice = |count: usize| OutboundSlice {
+            tenant_id: TenantId::new(),
+            account: ChannelAccountId::new(),
+            message_ids: (0..count).map(|_| MessageId::new()).collect(),
+        };
+        for count in [1, SLICE] {
+            let slice = slice(count);
+            assert_eq!(OutboundSlice::from_job(&slice.to_job(DateTime::UNIX_EPOCH)).ok(), Some(slice));
+        }
+        for count in [0, SLICE + 1] {
+            let job = slice(count).to_job(DateTime::UNIX_EPOCH);
+            assert!(matches!(OutboundSlice::from_job(&job), Err(Undecodable::Broken(_))), "{count} messages");
+        }
     }
 
     #[test]
