@@ -27,13 +27,18 @@ pub trait Worker: Send + Sync + 'static {
     const LINGER: Duration = Duration::from_millis(20);
     /// So many transactions of one placement are open at once.
     const COMMITTERS: usize = 2;
-    /// So many deliveries of each queue are held at once.
+    /// So many deliveries of a queue are held at once, unless [`Worker::prefetch`] says otherwise.
     const PREFETCH: u16 = 500;
 
     /// A job's payload, read.
     type Job: Send + 'static;
     /// What performing produced, to be written down.
     type Effect: Send + Sync + 'static;
+
+    /// So many deliveries of this queue are held at once.
+    fn prefetch(_queue: &Queue) -> u16 {
+        Self::PREFETCH
+    }
 
     /// From bytes and headers. A newer payload version than ours is `NotYet` (comes back later), never dead.
     ///

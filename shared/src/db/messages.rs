@@ -229,6 +229,7 @@ pub async fn accept(
         FROM sends
         WHERE tenant_id = $1
             AND conversation_id = $2
+            AND lane = 0
             AND (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released))
         ORDER BY message_id
         FOR UPDATE",

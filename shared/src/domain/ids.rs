@@ -65,6 +65,8 @@ ids! {
     WebhookId,
     /// One job on a queue; the `message_id` of its delivery.
     JobId,
+    /// One message, or a template, to many people.
+    CampaignId,
     /// A bearer token of the API.
     ApiTokenId,
 }

@@ -23,7 +23,7 @@ impl Stage {
 
     fn accepted(&self, conversation: ConversationId, message_id: MessageId, attempt_id: AttemptId) -> Record {
         let what = What::Accepted { attempt_id, provider_message_id: format!("wamid.{message_id}") };
-        Record { tenant_id: self.tenant, message_id, place: Some(self.place(conversation)), what }
+        Record { tenant_id: self.tenant, message_id, place: Some(self.place(conversation)), what, slice: None }
     }
 }
 

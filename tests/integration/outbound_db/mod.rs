@@ -2,6 +2,7 @@
 //! meter, whose turn it is, and placements.
 
 mod accepting;
+mod campaigns;
 mod grant;
 mod meter;
 mod outcomes;
@@ -98,7 +99,7 @@ impl Stage {
     async fn record(&self, message_id: MessageId, conversation: ConversationId, what: What) {
         let mut tx = self.fleet().await;
         let place = Some(self.place(conversation));
-        let records = [Record { tenant_id: self.tenant, message_id, place, what }];
+        let records = [Record { tenant_id: self.tenant, message_id, place, what, slice: None }];
         record(&mut tx, &records, PATIENCE).await.unwrap();
         tx.commit().await.unwrap();
     }

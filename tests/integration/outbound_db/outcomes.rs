@@ -4,7 +4,7 @@
 use super::{Given, PATIENCE, Stage};
 use shared::{
     db::outbound::{
-        grant::Answer,
+        grant::{Answer, Obstacle},
         outcomes::{ACCOUNT_DOWN, Record, What, record},
     },
     domain::{
@@ -211,8 +211,13 @@ async fn two_words_about_one_send_in_one_batch_are_taken_in_order() {
     let conversation = stage.conversation().await;
     let mine = AttemptId::new();
     let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt: mine }).await;
-    let record_of =
-        |what| Record { tenant_id: stage.tenant, message_id: message, place: Some(stage.place(conversation)), what };
+    let record_of = |what| Record {
+        tenant_id: stage.tenant,
+        message_id: message,
+        place: Some(stage.place(conversation)),
+        what,
+        slice: None,
+    };
     let records = [
         record_of(What::Expired { attempt_id: Some(mine) }),
         record_of(What::Accepted { attempt_id: mine, provider_message_id: "wamid.1".into() }),
@@ -344,7 +349,7 @@ async fn a_send_that_begins_to_wait_while_its_account_comes_back_is_woken() {
     let (conversation, late) = stage.lone_send().await;
     let place = Some(stage.place(conversation));
     let mut recording = stage.fleet().await;
-    let records = [Record { tenant_id: stage.tenant, message_id: late, place, what: waits() }];
+    let records = [Record { tenant_id: stage.tenant, message_id: late, place, what: waits(), slice: None }];
     record(&mut recording, &records, PATIENCE).await.unwrap();
     let commit = async {
         let blocked =
@@ -357,4 +362,29 @@ async fn a_send_that_begins_to_wait_while_its_account_comes_back_is_woken() {
     tokio::join!(stage.resume(), commit);
     let soon = stage.jobs(late).await.into_iter().filter(|(_, seconds)| *seconds < 60).count();
     assert_eq!(soon, 1, "{:?}", stage.jobs(late).await);
+}
+
+#[tokio::test]
+async fn a_second_job_does_not_bring_forward_what_waits_for_a_time() {
+    let mut stage = Stage::new().await;
+    let (conversation, message) = stage.lone_send().await;
+    let granted = stage.ask(&[message]).await;
+    let Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
+    let what = What::NotSent {
+        attempt_id: grant.attempt_id,
+        code: "131056".into(),
+        reason: "too many to this person".into(),
+        after: Duration::from_secs(64),
+        slow_account: None,
+    };
+    stage.record(message, conversation, what).await;
+    // Somebody who held a second job for it all the while has no room for it.
+    let crowded = What::Waits { reason: "room", after: Some(Duration::from_secs(2)) };
+    stage.record(message, conversation, crowded).await;
+    assert_eq!(stage.jobs(message).await, [("send".to_owned(), 64)]);
+    let due: i64 =
+        stage.one("SELECT EXTRACT(epoch FROM due_at - now())::bigint FROM sends WHERE message_id = $1", message).await;
+    assert!(due > 60, "due in {due} s");
+    let again = stage.ask(&[message]).await;
+    assert!(matches!(again[0].answer, Answer::NotNow(Obstacle::NotDue(_))), "{again:?}");
 }

@@ -70,7 +70,13 @@ async fn a_tenant_placed_elsewhere_lives_there_and_only_there() {
         let Answer::Granted(granted) = &answers[0].answer else { panic!("{answers:?}") };
         let accepted = What::Accepted { attempt_id: granted.attempt_id, provider_message_id: "wamid.1".into() };
         let place_of_send = Place { channel_account_id: account, account_revision: 1, conversation_id: conversation };
-        let records = [Record { tenant_id: *tenant, message_id: message, place: Some(place_of_send), what: accepted }];
+        let records = [Record {
+            tenant_id: *tenant,
+            message_id: message,
+            place: Some(place_of_send),
+            what: accepted,
+            slice: None,
+        }];
         record(&mut tx, &records, PATIENCE).await.unwrap();
         tx.commit().await.unwrap();
 

@@ -8,7 +8,7 @@ use shared::{
             messages::{self, Ref},
             reports::{self, Report},
         },
-        outbound::outcomes::What,
+        outbound::{counts, outcomes::What},
     },
     domain::{
         events::SendToken,
@@ -37,7 +37,8 @@ impl Stage {
 
     async fn apply(&self, reports: &[Report]) {
         let mut tx = self.fleet().await;
-        reports::apply(&mut tx, reports).await.unwrap();
+        let moved = reports::apply(&mut tx, reports).await.unwrap();
+        counts::count(&mut tx, &moved).await.unwrap();
         tx.commit().await.unwrap();
     }
 }

@@ -31,6 +31,26 @@ async fn a_job_whose_acknowledgement_is_lost_is_applied_twice_and_stored_once() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_goes_on_is_stored_so_far_and_not_acknowledged() {
+    with_toys(async |stage| {
+        let (broker, relay) = stage.queues.relayed().await;
+        let running = stage.run_on(broker, stage.databases(), SOON).await;
+        stage.publish(&[(1, Task::Progress)]).await;
+        stage.until_stored([1]).await;
+        // Had it been acknowledged it would not come again.
+        relay.cut();
+        until("it comes again", async || stage.log.times_performed(1) == 2).await;
+        until("it is stored so far again", async || stage.log.times_applied(1) == 2).await;
+        stage.log.may_end.notify_waiters();
+        until("it is acknowledged", async || running.readiness.is_ready() && stage.depth().await.ready == 0).await;
+        assert_eq!(running.stop().await.left, 0);
+        assert!(stage.all_is_acknowledged().await);
+        assert_eq!(stage.stored().await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_when_the_connection_is_cut_again_and_again() {
     with_toys(async |stage| {
         let (broker, relay) = stage.queues.relayed().await;

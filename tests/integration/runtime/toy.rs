@@ -18,6 +18,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Notify;
 use workers::worker::{Part, Placed, Settle, Ticket, Worker};
 
 /// What a job tells the toy to do.
@@ -38,6 +39,8 @@ pub(super) enum Task {
     Bad,
     /// Have two effects, of which one can never be stored.
     HalfBad,
+    /// Have an effect that is stored, and go on until the test says so.
+    Progress,
     Panic,
     Drop,
     Later,
@@ -70,6 +73,8 @@ pub(super) struct Log {
     pub(super) company: AtomicUsize,
     /// So many batches meet somebody else.
     pub(super) contentions: AtomicUsize,
+    /// What goes on may end.
+    pub(super) may_end: Notify,
     /// Done once, in the next batch.
     pub(super) in_next_batch: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -120,6 +125,11 @@ impl Toy {
             Task::Publish => settle.done(ticket, vec![here(What::Published)]),
             Task::Bad => settle.done(ticket, vec![here(What::Unstorable)]),
             Task::HalfBad => settle.done(ticket, vec![here(What::UnstorablePart), here(What::Stored)]),
+            Task::Progress => {
+                settle.progress(&ticket, vec![here(What::Stored)]);
+                self.log.may_end.notified().await;
+                settle.done(ticket, Vec::new());
+            }
             Task::Panic => panic!("told to panic"),
             Task::Drop => drop(ticket),
             Task::Later => settle.later(ticket, Duration::from_secs(60)),

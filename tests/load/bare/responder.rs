@@ -1,9 +1,10 @@
 //! The provider of the send yardsticks: answers every request at once as WhatsApp would, counts, and checks nothing. The
-//! same process stands behind every side. If told to, it reports each message as sent and then as delivered, a webhook each.
+//! same process stands behind every side. If told to, it reports each message as sent and then as delivered, a webhook each,
+//! with the token that came with it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,8 +13,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::serve::ListenerExt;
-use serde::{Deserialize, Serialize};
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
@@ -58,7 +59,9 @@ impl Responder {
 
     /// From now on it reports what becomes of messages.
     pub(crate) async fn report(&mut self, statuses: &Statuses) -> Result<()> {
-        self.role.tell(&serde_json::to_string(statuses)?).await
+        self.role.tell(&serde_json::to_string(statuses)?).await?;
+        // Orders are obeyed one after the other: after this answer no call goes unreported.
+        self.calls().await.map(drop)
     }
 
     pub(crate) async fn calls(&mut self) -> Result<Calls> {
@@ -71,8 +74,8 @@ impl Responder {
 const CALLS: &str = "calls";
 
 struct Counter {
-    /// Whom to tell of messages, by their number.
-    reporter: OnceLock<mpsc::UnboundedSender<u64>>,
+    /// Whom to tell of messages.
+    reporter: OnceLock<mpsc::UnboundedSender<Taken>>,
     started: Instant,
     count: AtomicU64,
     first_us: AtomicU64,
@@ -120,7 +123,13 @@ async fn obey(orders: &mut Orders, counter: &Counter) -> Result<()> {
     Ok(())
 }
 
-async fn respond(State(counter): State<Arc<Counter>>, _body: Bytes) -> impl IntoResponse {
+/// A message that was taken.
+struct Taken {
+    number: u64,
+    token: String,
+}
+
+async fn respond(State(counter): State<Arc<Counter>>, body: Bytes) -> impl IntoResponse {
     let now_us = counter.started.elapsed().as_micros() as u64;
     let number = counter.count.fetch_add(1, Ordering::Relaxed);
     if number == 0 {
@@ -128,7 +137,7 @@ async fn respond(State(counter): State<Arc<Counter>>, _body: Bytes) -> impl Into
     }
     counter.last_us.store(now_us, Ordering::Relaxed);
     if let Some(reporter) = counter.reporter.get() {
-        let _ = reporter.send(number);
+        let _ = reporter.send(Taken { number, token: token(&body) });
     }
     let id = provider_message_id(number);
     let answer = format!(
@@ -141,16 +150,27 @@ fn provider_message_id(number: u64) -> String {
     format!("wamid.HBgLMTU1NTc3NzAxNDIVAgARGBJC{number:014}AA==")
 }
 
-/// Reports the messages whose numbers it is sent.
-fn report_to(statuses: Statuses) -> mpsc::UnboundedSender<u64> {
+/// What came with a message and goes back with its statuses.
+fn token(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Request {
+        #[serde(default)]
+        biz_opaque_callback_data: String,
+    }
+    serde_json::from_slice(body).map(|request: Request| request.biz_opaque_callback_data).unwrap_or_default()
+}
+
+/// Reports the messages it is sent.
+fn report_to(statuses: Statuses) -> mpsc::UnboundedSender<Taken> {
     let (reporter, numbers) = mpsc::unbounded_channel();
-    let (numbers, statuses, client) = (Arc::new(Mutex::new(numbers)), Arc::new(statuses), reqwest::Client::new());
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap_or_default();
+    let (numbers, statuses) = (Arc::new(Mutex::new(numbers)), Arc::new(statuses));
     for _ in 0..STATUSES_AT_ONCE {
         let (numbers, statuses, client) = (Arc::clone(&numbers), Arc::clone(&statuses), client.clone());
         tokio::spawn(async move {
-            while let Some(number) = next(&numbers).await {
+            while let Some(taken) = next(&numbers).await {
                 for status in ["sent", "delivered"] {
-                    tell(&client, &statuses, number, status).await;
+                    tell(&client, &statuses, &taken, status).await;
                 }
             }
         });
@@ -158,17 +178,17 @@ fn report_to(statuses: Statuses) -> mpsc::UnboundedSender<u64> {
     reporter
 }
 
-async fn next(numbers: &Mutex<mpsc::UnboundedReceiver<u64>>) -> Option<u64> {
-    numbers.lock().await.recv().await
+async fn next(taken: &Mutex<mpsc::UnboundedReceiver<Taken>>) -> Option<Taken> {
+    taken.lock().await.recv().await
 }
 
 /// As long as it takes: a provider repeats a webhook that is not taken.
-async fn tell(client: &reqwest::Client, statuses: &Statuses, number: u64, status: &str) {
-    let id = provider_message_id(number);
+async fn tell(client: &reqwest::Client, statuses: &Statuses, taken: &Taken, status: &str) {
+    let (id, token) = (provider_message_id(taken.number), serde_json::Value::from(taken.token.as_str()));
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     let phone_number_id = statuses.phone_number_id;
     let body = format!(
-        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"102290129340398","changes":[{{"field":"messages","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15557770000","phone_number_id":"{phone_number_id}"}},"statuses":[{{"id":"{id}","status":"{status}","timestamp":"{at}","recipient_id":"15550000000"}}]}}}}]}}]}}"#
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"102290129340398","changes":[{{"field":"messages","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15557770000","phone_number_id":"{phone_number_id}"}},"statuses":[{{"id":"{id}","status":"{status}","timestamp":"{at}","recipient_id":"15550000000","biz_opaque_callback_data":{token}}}]}}}}]}}]}}"#
     );
     let mut mac =
         Hmac::<Sha256>::new_from_slice(statuses.app_secret.as_bytes()).expect("HMAC takes keys of every length");

@@ -17,6 +17,9 @@ use crate::bare::responder::{RESPONDER, Responder, Statuses};
 pub(crate) const PHASES: u64 = 3;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often to look what is recorded while many are missing: it costs a scan.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+const MANY: u64 = 5_000;
 /// A side that neither calls nor records anything for so long has lost something or is stuck.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -60,7 +63,7 @@ pub(crate) trait RunningSends {
     /// Its processes and the servers it uses, the provider left out.
     fn processes(&self) -> Result<Vec<Watched>>;
 
-    /// How many sends are durably recorded as sent. Asked only when the provider has had as many calls.
+    /// How many sends are durably recorded as sent, or as delivered where that is told. Asked only when the provider has had as many calls.
     async fn recorded(&mut self) -> Result<u64>;
 
     /// Ends its processes and removes its queues and database.
@@ -118,12 +121,15 @@ async fn drive(
     }
 
     progress.phase("waiting until everything is recorded");
-    let called = Instant::now();
-    while running.recorded().await? < work.sends {
-        if called.elapsed() > STALLED_AFTER {
-            bail!("the provider had {} calls, {} are recorded", seen.count, running.recorded().await?);
+    let (mut recorded, mut grew) = (running.recorded().await?, Instant::now());
+    while recorded < work.sends {
+        tokio::time::sleep(if work.sends - recorded > MANY { COUNT_EVERY } else { LOOK_EVERY }).await;
+        let now = running.recorded().await?;
+        if now > recorded {
+            (recorded, grew) = (now, Instant::now());
+        } else if grew.elapsed() > STALLED_AFTER {
+            bail!("the provider had {} calls, {recorded} are recorded", seen.count);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
     let calls = responder.calls().await?;
     let to = accounts.snapshot()?;

@@ -12,6 +12,7 @@ use shared::{
             people::{self, Wanted},
             reports::{self, Report},
         },
+        outbound::counts,
     },
     domain::{
         events::{Event, InboundMessage},
@@ -80,10 +81,11 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), d
         })
         .collect();
     messages::insert(tx, &rows).await?;
-    reports::apply(tx, &reports(effects)).await?;
+    let moved = reports::apply(tx, &reports(effects)).await?;
     let stored: HashSet<_> = fresh.iter().map(|(item, _)| (item.webhook.meta.id, item.webhook.tenant_id)).collect();
     let entries: Vec<Entry> = effects.iter().map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
-    log::insert(tx, &entries).await
+    log::insert(tx, &entries).await?;
+    counts::count(tx, &moved).await
 }
 
 /// The batch's messages, each once: a webhook may be repeated within it.

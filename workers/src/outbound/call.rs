@@ -133,7 +133,7 @@ impl Caller {
         }
         let wanted: BTreeMap<_, _> = granted
             .iter()
-            .map(|(send, place, _)| ((send.job.tenant_id, place.channel_account_id), place.account_revision))
+            .map(|(send, place, _)| ((send.tenant_id, place.channel_account_id), place.account_revision))
             .collect();
         let accounts = match self.accounts.load(placement, &wanted).await {
             Ok(accounts) => accounts,
@@ -146,7 +146,7 @@ impl Caller {
             }
         };
         for (send, mut place, grant) in granted {
-            match accounts.get(&(send.job.tenant_id, place.channel_account_id)) {
+            match accounts.get(&(send.tenant_id, place.channel_account_id)) {
                 Some(Ok(account)) => {
                     place.account_revision = account.revision;
                     self.spawn(asked_at, account.clone(), send, place, grant);
@@ -194,7 +194,7 @@ impl Caller {
             if asked_at.elapsed() > GRANT_GOOD_FOR {
                 return send.record(Some(place), given_back(&grant, "the grant was too old to be used"));
             }
-            let token = SendToken { message_id: send.job.message_id, attempt_id: grant.attempt_id };
+            let token = SendToken { message_id: send.message_id, attempt_id: grant.attempt_id };
             let began = Instant::now();
             let outcome = client
                 .send(Send {

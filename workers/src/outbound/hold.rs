@@ -2,20 +2,18 @@
 //! all that is held; what is granted is called at once, what cannot go soon is written down as waiting and its job
 //! acknowledged.
 
-use super::call::Caller;
-use crate::worker::{Placed, Settle, Ticket};
-use anyhow::anyhow;
+use super::{call::Caller, carrier::Carrier};
+use crate::worker::{Placed, Settle};
 use shared::{
     crash::{self, CrashPoint},
     db::{
         self, Databases, Placement,
         outbound::{
             grant::{self, Answer, Grant, Held, Judged, Obstacle, Room},
-            outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, Patience, Place, Record, What},
+            outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, CAMPAIGN, Patience, Place, Record, What},
         },
     },
     domain::ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
-    jobs::outbound::OutboundJob,
     lifecycle::Lifecycle,
     telemetry::names,
 };
@@ -49,12 +47,13 @@ const ASK_AT_MOST: usize = 500;
 /// When so many are held, those that wait for room on their account make room for others.
 const CROWDED: usize = 2000;
 
-/// A send with its job.
+/// A send with what brought it.
 pub(super) struct HeldSend {
-    pub(super) job: OutboundJob,
-    pub(super) placement: Placement,
-    pub(super) ticket: Ticket<()>,
-    pub(super) settle: Settle<Record>,
+    pub(super) tenant_id: TenantId,
+    pub(super) message_id: MessageId,
+    placement: Placement,
+    carrier: Carrier,
+    settle: Settle<Record>,
     attempt_id: AttemptId,
     since: Instant,
     /// The account, where the job or an answer has said so.
@@ -64,12 +63,36 @@ pub(super) struct HeldSend {
 }
 
 impl HeldSend {
-    /// Settles the job with what happened.
+    /// Settles it with what happened.
     pub(super) fn record(self, place: Option<Place>, what: What) {
-        let OutboundJob { tenant_id, message_id, .. } = self.job;
-        let effect = Record { tenant_id, message_id, place, what };
-        self.settle.done(self.ticket, vec![Placed { placement: self.placement, tenant: tenant_id, effect }]);
+        let Self { tenant_id, message_id, placement, carrier, settle, .. } = self;
+        let effect = Record { tenant_id, message_id, place, what, slice: carrier.slice_account() };
+        carrier.record(&settle, Placed { placement, tenant: tenant_id, effect });
     }
+
+    /// There is nothing to do about it.
+    fn nothing(self) {
+        self.carrier.nothing(&self.settle);
+    }
+
+    /// It comes back, uncharged.
+    fn later(self, wait: Duration) {
+        self.carrier.later(&self.settle, wait);
+    }
+
+    /// There is no such send.
+    fn reject(self) {
+        self.carrier.reject(&self.settle, self.tenant_id, self.message_id);
+    }
+}
+
+/// A send that a job brings.
+pub(super) struct Brought {
+    pub(super) tenant_id: TenantId,
+    pub(super) message_id: MessageId,
+    /// The account, where the job says so.
+    pub(super) account: Option<ChannelAccountId>,
+    pub(super) carrier: Carrier,
 }
 
 /// Holds sends until they are granted. Each database is asked by a task of its own: one that is away holds up its own sends.
@@ -94,14 +117,25 @@ impl Holder {
     }
 
     /// Takes a send in.
-    pub(super) fn hold(&self, job: OutboundJob, placement: Placement, ticket: Ticket<()>, settle: Settle<Record>) {
+    pub(super) fn hold(&self, brought: Brought, placement: Placement, settle: Settle<Record>) {
         let now = Instant::now();
-        let (asker, account) = (self.asker(&placement), job.account);
-        let send =
-            HeldSend { job, placement, ticket, settle, attempt_id: AttemptId::new(), since: now, account, ask_at: now };
+        let asker = self.asker(&placement);
+        let Brought { tenant_id, message_id, account, carrier } = brought;
+        let attempt_id = AttemptId::new();
+        let send = HeldSend {
+            tenant_id,
+            message_id,
+            placement,
+            carrier,
+            settle,
+            attempt_id,
+            since: now,
+            account,
+            ask_at: now,
+        };
         if let Err(mpsc::error::SendError(send)) = asker.send(send) {
             // The process is ending and asks no more: the job goes to another worker.
-            send.settle.later(send.ticket, Duration::ZERO);
+            send.later(Duration::ZERO);
         }
     }
 
@@ -154,14 +188,16 @@ fn drain(held: Vec<HeldSend>, mut incoming: mpsc::UnboundedReceiver<HeldSend>) {
         rest.push(send);
     }
     for send in rest {
-        send.settle.later(send.ticket, Duration::ZERO);
+        send.later(Duration::ZERO);
     }
 }
 
 impl Asking {
     /// Asks for what is due to be asked for. Returns what is still held.
-    async fn ask(&self, placement: &Placement, held: Vec<HeldSend>) -> Vec<HeldSend> {
+    async fn ask(&self, placement: &Placement, mut held: Vec<HeldSend>) -> Vec<HeldSend> {
         let now = Instant::now();
+        // An answer asks before any number of campaigns' messages that wait; among equals who came first.
+        held.sort_by_key(|send| send.carrier.lane());
         let crowded = held.len() >= CROWDED;
         let room = self.caller.room_by_account();
         let mut left: HashMap<ChannelAccountId, usize> = room.left.iter().copied().collect();
@@ -177,12 +213,13 @@ impl Asking {
             match send.account.map(|id| left.entry(id).or_insert(room.per_account)) {
                 Some(0) if overdue => send.record(None, What::Waits { reason: "room", after: Some(HOLD_FOR) }),
                 Some(0) => keep.push(send),
-                _ if due.len() == at_most => keep.push(send),
-                Some(left) => {
-                    *left -= 1;
-                    due.push(send);
+                left => {
+                    // Also for one that must wait for others: what there is no room for on its account is told from it.
+                    if let Some(left) = left {
+                        *left -= 1;
+                    }
+                    if due.len() == at_most { keep.push(send) } else { due.push(send) }
                 }
-                None => due.push(send),
             }
         }
         let Some(first) = due.first() else { return keep };
@@ -190,7 +227,7 @@ impl Asking {
         // A send has one place in the question; a second job for it is answered like the first.
         let mut by_id: BTreeMap<(TenantId, MessageId), Vec<HeldSend>> = BTreeMap::new();
         for send in due {
-            by_id.entry((send.job.tenant_id, send.job.message_id)).or_default().push(send);
+            by_id.entry((send.tenant_id, send.message_id)).or_default().push(send);
         }
         let wanted: Vec<Held> = by_id
             .iter()
@@ -207,7 +244,7 @@ impl Asking {
                 // Nothing but ids went in, so this is no fault of one of them: all come back later.
                 tracing::error!(%error, "grants could not be asked for");
                 for send in by_id.into_values().flatten() {
-                    send.settle.later(send.ticket, HOLD_FOR);
+                    send.later(HOLD_FOR);
                 }
                 return keep;
             }
@@ -256,10 +293,7 @@ fn answered(
         answers.into_iter().map(|j| ((j.tenant_id, j.message_id), j)).collect();
     for (id, mut sends) in by_id {
         let Some(judged) = answers.remove(&id) else {
-            for send in sends {
-                let why = anyhow!("there is no send {} of tenant {}", id.1, id.0);
-                send.settle.reject(send.ticket, why);
-            }
+            sends.into_iter().for_each(HeldSend::reject);
             continue;
         };
         let place = Place {
@@ -269,9 +303,7 @@ fn answered(
         };
         let send = sends.remove(0);
         // Further jobs for the same send have nothing to add to this one.
-        for double in sends {
-            double.settle.done(double.ticket, Vec::new());
-        }
+        sends.into_iter().for_each(HeldSend::nothing);
         match judged.answer {
             Answer::Granted(grant) => granted.push((send, place, grant)),
             Answer::NotNow(obstacle) => keep.extend(not_now(send, place, obstacle)),
@@ -298,6 +330,8 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         Obstacle::AccountDown => {
             send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(ACCOUNT_DOWN_AGAIN) });
         }
+        Obstacle::CampaignPaused => send.record(Some(place), What::Waits { reason: CAMPAIGN, after: None }),
+        Obstacle::CampaignOver => send.record(Some(place), What::Cancelled),
         Obstacle::WindowClosed => {
             let reason =
                 "more than 24 hours have passed since the customer's last message; only a template can be sent";
@@ -309,10 +343,10 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             send.record(Some(place), What::GivenBack { attempt_id: id, reason, after: None });
         }
         Obstacle::Claimed { attempt_id, left: None } => send.record(Some(place), What::Expired { attempt_id }),
-        Obstacle::Claimed { left: Some(left), .. } => send.settle.later(send.ticket, left + ASK_EVERY),
+        Obstacle::Claimed { left: Some(left), .. } => send.later(left + ASK_EVERY),
         // This may be the job that was to come when it is due: the clock has stepped back, or another server's has taken over.
-        Obstacle::NotDue(left) => send.settle.later(send.ticket, left.max(ASK_EVERY)),
-        Obstacle::Settled(_) => send.settle.done(send.ticket, Vec::new()),
+        Obstacle::NotDue(left) if send.carrier.is_sole() => send.later(left.max(ASK_EVERY)),
+        Obstacle::NotDue(_) | Obstacle::Settled(_) => send.nothing(),
     }
     None
 }

@@ -3,15 +3,17 @@
 
 mod accounts;
 mod call;
+mod carrier;
 mod hold;
 
 pub use hold::OutboundSettings;
 
-use crate::worker::{CrashPoints, Placed, Settle, Ticket, Worker};
+use crate::worker::{CrashPoints, Part, Placed, Settle, Ticket, Worker};
 use accounts::Accounts;
 use anyhow::anyhow;
 use call::Caller;
-use hold::Holder;
+use carrier::Carrier;
+use hold::{Brought, Holder};
 use shared::{
     crash::CrashPoint,
     db::{
@@ -23,7 +25,7 @@ use shared::{
     health::Readiness,
     jobs::{
         Job, Undecodable,
-        outbound::{OutboundJob, Task},
+        outbound::{OutboundJob, OutboundSlice, Task},
     },
     lifecycle::Lifecycle,
     providers::http::ProviderClient,
@@ -34,6 +36,27 @@ use std::time::Duration;
 
 /// Tenants do not move between databases often; a move is noticed within this time.
 const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// So many slices are held at once: four thousand sends, as many as come one by one.
+const SLICES: u16 = 80;
+
+/// What this worker is asked to do.
+#[derive(Debug)]
+pub enum Outbound {
+    /// About one send.
+    One(OutboundJob),
+    /// A part of a campaign.
+    Slice(OutboundSlice),
+}
+
+impl Outbound {
+    fn tenant_id(&self) -> TenantId {
+        match self {
+            Outbound::One(job) => job.tenant_id,
+            Outbound::Slice(slice) => slice.tenant_id,
+        }
+    }
+}
 
 /// The outbound worker.
 pub struct OutboundWorker {
@@ -83,25 +106,32 @@ impl OutboundWorker {
 
 impl Worker for OutboundWorker {
     const NAME: &'static str = "outbound";
-    const QUEUES: &'static [&'static Queue] = &[&topology::OUTBOUND_NOW];
+    const QUEUES: &'static [&'static Queue] = &[&topology::OUTBOUND_NOW, &topology::OUTBOUND_BULK];
     const BATCH: usize = 500;
     // A call under way holds its delivery: room for all of them, and for as many that wait.
     const PREFETCH: u16 = 4000;
 
-    type Job = OutboundJob;
+    type Job = Outbound;
     type Effect = Record;
 
-    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
-        OutboundJob::from_job(job)
+    fn prefetch(queue: &Queue) -> u16 {
+        if *queue == topology::OUTBOUND_BULK { SLICES } else { Self::PREFETCH }
     }
 
-    async fn perform(&self, jobs: Vec<Ticket<OutboundJob>>, settle: &Settle<Record>) {
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
+        match job.kind.as_str() {
+            OutboundSlice::KIND => OutboundSlice::from_job(job).map(Outbound::Slice),
+            _ => OutboundJob::from_job(job).map(Outbound::One),
+        }
+    }
+
+    async fn perform(&self, jobs: Vec<Ticket<Outbound>>, settle: &Settle<Record>) {
         for ticket in jobs {
             let (job, ticket) = ticket.take();
-            let placement = match self.placement(job.tenant_id, settle).await {
+            let placement = match self.placement(job.tenant_id(), settle).await {
                 Ok(Some(placement)) => placement,
                 Ok(None) => {
-                    settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id));
+                    settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id()));
                     continue;
                 }
                 Err(error) => {
@@ -110,16 +140,42 @@ impl Worker for OutboundWorker {
                     continue;
                 }
             };
-            match job.task {
-                Task::Send => self.holder.hold(job, placement, ticket, settle.clone()),
-                Task::ReleaseTurn => settle.done(ticket, vec![timer(job, placement, What::TurnReleased)]),
-                Task::Settle => settle.done(ticket, vec![timer(job, placement, What::Settled)]),
+            match job {
+                Outbound::One(OutboundJob { tenant_id, message_id, account, task: Task::Send }) => {
+                    let carrier = Carrier::Job(ticket);
+                    self.holder.hold(Brought { tenant_id, message_id, account, carrier }, placement, settle.clone());
+                }
+                Outbound::One(job) => {
+                    let what = if job.task == Task::ReleaseTurn { What::TurnReleased } else { What::Settled };
+                    settle.done(ticket, vec![timer(job, placement, what)]);
+                }
+                Outbound::Slice(slice) => {
+                    let (tenant_id, account) = (slice.tenant_id, Some(slice.account));
+                    let carriers = carrier::shares(&slice, ticket, settle);
+                    for (message_id, carrier) in slice.message_ids.into_iter().zip(carriers) {
+                        let brought = Brought { tenant_id, message_id, account, carrier };
+                        self.holder.hold(brought, placement.clone(), settle.clone());
+                    }
+                }
             }
         }
     }
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Record]) -> Result<(), db::Error> {
         outcomes::record(tx, effects, self.patience).await
+    }
+
+    fn part(record: &Record) -> Option<Part> {
+        let job = carrier::alone(record.tenant_id, record.slice?, record.message_id);
+        Some(Part { job })
+    }
+
+    fn divide(job: &Job) -> Vec<Job> {
+        let slice = if job.kind == OutboundSlice::KIND { OutboundSlice::from_job(job).ok() } else { None };
+        let parts = slice.map(|OutboundSlice { tenant_id, account, message_ids }| {
+            message_ids.into_iter().map(|id| carrier::alone(tenant_id, account, id)).collect()
+        });
+        parts.unwrap_or_default()
     }
 
     fn crash_points() -> CrashPoints {
@@ -132,6 +188,6 @@ impl Worker for OutboundWorker {
 }
 
 fn timer(job: OutboundJob, placement: Placement, what: What) -> Placed<Record> {
-    let effect = Record { tenant_id: job.tenant_id, message_id: job.message_id, place: None, what };
+    let effect = Record { tenant_id: job.tenant_id, message_id: job.message_id, place: None, what, slice: None };
     Placed { placement, tenant: job.tenant_id, effect }
 }

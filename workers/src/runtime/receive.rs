@@ -192,8 +192,8 @@ impl<W: Worker> Receiving<W> {
                 let id = self.open(index, 1).await?;
                 self.queues[index].slow = Some(id);
                 self.queues[index].ramp = Ramp::new(Instant::now());
-            } else if source.full.is_none() && W::PREFETCH > 1 && source.ramp.is_over(now) {
-                let id = self.open(index, W::PREFETCH).await?;
+            } else if source.full.is_none() && W::prefetch(source.queue) > 1 && source.ramp.is_over(now) {
+                let id = self.open(index, W::prefetch(source.queue)).await?;
                 self.queues[index].full = Some(id);
             }
         }

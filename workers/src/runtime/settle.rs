@@ -126,6 +126,17 @@ impl<E: Send + Sync + 'static> Settle<E> {
         self.settle(ticket, Verdict::Done(effects));
     }
 
+    /// Not done, but so far: these effects are to be written down now. The job is acknowledged when they are stored and its
+    /// verdict is given.
+    pub fn progress<J>(&self, ticket: &Ticket<J>, effects: Vec<Placed<E>>) {
+        if effects.is_empty() {
+            return;
+        }
+        let held = ticket.held().clone();
+        held.open();
+        let _ = self.collect.send(Collected { held, effects });
+    }
+
     /// Comes back after at most ten minutes, not charged.
     pub fn later<J>(&self, ticket: Ticket<J>, wait: Duration) {
         self.settle(ticket, Verdict::Later(wait));

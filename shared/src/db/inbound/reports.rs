@@ -1,10 +1,17 @@
 //! What providers report about sends: found by our token or by the provider's id, parked where neither is known yet.
 
 use crate::{
-    db::{error::Result, outbound::turns, scope::FleetTx},
+    db::{
+        error::Result,
+        outbound::{
+            counts::Moved,
+            turns::{self, CAMPAIGN_LANE},
+        },
+        scope::FleetTx,
+    },
     domain::{
         events::SendToken,
-        ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
 };
@@ -71,13 +78,14 @@ impl Sum {
 }
 
 /// Writes reports down: states, times and trail; parks those of unknown messages; lets the next of a conversation go where
-/// a report settled the one before it.
+/// a report settled the one before it. Returns the sends of campaigns that moved, to be counted when all else is done.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<()> {
+#[must_use = "what moved is to be counted"]
+pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<Vec<Moved>> {
     if reports.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let without: Vec<&Report> = reports.iter().filter(|r| r.token.is_none()).collect();
     let found = park(tx, &without).await?;
@@ -98,9 +106,10 @@ pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<()> {
             sums.entry(send).or_default().add(report);
         }
     }
-    let moved = settle(tx, &sums).await?;
+    let (settled, moved) = settle(tx, &sums).await?;
     record(tx, &trail).await?;
-    turns::wake_next(tx, &moved).await
+    turns::wake_next(tx, &settled).await?;
+    Ok(moved)
 }
 
 type RefKey<'a> = (TenantId, ChannelAccountId, &'a str);
@@ -204,10 +213,13 @@ async fn current_attempts(
     Ok(current.collect())
 }
 
-/// Moves sends on as reported. Returns those that no longer hold up their conversation and did before.
-async fn settle(tx: &mut FleetTx, sums: &BTreeMap<(TenantId, MessageId), Sum>) -> Result<Vec<turns::Settled>> {
+/// Moves sends on as reported. Returns those that no longer hold up their conversation and did before, and those of campaigns.
+async fn settle(
+    tx: &mut FleetTx,
+    sums: &BTreeMap<(TenantId, MessageId), Sum>,
+) -> Result<(Vec<turns::Settled>, Vec<Moved>)> {
     if sums.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let tenants: Vec<Uuid> = sums.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = sums.keys().map(|(_, id)| id.0).collect();
@@ -236,15 +248,18 @@ async fn settle(tx: &mut FleetTx, sums: &BTreeMap<(TenantId, MessageId), Sum>) -
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .filter(|row| row.held_up)
-        .map(|row| turns::Settled {
-            tenant_id: TenantId(row.tenant_id),
-            conversation_id: ConversationId(row.conversation_id),
-            seq: row.seq,
-        })
-        .collect())
+    let settled = rows.iter().filter(|row| row.held_up && row.lane != CAMPAIGN_LANE).map(|row| turns::Settled {
+        tenant_id: TenantId(row.tenant_id),
+        conversation_id: ConversationId(row.conversation_id),
+        seq: row.seq,
+    });
+    let state = |name: &str| SendState::from_name(name).unwrap_or(SendState::Failed);
+    let moved = rows.iter().filter_map(|row| {
+        let (before, after) = (state(&row.before), state(&row.state));
+        let campaign_id = CampaignId(row.campaign_id?);
+        Some(Moved { tenant_id: TenantId(row.tenant_id), campaign_id, before, after })
+    });
+    Ok((settled.collect(), moved.collect()))
 }
 
 async fn record(tx: &mut FleetTx, trail: &[(&Report, MessageId)]) -> Result<()> {

@@ -6,7 +6,8 @@ WITH sent AS (
         sent_at = coalesce(s.sent_at, clock_timestamp()), updated_at = clock_timestamp()
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS taken (tenant_id, message_id, attempt_id, provider_message_id)
     WHERE s.tenant_id = taken.tenant_id AND s.message_id = taken.message_id AND s.attempt_id = taken.attempt_id AND s.state = 'sending'
-    RETURNING s.tenant_id, s.message_id, s.attempt_id, s.attempts, s.granted_at, s.updated_at, s.conversation_id, s.seq
+    RETURNING s.tenant_id, s.message_id, s.attempt_id, s.attempts, s.granted_at, s.updated_at, s.conversation_id, s.seq, s.lane,
+        s.campaign_id
 ),
 attempt AS (
     INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, granted_at, ended_at)
@@ -15,4 +16,6 @@ attempt AS (
         SET outcome = excluded.outcome, code = NULL, reason = NULL, ended_at = excluded.ended_at
         WHERE send_attempts.outcome = 'expired'
 )
-SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", conversation_id AS "conversation_id!", seq AS "seq!" FROM sent
+SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", conversation_id AS "conversation_id!", seq AS "seq!", lane AS "lane!",
+    campaign_id
+FROM sent

@@ -96,6 +96,10 @@ pub enum Obstacle {
     NotDue(Duration),
     /// The account cannot send; its return wakes this one.
     AccountDown,
+    /// Its campaign is paused; that it goes on wakes this one.
+    CampaignPaused,
+    /// Its campaign has ended without it.
+    CampaignOver,
     /// The customer service window is closed.
     WindowClosed,
     /// Another attempt has it until its deadline, so long from now; `None`: the deadline has passed.
@@ -182,6 +186,8 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             Some("turn") => Obstacle::Turn,
             Some("not_due") => Obstacle::NotDue(seconds(row.due_in_seconds.unwrap_or(0.0))),
             Some("account_down") => Obstacle::AccountDown,
+            Some("campaign_paused") => Obstacle::CampaignPaused,
+            Some("campaign_over") => Obstacle::CampaignOver,
             Some("window_closed") => Obstacle::WindowClosed,
             Some(_) if state == SendState::Sending => Obstacle::Claimed {
                 attempt_id: row.attempt_id.map(AttemptId),

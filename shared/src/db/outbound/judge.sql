@@ -1,5 +1,6 @@
 -- Of the sends a worker holds: which may go as far as they themselves are concerned, and for every other one the reason why
--- not. Every table is looked up by key, one row for each send (LIMIT keeps the planner from thinking of anything else).
+-- not. Every table is looked up by key, for each send by itself: LIMIT, and the clock that is read each time, keep the planner
+-- from thinking of anything else.
 SELECT
     s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
     s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", s.conversation_id AS "conversation_id!",
@@ -10,15 +11,17 @@ SELECT
     CASE
         WHEN s.state NOT IN ('waiting', 'queued') THEN 'state'
         WHEN s.due_at > clock_timestamp() AND s.wait_reason <> 'account_down' THEN 'not_due'
+        WHEN c.state = 'paused' THEN 'campaign_paused'
+        WHEN c.state <> 'running' THEN 'campaign_over'
         WHEN a.state <> 'active' THEN 'account_down'
         WHEN s.needs_window AND NOT EXISTS (
-            SELECT FROM conversations c
-            WHERE c.tenant_id = s.tenant_id AND c.id = s.conversation_id AND c.window_expires_at > clock_timestamp()
+            SELECT FROM conversations
+            WHERE tenant_id = s.tenant_id AND id = s.conversation_id AND window_expires_at > clock_timestamp()
         ) THEN 'window_closed'
         -- The first of a conversation waits for none.
         WHEN s.lane = 0 AND s.seq > 1 AND EXISTS (
             SELECT FROM sends earlier
-            WHERE earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
+            WHERE earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq AND earlier.lane = 0
                 AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
         ) THEN 'turn'
     END AS obstacle
@@ -29,3 +32,6 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT state, revision FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
+LEFT JOIN LATERAL (
+    SELECT state FROM campaigns WHERE tenant_id = held.tenant_id AND id = s.campaign_id LIMIT 1
+) AS c ON s.campaign_id IS NOT NULL

@@ -1,6 +1,8 @@
-//! What the senders ask of and tell the database: grants, outcomes, whose turn it is, what becomes of the unknown.
+//! What the senders ask of and tell the database: grants, outcomes, whose turn it is, what becomes of the unknown,
+//! what is shown of campaigns.
 
 pub mod accounts;
+pub mod counts;
 pub mod grant;
 pub mod outcomes;
 pub mod turns;

@@ -3,7 +3,7 @@
 WITH record AS MATERIALIZED (
     SELECT
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
-        s.unknown_at, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
+        s.unknown_at, s.due_at, s.wait_reason, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
         clock_timestamp() AS now
     FROM unnest(
@@ -15,8 +15,12 @@ WITH record AS MATERIALIZED (
 ),
 verdict AS MATERIALIZED (
     SELECT record.*, a.when_unknown,
-        -- What was to wait for its account and finds it back goes at once.
-        CASE WHEN a.state = 'active' AND (kind = 'account_down' OR (kind = 'waits' AND code = 'account_down')) THEN 0 ELSE asked_wait END AS wait,
+        -- What was to wait for its account, or its campaign, and finds it back goes at once.
+        CASE
+            WHEN a.state = 'active' AND (kind = 'account_down' OR (kind = 'waits' AND code = 'account_down')) THEN 0
+            WHEN c.state <> 'paused' AND kind = 'waits' AND code = 'campaign' THEN 0
+            ELSE asked_wait
+        END AS wait,
         CASE
             -- It was taken: that settles whatever was not known, whichever attempt it was. Never backwards.
             WHEN kind = 'accepted' AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'
@@ -27,8 +31,11 @@ verdict AS MATERIALIZED (
             WHEN kind = 'failed' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'failed'
             WHEN kind = 'unknown' AND mine AND before = 'sending' THEN 'unknown'
             WHEN kind = 'expired' AND mine AND before = 'sending' THEN 'unknown'
+            -- What waits for a time already has its job for then: another one that came meanwhile brings nothing forward.
+            WHEN kind = 'waits' AND before = 'waiting' AND due_at > now AND wait_reason <> 'account_down' THEN NULL
             WHEN kind = 'waits' AND before IN ('waiting', 'queued') THEN 'waiting'
             WHEN kind = 'refused' AND before IN ('waiting', 'queued') THEN 'failed'
+            WHEN kind = 'cancelled' AND before IN ('waiting', 'queued') THEN 'cancelled'
             WHEN kind = 'turn_released' AND before = 'unknown' AND NOT turn_released THEN 'unknown'
             -- No evidence came in time.
             WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend' THEN 'queued'
@@ -45,6 +52,7 @@ verdict AS MATERIALIZED (
         END AS early
     FROM record
     JOIN channel_accounts a ON a.tenant_id = record.tenant_id AND a.id = record.channel_account_id
+    LEFT JOIN campaigns c ON c.tenant_id = record.tenant_id AND c.id = record.campaign_id
 ),
 moved AS (
     UPDATE sends s
@@ -68,8 +76,8 @@ moved AS (
         updated_at = v.now
     FROM verdict v
     WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.state IS NOT NULL AND v.early IS NULL
-    RETURNING s.tenant_id, s.message_id, s.channel_account_id, s.conversation_id, s.seq, s.state, s.turn_released, v.before, v.turn_released AS released_before,
-        v.kind, v.code, v.reason, v.wait, v.now
+    RETURNING s.tenant_id, s.message_id, s.channel_account_id, s.conversation_id, s.seq, s.state, s.turn_released, s.lane, s.campaign_id, v.before,
+        v.turn_released AS released_before, v.kind, v.code, v.reason, v.wait, v.now
 ),
 -- A send that is past `sent` already keeps its state but learns its provider's id; two attempts that were both taken are shown.
 noted AS (
@@ -111,15 +119,15 @@ note AS (
         END,
         now, code, reason
     FROM moved
-    WHERE state IN ('unknown', 'held', 'failed') OR kind IN ('settled', 'not_sent', 'account_down')
+    WHERE state IN ('unknown', 'held', 'failed', 'cancelled') OR kind IN ('settled', 'not_sent', 'account_down')
     ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
 )
 SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", channel_account_id AS "channel_account_id!", conversation_id AS "conversation_id!", seq AS "seq!",
-    state AS "state!", before AS "before!", kind AS "kind!", wait AS "wait_seconds?", NULL::float8 AS "early_seconds?", now AS "now!",
+    lane AS "lane!", campaign_id, state AS "state!", before AS "before!", kind AS "kind!", wait AS "wait_seconds?", NULL::float8 AS "early_seconds?", now AS "now!",
     (before IN ('waiting', 'queued', 'sending') OR (before = 'unknown' AND NOT released_before)) AS "held_up!",
     (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released)) AS "holds_up!"
 FROM moved
 UNION ALL
-SELECT tenant_id, message_id, channel_account_id, conversation_id, seq, before, before, kind, NULL, early, now, false, false
+SELECT tenant_id, message_id, channel_account_id, conversation_id, seq, lane, campaign_id, before, before, kind, NULL, early, now, false, false
 FROM verdict
 WHERE early IS NOT NULL

@@ -1,6 +1,9 @@
 //! What became of attempts, and of sends that could not go: written down set by set.
 
-use super::turns::{self, Settled};
+use super::{
+    counts::{self, Moved},
+    turns::{self, CAMPAIGN_LANE, Settled},
+};
 use crate::{
     db::{
         error::Result,
@@ -8,10 +11,10 @@ use crate::{
         scope::FleetTx,
     },
     domain::{
-        ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
-    jobs::outbound::{OutboundJob, Task},
+    jobs::outbound::{OutboundJob, OutboundSlice, Task},
 };
 use chrono::TimeDelta;
 use std::{
@@ -22,6 +25,9 @@ use uuid::Uuid;
 
 /// The reason of a send that waits for its account to be brought back.
 pub const ACCOUNT_DOWN: &str = "account_down";
+
+/// The reason of a send that waits for its campaign to go on.
+pub const CAMPAIGN: &str = "campaign";
 
 /// It is looked at again after this long, should the account's return have been missed.
 pub const ACCOUNT_DOWN_AGAIN: Duration = Duration::from_secs(600);
@@ -37,6 +43,8 @@ pub struct Record {
     pub place: Option<Place>,
     /// What happened.
     pub what: What,
+    /// The account of the slice that brought it, if it did not come alone.
+    pub slice: Option<ChannelAccountId>,
 }
 
 /// Where a send belongs.
@@ -116,7 +124,7 @@ pub enum What {
     },
     /// It was not granted: it waits for a time, or for what `reason` names.
     Waits {
-        /// `turn`, `rate`, `room`, `account_down`.
+        /// `turn`, `rate`, `room`, `account_down`, `campaign`.
         reason: &'static str,
         /// How long, if it is a time.
         after: Option<Duration>,
@@ -128,6 +136,8 @@ pub enum What {
         /// What it means.
         reason: String,
     },
+    /// Its campaign has ended without it.
+    Cancelled,
     /// It has been unknown for 30 s: the next of its conversation may go.
     TurnReleased,
     /// It has been unknown for the time evidence is given: held, or sent again if the account says so.
@@ -155,6 +165,7 @@ impl What {
             What::Expired { .. } => "expired",
             What::Waits { .. } => "waits",
             What::Refused { .. } => "refused",
+            What::Cancelled => "cancelled",
             What::TurnReleased => "turn_released",
             What::Settled => "settled",
         }
@@ -169,7 +180,7 @@ impl What {
             | What::AccountDown { attempt_id, .. }
             | What::GivenBack { attempt_id, .. } => Some(*attempt_id),
             What::Expired { attempt_id } => *attempt_id,
-            What::Waits { .. } | What::Refused { .. } | What::TurnReleased | What::Settled => None,
+            What::Waits { .. } | What::Refused { .. } | What::Cancelled | What::TurnReleased | What::Settled => None,
         }
     }
 
@@ -215,6 +226,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     }
     slow_down(tx, records).await?;
     take_down(tx, records).await?;
+    look_at_campaigns(tx, records).await?;
     let parked = link(tx, records).await?;
     close_windows(tx, records).await?;
     // One send twice in a batch (a job and its redelivery): in the order they came, each in a statement of its own.
@@ -227,13 +239,47 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         }
         rounds[*round].push(record);
     }
-    let mut settled = Vec::new();
+    let mut went = Went::default();
     for mut round in rounds {
-        settled.extend(accept(tx, &mut round).await?);
-        settled.extend(move_on(tx, &round, patience).await?);
+        accept(tx, &mut round, &mut went).await?;
+        move_on(tx, &round, patience, &mut went).await?;
     }
-    reports::apply(tx, &parked).await?;
-    turns::wake_next(tx, &settled).await
+    went.moved.extend(reports::apply(tx, &parked).await?);
+    turns::wake_next(tx, &went.settled).await?;
+    counts::count(tx, &went.moved).await
+}
+
+/// What follows from how sends went.
+#[derive(Debug, Default)]
+struct Went {
+    /// Those that no longer hold up their conversation.
+    settled: Vec<Settled>,
+    /// Those of campaigns, with their states.
+    moved: Vec<Moved>,
+}
+
+/// One way a send went, as a row says.
+struct Way {
+    tenant_id: TenantId,
+    conversation_id: ConversationId,
+    seq: i64,
+    lane: i16,
+    campaign_id: Option<CampaignId>,
+    before: SendState,
+    after: SendState,
+    settled: bool,
+}
+
+impl Went {
+    fn note(&mut self, way: Way) {
+        let Way { tenant_id, conversation_id, seq, lane, campaign_id, before, after, settled } = way;
+        if settled && lane != CAMPAIGN_LANE {
+            self.settled.push(Settled { tenant_id, conversation_id, seq });
+        }
+        if let Some(campaign_id) = campaign_id {
+            self.moved.push(Moved { tenant_id, campaign_id, before, after });
+        }
+    }
 }
 
 /// Lowers the rate of throttled accounts: halved, at most once a second, and stopped for as long as the provider asked.
@@ -367,7 +413,7 @@ async fn close_windows(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 
 /// The ordinary end of a send, no send twice: its provider took it at the attempt that has it. What this applies to is taken out
 /// of `records`; the rest is for [`move_on`], which knows all cases and costs several times as much.
-async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>) -> Result<Vec<Settled>> {
+async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>, went: &mut Went) -> Result<()> {
     let mut accepted: Vec<(TenantId, MessageId, AttemptId, &str)> = records
         .iter()
         .filter_map(|r| match &r.what {
@@ -378,9 +424,9 @@ async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>) -> Result<Vec<Sett
         })
         .collect();
     if accepted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    // The order in which everybody locks sends.
+    // As everybody locks sends; that those of the same batch for [`move_on`] come after them is contention at worst, and retried.
     accepted.sort_unstable();
     let tenants: Vec<Uuid> = accepted.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
     let messages: Vec<Uuid> = accepted.iter().map(|(_, message_id, ..)| message_id.0).collect();
@@ -393,20 +439,25 @@ async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>) -> Result<Vec<Sett
     let done: HashSet<(TenantId, MessageId)> =
         rows.iter().map(|row| (TenantId(row.tenant_id), MessageId(row.message_id))).collect();
     records.retain(|r| !done.contains(&(r.tenant_id, r.message_id)));
-    Ok(rows
-        .into_iter()
-        .map(|row| Settled {
+    for row in rows {
+        went.note(Way {
             tenant_id: TenantId(row.tenant_id),
             conversation_id: ConversationId(row.conversation_id),
             seq: row.seq,
-        })
-        .collect())
+            lane: row.lane,
+            campaign_id: row.campaign_id.map(CampaignId),
+            before: SendState::Sending,
+            after: SendState::Sent,
+            settled: true,
+        });
+    }
+    Ok(())
 }
 
-/// The states, attempts, trail and timers of sends, no send twice. Returns those that no longer hold up their conversation.
-async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> Result<Vec<Settled>> {
+/// The states, attempts, trail and timers of sends, no send twice.
+async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went: &mut Went) -> Result<()> {
     if records.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let tenants: Vec<Uuid> = records.iter().map(|r| r.tenant_id.0).collect();
     let messages: Vec<Uuid> = records.iter().map(|r| r.message_id.0).collect();
@@ -437,14 +488,20 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> R
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut settled = Vec::new();
     for row in rows {
         let (tenant_id, message_id) = (TenantId(row.tenant_id), MessageId(row.message_id));
-        let account = Some(ChannelAccountId(row.channel_account_id));
+        let account = ChannelAccountId(row.channel_account_id);
+        let in_turn = row.lane != CAMPAIGN_LANE;
         let mut enqueue = |task: Task, after: Option<Duration>| {
-            let job = OutboundJob { tenant_id, message_id, account, task }.to_job(row.now);
+            let (queue, job) = if task == Task::Send && !in_turn {
+                let slice = OutboundSlice { tenant_id, account, message_ids: vec![message_id] };
+                (turns::BULK_QUEUE, slice.to_job(row.now))
+            } else {
+                let job = OutboundJob { tenant_id, message_id, account: Some(account), task };
+                (turns::QUEUE, job.to_job(row.now))
+            };
             let after = after.map(|d| TimeDelta::from_std(d).unwrap_or(TimeDelta::MAX));
-            tx.enqueue(tenant_id, turns::QUEUE, job, after);
+            tx.enqueue(tenant_id, queue, job, after);
         };
         if let Some(early) = row.early_seconds {
             let timer = if row.kind == "settled" { Task::Settle } else { Task::ReleaseTurn };
@@ -459,16 +516,52 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience) -> R
             }
             "queued" => enqueue(Task::Send, None),
             "unknown" if row.before != "unknown" => {
-                enqueue(Task::ReleaseTurn, Some(patience.turn));
+                if in_turn {
+                    enqueue(Task::ReleaseTurn, Some(patience.turn));
+                }
                 enqueue(Task::Settle, Some(patience.evidence));
             }
             _ => {}
         }
-        if row.held_up && !row.holds_up {
-            settled.push(Settled { tenant_id, conversation_id: ConversationId(row.conversation_id), seq: row.seq });
-        }
+        let state = |name: &str| SendState::from_name(name).unwrap_or(SendState::Failed);
+        went.note(Way {
+            tenant_id,
+            conversation_id: ConversationId(row.conversation_id),
+            seq: row.seq,
+            lane: row.lane,
+            campaign_id: row.campaign_id.map(CampaignId),
+            before: state(&row.before),
+            after: state(&row.state),
+            settled: row.held_up && !row.holds_up,
+        });
     }
-    Ok(settled)
+    Ok(())
+}
+
+/// The campaigns that something is to wait for are locked here, before the sends are looked at: for the reason that
+/// [`take_down`] gives for accounts.
+async fn look_at_campaigns(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let waiting = || records.iter().filter(|r| matches!(r.what, What::Waits { reason: CAMPAIGN, .. }));
+    if waiting().next().is_none() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = waiting().map(|r| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = waiting().map(|r| r.message_id.0).collect();
+    sqlx::query!(
+        "SELECT FROM campaigns
+        WHERE (tenant_id, id) IN (
+            SELECT s.tenant_id, s.campaign_id
+            FROM unnest($1::uuid[], $2::uuid[]) AS waiting (tenant_id, message_id)
+            JOIN sends s ON s.tenant_id = waiting.tenant_id AND s.message_id = waiting.message_id
+        )
+        ORDER BY tenant_id, id
+        FOR NO KEY UPDATE",
+        &tenants,
+        &messages,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// An account that the provider refuses is down until somebody mends it; its sends wait. A refusal of an earlier revision

@@ -16,6 +16,12 @@ use uuid::Uuid;
 /// The queue of people's and automation's messages, by its name in the topology.
 pub const QUEUE: &str = "outbound.now";
 
+/// The queue of campaigns' messages, by its name in the topology.
+pub const BULK_QUEUE: &str = "outbound.bulk";
+
+/// How a campaign's sends are told from people's and automation's in `sends.lane`.
+pub const CAMPAIGN_LANE: i16 = 1;
+
 /// A send that no longer holds up its conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
