@@ -18,6 +18,7 @@ use crate::measure::progress::Progress;
 use crate::measure::report::{self, Output};
 use crate::measure::runs;
 use crate::services::{POSTGRES, Services};
+use support::database::Role;
 
 /// The grant alone.
 #[derive(Debug, clap::Args)]
@@ -64,7 +65,7 @@ async fn measure(arguments: &Arguments, progress: &Progress) -> Result<Measureme
     seed(&mut installation, &messages).await?;
     installation.database.checkpoint().await?;
     let databases = Databases::new(&shared::db::Settings {
-        control: installation.url("mijra_worker")?.into(),
+        control: installation.url(Role::Worker)?.into(),
         placements: Default::default(),
         max_connections: u32::try_from(arguments.workers)?,
         application_name: "load grant".into(),

@@ -12,6 +12,7 @@ use shared::db;
 use shared::domain::ids::{ChannelAccountId, TenantId};
 use shared::queue::Broker;
 use shared::seal::Keyring;
+use support::database::Role;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use url::Url;
@@ -44,9 +45,6 @@ struct Program {
     health: SocketAddr,
 }
 
-/// A role's password, the same for all runs: the server is private and listens on this machine only.
-const PASSWORD: &str = "load";
-
 impl Installation {
     /// Makes the database, the tenant and its numbers, and declares the queues. No program runs yet.
     pub(super) async fn create(services: &Services, numbers: u64) -> Result<Self> {
@@ -54,8 +52,9 @@ impl Installation {
         let url = at(&services.database_url, database.name(), None)?;
         let admin = url.as_str().to_owned().into();
         db::migrate(&admin, true).await.context("migrate")?;
-        for role in ["mijra_api", "mijra_worker"] {
-            db::allow_login(&admin, role, &PASSWORD.to_owned().into()).await.context("let roles log in")?;
+        // Roles belong to the whole server: everybody who uses it has the same passwords for them.
+        for role in [Role::Api, Role::Worker] {
+            db::allow_login(&admin, role.name(), &role.password().into()).await.context("let roles log in")?;
         }
         let key: [u8; 32] = rand::random();
         let secret_keys = format!("load:{}", BASE64.encode(key));
@@ -105,7 +104,7 @@ impl Installation {
     }
 
     /// The database's address for a role.
-    pub(super) fn url(&self, role: &str) -> Result<String> {
+    pub(super) fn url(&self, role: Role) -> Result<String> {
         Ok(at(&self.services.database_url, self.database.name(), Some(role))?.into())
     }
 
@@ -113,7 +112,7 @@ impl Installation {
     pub(super) async fn start(&mut self, name: &'static str, settings: &[(&str, String)]) -> Result<SocketAddr> {
         let listen = free_address().await?;
         let health = free_address().await?;
-        let role = if name == "mijra-api" { "mijra_api" } else { "mijra_worker" };
+        let role = if name == "mijra-api" { Role::Api } else { Role::Worker };
         let url = at(&self.services.database_url, self.database.name(), Some(role))?;
         let child = Command::new(program(name)?)
             .env_clear()
@@ -206,11 +205,11 @@ fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn at(server: &Url, database: &str, role: Option<&str>) -> Result<Url> {
+fn at(server: &Url, database: &str, role: Option<Role>) -> Result<Url> {
     let mut url = server.clone();
     url.set_path(database);
     if let Some(role) = role {
-        let named = url.set_username(role).and_then(|()| url.set_password(Some(PASSWORD)));
+        let named = url.set_username(role.name()).and_then(|()| url.set_password(Some(&role.password())));
         named.map_err(|()| anyhow::anyhow!("a role cannot be named in {server}"))?;
     }
     Ok(url)
