@@ -1,6 +1,7 @@
 //! `mijra`: an operator's hands. Each command is a file; what it says is a table for people or, with `--json`, JSON for programs.
 //! Secrets are taken from the environment or standard input rather than from the command line, which others can see.
 
+mod campaign;
 mod channel_account;
 mod dead_letters;
 mod migrate;
@@ -46,6 +47,9 @@ enum Command {
     /// Tenants' numbers at their providers
     #[command(subcommand)]
     ChannelAccount(channel_account::Command),
+    /// Campaigns
+    #[command(subcommand)]
+    Campaign(campaign::Command),
     /// Templates
     #[command(subcommand)]
     Templates(templates::Command),
@@ -81,6 +85,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tenant(command) => tenant::run(command, &out).await,
         Command::Token(command) => token::run(command, &out).await,
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
+        Command::Campaign(command) => campaign::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,
         Command::Queues(args) => queues::run(args, &out).await,

@@ -82,6 +82,8 @@ kinds! {
     MethodNotAllowed = (METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take that method"),
     /// It exists already.
     Exists = (CONFLICT, "exists", "It exists already"),
+    /// It cannot be done in the state the thing is in.
+    WrongState = (CONFLICT, "wrong_state", "This cannot be done now"),
     /// The body is larger than allowed.
     TooLarge = (PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
     /// The body is not declared as JSON.
@@ -130,6 +132,15 @@ impl Problem {
     #[must_use]
     pub fn field(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
         self.errors.push(FieldError { field: field.into(), message: message.into() });
+        self
+    }
+
+    /// With every field at fault as one of this field.
+    #[must_use]
+    pub fn under(mut self, parent: &str) -> Self {
+        for error in &mut self.errors {
+            error.field = format!("{parent}.{}", error.field);
+        }
         self
     }
 

@@ -19,7 +19,7 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations and messages of a tenant. Every answer that is not a success is a problem \
+        description = "Contacts, conversations, messages and campaigns of a tenant. Every answer that is not a success is a problem \
             (RFC 9457, `application/problem+json`) whose `type` is stable."
     ),
     modifiers(&Bearer),
@@ -39,6 +39,7 @@ impl Modify for Bearer {
 /// Every route of the API, and what describes them.
 pub fn router() -> (Router<App>, openapi::OpenApi) {
     let tenant = OpenApiRouter::new()
+        .merge(routes::campaigns::router())
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::messages::router());
@@ -60,6 +61,13 @@ mod tests {
         assert_eq!(
             paths.keys().collect::<Vec<_>>(),
             [
+                "/api/{tenant}/campaigns",
+                "/api/{tenant}/campaigns/{id}",
+                "/api/{tenant}/campaigns/{id}/cancel",
+                "/api/{tenant}/campaigns/{id}/ledger",
+                "/api/{tenant}/campaigns/{id}/pause",
+                "/api/{tenant}/campaigns/{id}/resume",
+                "/api/{tenant}/campaigns/{id}/start",
                 "/api/{tenant}/contacts",
                 "/api/{tenant}/contacts/{id}",
                 "/api/{tenant}/conversations",

@@ -46,7 +46,7 @@ mijra_environment() {
                 "RUST_LOG=${RUST_LOG:-info}"
             )
             ;;
-        inbound-* | outbound-* | scheduler-*)
+        inbound-* | outbound-* | campaign-* | scheduler-*)
             environment+=(
                 "DATABASE_URL=$worker" "HEALTH_LISTEN=127.0.0.1:$(port_of "$1")" "RUST_LOG=${RUST_LOG:-info}"
                 # The sandbox reports within seconds: nobody here wants to wait five minutes for a verdict.

@@ -104,6 +104,7 @@ port_of() {
         inbound) echo $((port_base + 19 + number)) ;;
         outbound) echo $((port_base + 39 + number)) ;;
         scheduler) echo $((port_base + 79 + number)) ;;
+        campaign) echo $((port_base + 89 + number)) ;;
         *) fail "no such program or server: $1" ;;
     esac
 }

@@ -21,9 +21,11 @@ CREATE TABLE campaigns (
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     ended_at timestamptz,
+    -- When a scheduler last asked for a release: of several, one a second does.
+    release_asked_at timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, channel_account_id) REFERENCES channel_accounts (tenant_id, id)
-);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 CREATE INDEX campaigns_running ON campaigns (tenant_id, channel_account_id) WHERE state = 'running';
 
 -- One row for each person of a frozen audience. What became of one that is released is its send's state.

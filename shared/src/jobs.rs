@@ -2,6 +2,7 @@
 //! stand in the modules below, each with its version. Payloads stay readable one release back: a newer version than ours is
 //! not an error of the job, it waits for a newer worker (golden files hold old payloads).
 
+pub mod campaign;
 pub mod inbound;
 pub mod outbound;
 

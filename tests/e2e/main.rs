@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens, in its helpers, too")]
 
 mod bad_input;
+mod campaigns;
 mod crashes;
 mod ends;
 mod outages;

@@ -65,6 +65,15 @@ const ROWS: &[(&str, &str)] = &[
         "INSERT INTO idempotency_keys (tenant_id, key, request_digest, status, response) VALUES ($1, 'key', 'digest', 202, '{}')",
     ),
     (
+        "campaigns",
+        "INSERT INTO campaigns (tenant_id, id, name, channel_account_id, content, audience) VALUES ($1, $5, 'Spring', $2, '{}', '{}')",
+    ),
+    (
+        "campaign_recipients",
+        "INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state) VALUES ($1, $5, $3, 'waiting')",
+    ),
+    ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
+    (
         "control.channel_routes",
         "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
         VALUES ('whatsapp', 'phone_number_id', $2::text, $1, $2)",

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens, in its helpers, too")]
 
 mod api;
+mod campaigns;
 mod isolation;
 mod outbound_db;
 mod people;

@@ -15,13 +15,16 @@ pub enum Program {
     Inbound,
     /// Messages → providers.
     Outbound,
+    /// Campaigns' steps.
+    Campaign,
     /// The clock.
     Scheduler,
 }
 
 impl Program {
     /// All that run as services.
-    pub const ALL: [Program; 4] = [Program::Api, Program::Inbound, Program::Outbound, Program::Scheduler];
+    pub const ALL: [Program; 5] =
+        [Program::Api, Program::Inbound, Program::Outbound, Program::Campaign, Program::Scheduler];
 
     /// In log files and tables.
     pub fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Program {
             Program::Api => "api",
             Program::Inbound => "inbound",
             Program::Outbound => "outbound",
+            Program::Campaign => "campaign",
             Program::Scheduler => "scheduler",
         }
     }

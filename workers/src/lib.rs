@@ -2,6 +2,7 @@
 //! queues.
 
 pub mod boot;
+pub mod campaign;
 pub mod inbound;
 pub mod outbound;
 pub mod runtime;

@@ -5,6 +5,8 @@
 
 mod sending;
 
+pub(super) use sending::check_known_template;
+
 use super::Page;
 use crate::{
     auth::{Caller, MessagesRead, MessagesSend},
@@ -20,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{
     db::{self, messages},
-    domain::ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
+    domain::{
+        ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
+        messages::OutboundContent,
+    },
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -51,6 +56,14 @@ pub struct NewMessage {
     language: Option<String>,
     /// `template`: values for the body's variables, in order.
     variables: Option<Vec<String>>,
+}
+
+impl NewMessage {
+    /// What can be seen without asking the database.
+    pub(super) fn checked(self) -> Result<OutboundContent, Problem> {
+        let NewMessage { r#type, text, preview_url, name, language, variables } = self;
+        Content { kind: r#type, text, preview_url, name, language, variables }.checked()
+    }
 }
 
 /// What to say to a contact.
@@ -285,8 +298,7 @@ async fn send_into_conversation(
     headers: HeaderMap,
     Json { value: new, digest }: Json<NewMessage>,
 ) -> Result<impl IntoResponse> {
-    let NewMessage { r#type, text, preview_url, name, language, variables } = new;
-    let content = Content { kind: r#type, text, preview_url, name, language, variables }.checked()?;
+    let content = new.checked()?;
     sending::send(&app, &caller, Into::Conversation(id), &content, &key, &digest, &headers).await
 }
 

@@ -1,6 +1,6 @@
 //! Channel accounts with their sealed secrets, their limits, and the routes and URLs by which webhooks find them.
 
-use super::{ControlTx, FleetTx, error::Result};
+use super::{ControlTx, FleetTx, TenantTx, error::Result};
 use crate::{
     domain::{
         channel::Provider,
@@ -37,6 +37,15 @@ pub fn seal_context(id: ChannelAccountId) -> Vec<u8> {
 /// What the secrets of an account's own URL are sealed for.
 pub fn endpoint_seal_context(id: ChannelAccountId) -> Vec<u8> {
     format!("webhook_endpoint/{id}").into_bytes()
+}
+
+/// What must be known of an account to write in its name.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// active, down, disabled.
+    pub state: String,
+    /// When its templates were last fetched from the provider.
+    pub templates_synced_at: Option<DateTime<Utc>>,
 }
 
 /// A channel account to be.
@@ -252,6 +261,23 @@ pub async fn route(
     .fetch_one(tx.conn())
     .await?;
     Ok(ours)
+}
+
+/// One of the tenant's accounts, to write in its name.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn sender(tx: &mut TenantTx, id: ChannelAccountId) -> Result<Option<Sender>> {
+    let tenant_id = tx.tenant_id();
+    let sender = sqlx::query_as!(
+        Sender,
+        "SELECT state, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(sender)
 }
 
 /// The key of an account's own URL, if it has one.

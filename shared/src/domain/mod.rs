@@ -1,5 +1,6 @@
 //! Types and rules as pure functions: no I/O, no clock, no provider's wire format.
 
+pub mod campaigns;
 pub mod channel;
 pub mod conversations;
 pub mod events;

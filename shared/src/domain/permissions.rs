@@ -33,6 +33,10 @@ permissions! {
     MessagesRead = "messages:read",
     /// Send messages.
     MessagesSend = "messages:send",
+    /// List and show campaigns.
+    CampaignsRead = "campaigns:read",
+    /// Create, start, pause, resume and cancel campaigns.
+    CampaignsWrite = "campaigns:write",
 }
 
 impl fmt::Display for Permission {

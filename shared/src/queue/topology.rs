@@ -26,9 +26,12 @@ pub static INBOUND: Queue = Queue { name: "inbound", max_attempts: 8, max_age: H
 pub static OUTBOUND_NOW: Queue = Queue { name: "outbound.now", max_attempts: 8, max_age: HOUR.saturating_mul(24) };
 /// Slices of campaigns. They may wait out a weekend.
 pub static OUTBOUND_BULK: Queue = Queue { name: "outbound.bulk", max_attempts: 8, max_age: HOUR.saturating_mul(72) };
+/// Steps of campaigns: small transactions of our own that fail by their data alone, so a few attempts tell. A step that is lost
+/// stops its campaign, so it lasts over a weekend without a person.
+pub static CAMPAIGN: Queue = Queue { name: "campaign", max_attempts: 8, max_age: HOUR.saturating_mul(72) };
 
 /// All of them.
-pub const ALL: &[&Queue] = &[&INBOUND, &OUTBOUND_NOW, &OUTBOUND_BULK];
+pub const ALL: &[&Queue] = &[&INBOUND, &OUTBOUND_NOW, &OUTBOUND_BULK, &CAMPAIGN];
 
 /// The queue of this name.
 pub fn by_name(name: &str) -> Option<&'static Queue> {

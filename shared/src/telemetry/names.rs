@@ -95,6 +95,8 @@ metrics! {
     Histogram(SECONDS), PROVIDER_CALL_SECONDS = "mijra_provider_call_seconds";
     /// Calls to providers, by `provider` and `outcome` (accepted, not_sent, unknown, failed, needs_template, account_down).
     Counter, PROVIDER_CALLS = "mijra_provider_calls_total";
+    /// Campaigns that have ended and whose books do not agree.
+    Counter, CAMPAIGN_BOOKS_WRONG = "mijra_campaign_books_wrong_total";
     /// Webhooks published from the spill once the broker was back.
     Counter, SPILL_SWEPT = "mijra_spill_swept_total";
     /// Jobs published from the outbox by the sweep: due later, or left by a crash.

@@ -1,6 +1,7 @@
 //! The clock: what is due becomes jobs; what a crash left in the outbox or a broker's absence in the spill is published; what
 //! is too old goes. Any number may run: due rows are claimed with SKIP LOCKED, there is no leader.
 
+mod campaigns;
 mod housekeeping;
 mod steps;
 mod sweep;
@@ -25,6 +26,8 @@ const IDLE: Duration = Duration::from_millis(200);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Between steps of rates that creep back.
 const RATES: Duration = Duration::from_secs(1);
+/// Between releases of campaigns' people.
+const RELEASES: Duration = Duration::from_secs(1);
 /// Between looks for tables that have grown: plans made for an empty table are good for no longer.
 const STATISTICS: Duration = Duration::from_secs(2);
 /// A tenant made elsewhere is noticed within this time.
@@ -73,7 +76,7 @@ pub async fn run(databases: Databases, publisher: Publisher, clock: Clock, life:
             }
             Ok(Next::Later)
         }),
-        join_all(placements.iter().map(|placement| placement.run(&databases, &publisher, &tenants))),
+        join_all(placements.iter().map(|placement| placement.run(&databases, &publisher, &clock, &tenants))),
     );
     debug!("sweeping has ended");
 }
@@ -83,6 +86,7 @@ struct PlacementSteps {
     placement: Placement,
     partitions: Step,
     outbox: Step,
+    campaigns: Step,
     rates: Step,
     statistics: Step,
     expire: Step,
@@ -95,13 +99,20 @@ impl PlacementSteps {
             placement: placement.clone(),
             partitions: step("making and dropping partitions"),
             outbox: step("sweeping the outbox"),
+            campaigns: step("asking for releases of campaigns"),
             rates: step("raising lowered rates"),
             statistics: step("analysing grown tables"),
             expire: step("removing old rows"),
         }
     }
 
-    async fn run(&self, databases: &Databases, publisher: &Publisher, tenants: &watch::Receiver<Tenants>) {
+    async fn run(
+        &self,
+        databases: &Databases,
+        publisher: &Publisher,
+        clock: &Clock,
+        tenants: &watch::Receiver<Tenants>,
+    ) {
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         // After a long absence there are none for today, and what is published now would go where it has to be moved from.
@@ -109,6 +120,9 @@ impl PlacementSteps {
         tokio::join!(
             self.partitions.every(HOUSEKEEPING, async || housekeeping::partitions(databases, placement).await),
             self.outbox.every(IDLE, async || sweep::outbox(databases, publisher, placement, &tenants()).await),
+            self.campaigns.every(RELEASES, async || {
+                campaigns::release(databases, publisher, clock, placement, &tenants()).await
+            }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.statistics.every(STATISTICS, async || housekeeping::statistics(databases, placement).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),

@@ -180,17 +180,25 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
     if to.account_state == "disabled" {
         return Err(Problem::new(error::Kind::AccountDisabled).into());
     }
-    match content {
-        OutboundContent::Text { .. } => Ok(check_window(to.window_expires_at, now)?),
-        OutboundContent::Template { name, language, variables } => {
-            // Never synced: we know nothing, the provider decides.
-            if to.templates_synced_at.is_none() {
-                return Ok(());
-            }
-            let known = db::templates::find(tx, to.channel_account_id, name).await?;
-            Ok(check_template(&known, name, language, variables)?)
-        }
+    if content.needs_open_window() {
+        check_window(to.window_expires_at, now)?;
     }
+    Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
+}
+
+/// Whether a template can be sent, as far as is known: never fetched, the provider decides. Anything else can.
+pub(in crate::routes) async fn check_known_template(
+    tx: &mut TenantTx,
+    account: ChannelAccountId,
+    synced_at: Option<DateTime<Utc>>,
+    content: &OutboundContent,
+) -> db::Result<Result<(), Problem>> {
+    let OutboundContent::Template { name, language, variables } = content else { return Ok(Ok(())) };
+    if synced_at.is_none() {
+        return Ok(Ok(()));
+    }
+    let known = db::templates::find(tx, account, name).await?;
+    Ok(check_template(&known, name, language, variables))
 }
 
 fn check_window(expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Problem> {

@@ -1,0 +1,252 @@
+//! Releasing people by credit: each second the campaigns of an account are topped up to as many sends in flight as it can hand
+//! over in some seconds. So pausing and cancelling bite within seconds, several campaigns share an account by weight, and a
+//! crash goes on from the rows.
+//!
+//! In flight are the states waiting, queued and sending of a send. People are locked before conversations although they come
+//! after them in the order of locks: nobody is waited for there (SKIP LOCKED), and who changes a waiting person holds the
+//! campaign's row, as we do.
+
+mod place;
+mod write;
+
+use super::{
+    QUEUE,
+    counts::{self, Delta},
+    job, people,
+};
+use crate::{
+    db::{error::Result, outbound::turns::BULK_QUEUE, scope::FleetTx},
+    domain::{
+        campaigns::{Addressee, CampaignContent, Share, SkipReason, credits},
+        ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
+        messages::OutboundContent,
+    },
+    jobs::{
+        campaign::Task,
+        outbound::{OutboundSlice, SLICE},
+    },
+};
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// An account has as many in flight as it hands over in this time: enough to outlast a release that comes late, little enough
+/// for a pause to bite.
+const AHEAD_SECONDS: f64 = 5.0;
+/// Of an account without a limit so many are in flight.
+const WITHOUT_LIMIT: f64 = 2_000.0;
+/// No more than so many people are released in one transaction; a second later it goes on.
+const AT_ONCE: i64 = 5_000;
+
+/// A running campaign.
+struct Running {
+    id: CampaignId,
+    content: CampaignContent,
+    author: Option<Uuid>,
+    share: Share,
+}
+
+/// A person whose turn has come.
+struct Released {
+    campaign: usize,
+    contact_id: ContactId,
+    message_id: MessageId,
+    to: Addressee,
+    content: OutboundContent,
+    /// Where it goes, and in which place there; known once the conversations are.
+    conversation: (ConversationId, i64),
+}
+
+/// A person who cannot be written to any more.
+struct Skipped {
+    campaign: usize,
+    contact_id: ContactId,
+    reason: SkipReason,
+}
+
+/// Releases people of the campaigns that run on an account, and completes those with nobody left.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<()> {
+    let mut campaigns = lock(tx, tenant_id, account).await?;
+    if campaigns.is_empty() {
+        return Ok(());
+    }
+    read_shares(tx, tenant_id, &mut campaigns).await?;
+    let now = tx.now().await?;
+    if let Some(outstanding) = outstanding(tx, tenant_id, account).await? {
+        let (mut released, skipped) = take(tx, tenant_id, &campaigns, outstanding).await?;
+        place::place(tx, tenant_id, account, &mut released).await?;
+        write::insert(tx, tenant_id, account, &campaigns, &released).await?;
+        write::mark(tx, tenant_id, &campaigns, &released, &skipped).await?;
+        let messages: Vec<MessageId> = released.iter().map(|person| person.message_id).collect();
+        slices(tx, tenant_id, account, &messages, now);
+        counts::shift(tx, tenant_id, &deltas(&campaigns, &released, &skipped)).await?;
+    }
+    complete(tx, tenant_id, &campaigns, now).await
+}
+
+/// Writes the jobs for messages of one account, in slices.
+pub(super) fn slices(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    account: ChannelAccountId,
+    messages: &[MessageId],
+    now: DateTime<Utc>,
+) {
+    for message_ids in messages.chunks(SLICE) {
+        let slice = OutboundSlice { tenant_id, account, message_ids: message_ids.to_vec() };
+        tx.enqueue(tenant_id, BULK_QUEUE, slice.to_job(now), None);
+    }
+}
+
+async fn lock(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<Vec<Running>> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id: CampaignId", content AS "content: Json<CampaignContent>", weight, created_by
+        FROM campaigns
+        WHERE tenant_id = $1 AND channel_account_id = $2 AND state = 'running'
+        ORDER BY id
+        FOR NO KEY UPDATE"#,
+        tenant_id.0,
+        account.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let share = |weight| Share { weight, waiting: 0, in_flight: 0 };
+    Ok(rows
+        .into_iter()
+        .map(|row| Running { id: row.id, content: row.content.0, author: row.created_by, share: share(row.weight) })
+        .collect())
+}
+
+/// How many wait and are in flight: read after the campaigns are locked, so that it holds what the release before did.
+async fn read_shares(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &mut [Running]) -> Result<()> {
+    let rows = sqlx::query!(
+        r#"SELECT coalesce(n.waiting, 0) AS "waiting!", coalesce(n.in_flight, 0) AS "in_flight!"
+        FROM unnest($2::uuid[]) WITH ORDINALITY AS asked (id, position)
+        LEFT JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = asked.id
+        ORDER BY asked.position"#,
+        tenant_id.0,
+        &ids(campaigns),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for (campaign, row) in campaigns.iter_mut().zip(rows) {
+        campaign.share.waiting = row.waiting;
+        campaign.share.in_flight = row.in_flight;
+    }
+    Ok(())
+}
+
+/// How many the account should have in flight; `None` if it cannot send: people then wait where they can be seen to.
+async fn outstanding(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<Option<f64>> {
+    let row = sqlx::query!(
+        r#"SELECT l.current_rate AS "rate?"
+        FROM channel_accounts a
+        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
+        WHERE a.tenant_id = $1 AND a.id = $2 AND a.state = 'active'"#,
+        tenant_id.0,
+        account.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| row.rate.map_or(WITHOUT_LIMIT, |rate| (rate * AHEAD_SECONDS).ceil())))
+}
+
+/// Locks the people whose turn has come, and fills in the words for each.
+async fn take(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    campaigns: &[Running],
+    outstanding: f64,
+) -> Result<(Vec<Released>, Vec<Skipped>)> {
+    let shares: Vec<Share> = campaigns.iter().map(|campaign| campaign.share).collect();
+    let at_most = (AT_ONCE / i64::try_from(campaigns.len()).unwrap_or(AT_ONCE)).max(1);
+    let credits: Vec<i64> = credits(outstanding, &shares).into_iter().map(|credit| credit.min(at_most)).collect();
+    if credits.iter().all(|credit| *credit == 0) {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let rows = sqlx::query!(
+        r#"SELECT credit.position AS "position!", r.contact_id AS "contact_id!: ContactId"
+        FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS credit (campaign_id, people, position)
+        CROSS JOIN LATERAL (
+            SELECT contact_id
+            FROM campaign_recipients
+            WHERE tenant_id = $1 AND campaign_id = credit.campaign_id AND state = 'waiting'
+            ORDER BY contact_id
+            LIMIT credit.people
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS r"#,
+        tenant_id.0,
+        &ids(campaigns),
+        &credits,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut contacts: Vec<Uuid> = rows.iter().map(|row| row.contact_id.0).collect();
+    contacts.sort_unstable();
+    contacts.dedup();
+    let people = people::addressees(tx, tenant_id, &contacts).await?;
+    let (mut released, mut skipped) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let campaign = usize::try_from(row.position - 1).unwrap_or_default();
+        let Some(to) = people.get(&row.contact_id).cloned() else { continue };
+        match campaigns[campaign].content.filled(&to) {
+            Ok(content) => released.push(Released {
+                campaign,
+                contact_id: row.contact_id,
+                message_id: MessageId::new(),
+                to,
+                content,
+                conversation: (ConversationId(Uuid::nil()), 0),
+            }),
+            Err(reason) => skipped.push(Skipped { campaign, contact_id: row.contact_id, reason }),
+        }
+    }
+    Ok((released, skipped))
+}
+
+fn deltas(campaigns: &[Running], released: &[Released], skipped: &[Skipped]) -> BTreeMap<CampaignId, Delta> {
+    let mut deltas: BTreeMap<CampaignId, Delta> = BTreeMap::new();
+    for person in released {
+        let delta = deltas.entry(campaigns[person.campaign].id).or_default();
+        delta.waiting -= 1;
+        delta.in_flight += 1;
+    }
+    for person in skipped {
+        let delta = deltas.entry(campaigns[person.campaign].id).or_default();
+        delta.waiting -= 1;
+        delta.skipped += 1;
+    }
+    deltas
+}
+
+/// Completes the campaigns with nobody left: all frozen, none waiting, in flight or unknown. Their books are checked next.
+async fn complete(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &[Running], now: DateTime<Utc>) -> Result<()> {
+    let completed = sqlx::query_scalar!(
+        r#"UPDATE campaigns c
+        SET state = 'completed', ended_at = now()
+        FROM unnest($2::uuid[]) AS asked (id)
+        JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = asked.id
+        WHERE c.tenant_id = $1 AND c.id = asked.id AND c.state = 'running' AND c.frozen_at IS NOT NULL
+            AND n.waiting = 0 AND n.in_flight = 0 AND n.unknown = 0
+            AND NOT EXISTS (
+                SELECT FROM campaign_recipients r WHERE r.tenant_id = $1 AND r.campaign_id = c.id AND r.state = 'waiting'
+            )
+        RETURNING c.id AS "id: CampaignId""#,
+        tenant_id.0,
+        &ids(campaigns),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for campaign_id in completed {
+        tx.enqueue(tenant_id, QUEUE, job(tenant_id, Task::Check { campaign_id }, now), None);
+    }
+    Ok(())
+}
+
+fn ids(campaigns: &[Running]) -> Vec<Uuid> {
+    campaigns.iter().map(|campaign| campaign.id.0).collect()
+}

@@ -1,0 +1,472 @@
+//! Campaigns: where one stands, to whom it goes, what it says to each of them, and how many are let go at a time.
+
+use super::{ids::ContactId, messages::OutboundContent};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a campaign stands: draft → running ⇄ paused → completed, or cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CampaignState {
+    /// Nobody has started it.
+    Draft,
+    /// Its people are frozen, then released.
+    Running,
+    /// Nobody is released or handed over.
+    Paused,
+    /// Everybody has been dealt with.
+    Completed,
+    /// Somebody stopped it for good.
+    Cancelled,
+}
+
+/// What can be done with a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Freeze the audience and begin.
+    Start,
+    /// Hold it, for now.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop it for good.
+    Cancel,
+    /// Nothing is left to do.
+    Complete,
+}
+
+impl CampaignState {
+    /// All states.
+    pub const ALL: &'static [CampaignState] = &[
+        CampaignState::Draft,
+        CampaignState::Running,
+        CampaignState::Paused,
+        CampaignState::Completed,
+        CampaignState::Cancelled,
+    ];
+
+    /// The name in SQL and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CampaignState::Draft => "draft",
+            CampaignState::Running => "running",
+            CampaignState::Paused => "paused",
+            CampaignState::Completed => "completed",
+            CampaignState::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == name)
+    }
+
+    /// Where an action leads; `None`: it cannot be done from here. What has been done already leads to where it is.
+    pub fn after(self, action: Action) -> Option<Self> {
+        use CampaignState::*;
+        match (action, self) {
+            (Action::Start, Draft | Running) => Some(Running),
+            (Action::Pause, Running | Paused) => Some(Paused),
+            (Action::Resume, Running | Paused) => Some(Running),
+            (Action::Cancel, Draft | Running | Paused | Cancelled) => Some(Cancelled),
+            (Action::Complete, Running | Completed) => Some(Completed),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CampaignState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Action {
+    /// What has been done with it then: "it cannot be started".
+    pub fn participle(self) -> &'static str {
+        match self {
+            Action::Start => "started",
+            Action::Pause => "paused",
+            Action::Resume => "resumed",
+            Action::Cancel => "cancelled",
+            Action::Complete => "completed",
+        }
+    }
+}
+
+/// To whom a campaign goes: `{"all": true}` or `{"contact_ids": […]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "AudienceFields", into = "AudienceFields")]
+pub enum Audience {
+    /// Everybody who is a contact when it starts.
+    All,
+    /// These, in the order of ids, none twice.
+    Contacts(Vec<ContactId>),
+}
+
+/// An audience as it is written, not checked yet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudienceFields {
+    /// Everybody; the only value is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+    /// These.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact_ids: Option<Vec<ContactId>>,
+}
+
+/// Neither everybody nor a list, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be either {{\"all\": true}} or {{\"contact_ids\": […]}} with at least one id")]
+pub struct NotAnAudience;
+
+impl TryFrom<AudienceFields> for Audience {
+    type Error = NotAnAudience;
+    fn try_from(fields: AudienceFields) -> Result<Self, NotAnAudience> {
+        match (fields.all, fields.contact_ids) {
+            (Some(true), None) => Ok(Audience::All),
+            (None, Some(mut ids)) if !ids.is_empty() => {
+                ids.sort_unstable();
+                ids.dedup();
+                Ok(Audience::Contacts(ids))
+            }
+            _ => Err(NotAnAudience),
+        }
+    }
+}
+
+impl From<Audience> for AudienceFields {
+    fn from(audience: Audience) -> Self {
+        match audience {
+            Audience::All => Self { all: Some(true), contact_ids: None },
+            Audience::Contacts(ids) => Self { all: None, contact_ids: Some(ids) },
+        }
+    }
+}
+
+/// Why a person of the audience gets nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkipReason {
+    /// Neither a number nor an id that the account's provider can send to.
+    NoAddress,
+    /// The words need a name.
+    NoName,
+    /// The words need a number.
+    NoPhone,
+}
+
+impl SkipReason {
+    /// The name in SQL and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SkipReason::NoAddress => "no_address",
+            SkipReason::NoName => "no_name",
+            SkipReason::NoPhone => "no_phone",
+        }
+    }
+}
+
+/// A person as a campaign needs them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addressee {
+    /// The name, if known.
+    pub name: Option<String>,
+    /// The number by which they are reached, `+` and digits, if there is one.
+    pub phone: Option<String>,
+    /// The provider's own id, if there is one.
+    pub bsuid: Option<String>,
+}
+
+/// Longer names are cut: the words around them are what was checked to fit.
+const MAX_NAME_CHARACTERS: usize = 200;
+
+/// What a campaign says. Its words may have variables that each person fills in: `{{name}}` and `{{phone}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CampaignContent(OutboundContent);
+
+/// A variable that nobody can fill in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// In which field of the content.
+    pub field: String,
+    /// As it is written.
+    pub variable: String,
+}
+
+impl CampaignContent {
+    /// What may be said: every variable is known.
+    ///
+    /// # Errors
+    /// Those that are not.
+    pub fn new(content: OutboundContent) -> Result<Self, Vec<UnknownVariable>> {
+        let mut unknown = Vec::new();
+        let mut look = |field: String, words: &str| {
+            let strangers = pieces(words).into_iter().filter_map(|piece| match piece {
+                Piece::Variable(name) if variable(name).is_none() => Some(name.to_owned()),
+                _ => None,
+            });
+            unknown.extend(strangers.map(|variable| UnknownVariable { field: field.clone(), variable }));
+        };
+        match &content {
+            OutboundContent::Text { text, .. } => look("text".to_owned(), text),
+            OutboundContent::Template { variables, .. } => {
+                for (index, value) in variables.iter().enumerate() {
+                    look(format!("variables[{index}]"), value);
+                }
+            }
+        }
+        if unknown.is_empty() { Ok(Self(content)) } else { Err(unknown) }
+    }
+
+    /// What is said to one person.
+    ///
+    /// # Errors
+    /// Why it cannot be said to them.
+    pub fn filled(&self, person: &Addressee) -> Result<OutboundContent, SkipReason> {
+        if person.phone.is_none() && person.bsuid.is_none() {
+            return Err(SkipReason::NoAddress);
+        }
+        Ok(match &self.0 {
+            OutboundContent::Text { text, preview_url } => {
+                OutboundContent::Text { text: fill(text, person)?, preview_url: *preview_url }
+            }
+            OutboundContent::Template { name, language, variables } => OutboundContent::Template {
+                name: name.clone(),
+                language: language.clone(),
+                variables: variables.iter().map(|value| fill(value, person)).collect::<Result<_, _>>()?,
+            },
+        })
+    }
+
+    /// What is said to the person with the longest name and number: if that fits, everything does.
+    pub fn longest(&self) -> OutboundContent {
+        let longest = Addressee {
+            name: Some("x".repeat(MAX_NAME_CHARACTERS)),
+            phone: Some("+123456789012345".to_owned()),
+            bsuid: None,
+        };
+        self.filled(&longest).expect("nothing is missing")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Variable {
+    Name,
+    Phone,
+}
+
+fn variable(name: &str) -> Option<Variable> {
+    match name {
+        "name" => Some(Variable::Name),
+        "phone" => Some(Variable::Phone),
+        _ => None,
+    }
+}
+
+enum Piece<'a> {
+    Words(&'a str),
+    /// What stands between two pairs of braces, trimmed.
+    Variable(&'a str),
+}
+
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{")
+        && let Some((name, after)) = after.split_once("}}")
+    {
+        pieces.extend([Piece::Words(before), Piece::Variable(name.trim())]);
+        rest = after;
+    }
+    pieces.push(Piece::Words(rest));
+    pieces
+}
+
+fn fill(text: &str, person: &Addressee) -> Result<String, SkipReason> {
+    let mut filled = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        match piece {
+            Piece::Words(words) => filled.push_str(words),
+            Piece::Variable(name) => match variable(name) {
+                Some(Variable::Name) => filled.push_str(&shown(person.name.as_deref()).ok_or(SkipReason::NoName)?),
+                Some(Variable::Phone) => filled.push_str(person.phone.as_deref().ok_or(SkipReason::NoPhone)?),
+                None => {}
+            },
+        }
+    }
+    Ok(filled)
+}
+
+/// A name as it can stand in a line: providers refuse newlines, tabs and runs of spaces in a template's variables.
+fn shown(name: Option<&str>) -> Option<String> {
+    let name: Vec<&str> = name?.split_whitespace().collect();
+    let name: String = name.join(" ").chars().take(MAX_NAME_CHARACTERS).collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// A running campaign among those that share an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its weight beside the others.
+    pub weight: i32,
+    /// How many are not released yet.
+    pub waiting: i64,
+    /// How many are released and neither with the provider nor given up.
+    pub in_flight: i64,
+}
+
+/// How many of each campaign to release now, so that all together have `outstanding` in flight. One that has nobody left
+/// shares no more, and none starves, however small its share.
+pub fn credits(outstanding: f64, shares: &[Share]) -> Vec<i64> {
+    let weights: i32 = shares.iter().filter(|share| share.waiting > 0).map(|share| share.weight).sum();
+    let credit = |share: &Share| {
+        let part = (outstanding * f64::from(share.weight) / f64::from(weights)).floor().max(1.0);
+        // A float to an integer saturates.
+        (part as i64 - share.in_flight).clamp(0, share.waiting.max(0))
+    };
+    shares.iter().map(credit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CampaignState::*;
+
+    fn text(words: &str) -> OutboundContent {
+        OutboundContent::Text { text: words.into(), preview_url: false }
+    }
+
+    fn ada() -> Addressee {
+        Addressee { name: Some("Ada".into()), phone: Some("+15557770142".into()), bsuid: None }
+    }
+
+    #[test]
+    fn actions_lead_from_some_states_and_doing_one_again_changes_nothing() {
+        let table = [
+            (Action::Start, [Some(Running), Some(Running), None, None, None]),
+            (Action::Pause, [None, Some(Paused), Some(Paused), None, None]),
+            (Action::Resume, [None, Some(Running), Some(Running), None, None]),
+            (Action::Cancel, [Some(Cancelled), Some(Cancelled), Some(Cancelled), None, Some(Cancelled)]),
+            (Action::Complete, [None, Some(Completed), None, Some(Completed), None]),
+        ];
+        for (action, expected) in table {
+            for (state, expected) in CampaignState::ALL.iter().zip(expected) {
+                assert_eq!(state.after(action), expected, "{action:?} from {state}");
+                if let Some(next) = expected {
+                    assert_eq!(next.after(action), Some(next), "{action:?} twice from {state}");
+                }
+            }
+        }
+        for state in CampaignState::ALL {
+            assert_eq!(CampaignState::from_name(state.as_str()), Some(*state));
+        }
+    }
+
+    #[test]
+    fn an_audience_is_everybody_or_a_list() {
+        let read = |json: &str| serde_json::from_str::<Audience>(json).ok();
+        assert_eq!(read(r#"{"all": true}"#), Some(Audience::All));
+        let (one, two) = (ContactId::new(), ContactId::new());
+        let list = format!(r#"{{"contact_ids": ["{two}", "{one}", "{two}"]}}"#);
+        assert_eq!(read(&list), Some(Audience::Contacts(vec![one, two])), "in order and none twice");
+        for wrong in ["{}", r#"{"all": false}"#, r#"{"contact_ids": []}"#, r#"{"all": true, "contact_ids": []}"#] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        for audience in [Audience::All, Audience::Contacts(vec![one])] {
+            let json = serde_json::to_string(&audience).unwrap();
+            assert_eq!(read(&json), Some(audience), "{json}");
+        }
+    }
+
+    #[test]
+    fn words_are_filled_in_for_each_person() {
+        for (words, expected) in [
+            ("Hello", "Hello"),
+            ("Hello {{name}}!", "Hello Ada!"),
+            ("{{ name }}, {{phone}}{{name}}", "Ada, +15557770142Ada"),
+            ("{{", "{{"),
+            ("a }} b {{ c", "a }} b {{ c"),
+        ] {
+            assert_eq!(CampaignContent::new(text(words)).unwrap().filled(&ada()), Ok(text(expected)), "{words}");
+        }
+        let template = |value: &str| OutboundContent::Template {
+            name: "reminder".into(),
+            language: "en".into(),
+            variables: vec!["Monday".into(), value.into()],
+        };
+        let content = CampaignContent::new(template("{{name}}")).unwrap();
+        assert_eq!(content.filled(&ada()), Ok(template("Ada")));
+        let spaced = Addressee { name: Some(" Ada\n\tof      Lovelace ".into()), ..ada() };
+        assert_eq!(content.filled(&spaced), Ok(template("Ada of Lovelace")), "as a template's variable may be");
+    }
+
+    #[test]
+    fn a_name_is_no_place_for_variables() {
+        let person = Addressee { name: Some("{{phone}}".into()), ..ada() };
+        assert_eq!(CampaignContent::new(text("Hi {{name}}")).unwrap().filled(&person), Ok(text("Hi {{phone}}")));
+    }
+
+    #[test]
+    fn who_lacks_what_the_words_need_is_skipped_with_the_reason() {
+        let nobody = Addressee::default();
+        let by_id = Addressee { bsuid: Some("US.1".into()), ..Addressee::default() };
+        let nameless = Addressee { name: Some(" ".into()), ..ada() };
+        for (words, person, expected) in [
+            ("Hello", &nobody, Some(SkipReason::NoAddress)),
+            ("Hello", &by_id, None),
+            ("Hello", &nameless, None),
+            ("{{name}}", &nameless, Some(SkipReason::NoName)),
+            ("{{name}}", &by_id, Some(SkipReason::NoName)),
+            ("{{phone}}", &by_id, Some(SkipReason::NoPhone)),
+            ("{{name}}", &nobody, Some(SkipReason::NoAddress)),
+        ] {
+            let content = CampaignContent::new(text(words)).unwrap();
+            assert_eq!(content.filled(person).err(), expected, "{words} to {person:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_nobody_knows_is_named_with_its_field() {
+        let unknown = |field: &str, variable: &str| UnknownVariable { field: field.into(), variable: variable.into() };
+        assert_eq!(
+            CampaignContent::new(text("{{name}} {{city}} {{1}} {{}}")),
+            Err(vec![unknown("text", "city"), unknown("text", "1"), unknown("text", "")])
+        );
+        let template = OutboundContent::Template {
+            name: "a".into(),
+            language: "en".into(),
+            variables: vec!["{{phone}}".into(), "{{Name}}".into()],
+        };
+        assert_eq!(CampaignContent::new(template), Err(vec![unknown("variables[1]", "Name")]));
+    }
+
+    #[test]
+    fn nobody_gets_more_words_than_the_longest() {
+        let content = CampaignContent::new(text("{{name}}{{name}}{{phone}}")).unwrap();
+        let OutboundContent::Text { text: longest, .. } = content.longest() else { panic!("a text stays one") };
+        assert_eq!(longest.chars().count(), 416);
+        let person = Addressee { name: Some("é".repeat(5000)), ..ada() };
+        let Ok(OutboundContent::Text { text, .. }) = content.filled(&person) else { panic!("a text stays one") };
+        assert!(text.chars().count() <= longest.chars().count());
+    }
+
+    #[test]
+    fn credit_is_shared_by_weight_among_those_who_have_somebody_left() {
+        let share = |weight, waiting, in_flight| Share { weight, waiting, in_flight };
+        for (outstanding, shares, expected) in [
+            (400.0, vec![share(1, 1000, 0)], vec![400]),
+            (400.0, vec![share(1, 1000, 380)], vec![20]),
+            (400.0, vec![share(1, 1000, 500)], vec![0]),
+            (400.0, vec![share(1, 30, 0)], vec![30]),
+            (400.0, vec![share(1, 1000, 0), share(3, 1000, 0)], vec![100, 300]),
+            (400.0, vec![share(1, 1000, 0), share(3, 0, 200)], vec![400, 0]),
+            (5.0, vec![share(1, 1000, 0), share(100, 1000, 0)], vec![1, 4]),
+            (5.0, vec![share(1, 1000, 1), share(100, 1000, 4)], vec![0, 0]),
+            (400.0, vec![share(1, 0, 0)], vec![0]),
+            (400.0, vec![], vec![]),
+        ] {
+            assert_eq!(credits(outstanding, &shares), expected, "{outstanding} {shares:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A campaign through everything: each person once, through a pause and through crashes of who steers it; our books agree with
+//! themselves and, person by person, with the provider's.
+
+use crate::{CLOSING, SOON, quick, until};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
+use support::{fleet::Fleet, programs::Program};
+
+const PEOPLE: i64 = 500;
+/// They cannot be written to.
+const WITHOUT_ADDRESS: i64 = 7;
+
+async fn show(fleet: &Fleet, id: &str) -> Value {
+    let path = format!("{}/api/acme/campaigns/{id}", fleet.api);
+    let answer = fleet.http.get(path).bearer_auth(&fleet.tenant.token).send().await.unwrap();
+    answer.json().await.unwrap()
+}
+
+async fn act(fleet: &Fleet, id: &str, action: &str) {
+    let (status, campaign) = fleet.post(&format!("/campaigns/{id}/{action}"), action, &json!({})).await.unwrap();
+    assert_eq!(status, 200, "{action}: {campaign}");
+}
+
+fn shown(campaign: &Value, state: &str) -> i64 {
+    campaign["counts"][state].as_i64().unwrap()
+}
+
+/// How often the provider took something for each person.
+fn taken(fleet: &Fleet) -> BTreeMap<String, usize> {
+    let mut taken = BTreeMap::new();
+    for entry in fleet.sandbox.ledger().sends_from(1, usize::MAX).iter().filter(|entry| entry.wamid().is_some()) {
+        *taken.entry(entry.recipient.to_string()).or_default() += 1;
+    }
+    taken
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_reaches_each_person_once_through_a_pause_and_crashes() {
+    let fleet = quick().rate(60.0).behaviour(|b| (b.duplicate_rate, b.skip_delivered_rate) = (0.1, 0.0)).start().await;
+    sqlx::query(
+        "INSERT INTO contacts (tenant_id, id, name, phone)
+        SELECT $1, gen_random_uuid(), 'Ada', CASE WHEN n > $3 THEN '+4915' || lpad(n::text, 9, '0') END
+        FROM generate_series(1, $2) AS n",
+    )
+    .bind(fleet.tenant.id)
+    .bind(PEOPLE)
+    .bind(WITHOUT_ADDRESS)
+    .execute(&mut fleet.database.admin().await)
+    .await
+    .unwrap();
+    let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
+    let account = fleet.tenant.account;
+    let new = json!({"name": "Spring", "channel_account_id": account, "content": content, "audience": {"all": true}});
+    let (status, campaign) = fleet.post("/campaigns", "new", &new).await.unwrap();
+    assert_eq!(status, 201, "{campaign}");
+    let id = campaign["id"].as_str().unwrap();
+    act(&fleet, id, "start").await;
+
+    until("some are sent to", SOON, async || taken(&fleet).len() > 60).await;
+    act(&fleet, id, "pause").await;
+    fleet.process(Program::Campaign).signal("KILL");
+    // What was granted before may still be called.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let at_the_pause = taken(&fleet).len();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(taken(&fleet).len(), at_the_pause, "nobody is sent to while it is paused");
+
+    act(&fleet, id, "resume").await;
+    until("it goes on", SOON, async || taken(&fleet).len() > at_the_pause + 60).await;
+    for program in [Program::Campaign, Program::Scheduler] {
+        fleet.process(program).signal("KILL");
+    }
+    until("it is completed", CLOSING, async || show(&fleet, id).await["state"] == "completed").await;
+
+    let reached = usize::try_from(PEOPLE - WITHOUT_ADDRESS).unwrap();
+    let taken = taken(&fleet);
+    let twice: Vec<_> = taken.iter().filter(|(_, times)| **times > 1).collect();
+    assert_eq!((taken.len(), twice), (reached, vec![]), "each person once");
+    until("every report is in", SOON, async || {
+        let campaign = show(&fleet, id).await;
+        shown(&campaign, "delivered") + shown(&campaign, "read") == PEOPLE - WITHOUT_ADDRESS
+    })
+    .await;
+    let campaign = show(&fleet, id).await;
+    assert_eq!((campaign["frozen_count"].as_i64(), shown(&campaign, "skipped")), (Some(PEOPLE), WITHOUT_ADDRESS));
+    let books = fleet.mijra(&["campaign", "ledger", id, "--tenant", "acme"]).await;
+    assert_eq!((&books["disagreements"], &books["frozen"]), (&json!([]), &json!(PEOPLE)), "{books}");
+    assert!(fleet.dead_letters().await.is_empty());
+}

@@ -1,0 +1,241 @@
+//! Campaigns by way of the API: what is accepted and refused, what is said of them, and the jobs that follow.
+
+use super::{Account, Stage, Tenant, answer, phone, staged, text};
+use chrono::{TimeDelta, Utc};
+use serde_json::{Value, json};
+use shared::{
+    db::{Placement, templates},
+    domain::{ids::ContactId, permissions::Permission},
+    jobs::campaign::{CampaignJob, Task},
+    queue::{CAMPAIGN, OUTBOUND_NOW},
+};
+
+fn campaign(account: &Account) -> Value {
+    json!({
+        "name": "Spring",
+        "channel_account_id": account.id,
+        "content": {"type": "text", "text": "Hello {{name}}"},
+        "audience": {"all": true},
+    })
+}
+
+/// The same with one field changed.
+fn with(account: &Account, field: &str, value: Value) -> Value {
+    let mut body = campaign(account);
+    body[field] = value;
+    body
+}
+
+async fn made(stage: &Stage, tenant: &Tenant, account: &Account) -> String {
+    let made = stage.post(tenant, "/campaigns", &campaign(account)).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    made.body["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_campaign_is_made_shown_and_listed_and_made_once_by_one_key() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let make = || {
+            let request = stage.posting(&tenant, "/campaigns", &with(&account, "weight", json!(3)));
+            answer(request.header("Idempotency-Key", "spring"))
+        };
+        let made = make().await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        assert_eq!((&made.body["state"], &made.body["weight"]), (&json!("draft"), &json!(3)));
+        assert_eq!(made.body["content"]["text"], "Hello {{name}}");
+        assert_eq!(made.body["counts"]["waiting"], 0);
+        assert_eq!(make().await.body, made.body);
+        let second = self::made(stage, &tenant, &account).await;
+        let id = made.body["id"].as_str().unwrap();
+        assert_eq!(stage.get(&tenant, &format!("/campaigns/{id}")).await.body, made.body);
+        let page = stage.get(&tenant, "/campaigns?limit=1").await.body;
+        assert_eq!(page["data"][0]["id"], second, "the newest first");
+        let path = format!("/campaigns?limit=1&cursor={}", page["next"].as_str().unwrap());
+        let page = stage.get(&tenant, &path).await.body;
+        assert_eq!((&page["data"][0], &page["next"]), (&made.body, &Value::Null));
+        assert!(stage.drain(&CAMPAIGN).await.is_empty(), "nothing happens before it is started");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_campaign_is_named() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let (account, stranger) = (stage.account(&tenant).await, ContactId::new());
+        let contact = stage.contact(&tenant, &phone()).await;
+        let text = |words: &str| json!({"type": "text", "text": words});
+        for (field, value, expected) in [
+            ("name", json!(" "), (422, "invalid", vec!["name"])),
+            ("weight", json!(101), (422, "invalid", vec!["weight"])),
+            ("content", text("Hi {{city}}"), (422, "invalid", vec!["content.text"])),
+            ("content", text(""), (422, "invalid", vec!["content.text"])),
+            ("content", json!({"type": "template"}), (422, "invalid", vec!["content.name", "content.language"])),
+            ("content", json!({"type": "text", "txt": "a"}), (422, "invalid", vec!["content.txt"])),
+            (
+                "content",
+                json!({"type": "template", "name": "a", "language": "en", "variables": ["x", "{{1}}"]}),
+                (422, "invalid", vec!["content.variables[1]"]),
+            ),
+            ("audience", json!({}), (422, "invalid", vec!["audience"])),
+            ("audience", json!({"all": false}), (422, "invalid", vec!["audience"])),
+            ("audience", json!({"contact_ids": []}), (422, "invalid", vec!["audience"])),
+            ("audience", json!({"contact_ids": [contact, stranger]}), (422, "invalid", vec!["audience.contact_ids"])),
+            ("channel_account_id", json!(stranger), (404, "not_found", vec!["channel_account_id"])),
+        ] {
+            let refused = stage.post(&tenant, "/campaigns", &with(&account, field, value.clone())).await;
+            assert_eq!(refused.problem(), expected, "{field}: {value}: {}", refused.body);
+        }
+        assert_eq!(stage.count("SELECT count(*) FROM campaigns").await, 0);
+        let fine = with(&account, "audience", json!({"contact_ids": [contact]}));
+        assert_eq!(stage.post(&tenant, "/campaigns", &fine).await.body["audience_contacts"], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaigns_template_is_checked_as_a_messages_is() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let known = templates::Template {
+            name: "reminder".into(),
+            language: "en_US".into(),
+            status: "APPROVED".into(),
+            category: "MARKETING".into(),
+            body: "Hi {{1}}.".into(),
+            variables: 1,
+        };
+        let mut tx = stage.operator().fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
+        templates::replace(&mut tx, tenant.id, account.id, &[known], Utc::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        for (name, variables, expected) in [
+            ("unknown", vec!["{{name}}"], (422, "template_unusable", vec!["content.name"])),
+            ("reminder", vec![], (422, "invalid", vec!["content.variables[0]"])),
+        ] {
+            let content = json!({"type": "template", "name": name, "language": "en_US", "variables": variables});
+            let refused = stage.post(&tenant, "/campaigns", &with(&account, "content", content)).await;
+            assert_eq!(refused.problem(), expected);
+        }
+        let content = json!({"type": "template", "name": "reminder", "language": "en_US", "variables": ["{{name}}"]});
+        assert_eq!(stage.post(&tenant, "/campaigns", &with(&account, "content", content)).await.status, 201);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaign_is_started_paused_resumed_and_cancelled_and_each_twice_is_once() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let id = made(stage, &tenant, &account).await;
+        let campaign_id = id.parse().unwrap();
+        let act = |action: &str| {
+            let path = format!("/campaigns/{id}/{action}");
+            let request = stage.posting(&tenant, &path, &json!({}));
+            answer(request)
+        };
+        for (action, state, task) in [
+            ("start", "running", Some(Task::Freeze { campaign_id, after: None })),
+            ("pause", "paused", None),
+            ("resume", "running", Some(Task::Wake { campaign_id, before: None })),
+            ("cancel", "cancelled", Some(Task::Cancel { campaign_id, before: None })),
+        ] {
+            for _ in 0..2 {
+                let done = act(action).await;
+                assert_eq!((done.status.as_u16(), &done.body["state"]), (200, &json!(state)), "{action}");
+            }
+            let jobs: Vec<CampaignJob> =
+                stage.drain(&CAMPAIGN).await.iter().map(|job| CampaignJob::from_job(job).unwrap()).collect();
+            assert_eq!(jobs.iter().map(|job| job.task).collect::<Vec<_>>(), Vec::from_iter(task), "{action}");
+            assert!(jobs.iter().all(|job| job.tenant_id == tenant.id));
+        }
+        let refused = act("resume").await;
+        assert_eq!(refused.problem(), (409, "wrong_state", vec![]));
+        assert_eq!(refused.body["detail"], "The campaign is cancelled: it cannot be resumed.");
+        let unknown = stage.post(&tenant, &format!("/campaigns/{}/start", ContactId::new()), &json!({})).await;
+        assert_eq!(unknown.problem(), (404, "not_found", vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_running_campaign_says_how_fast_it_goes_and_when_it_will_be_done_and_its_books_can_be_read() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let (id, other) = (made(stage, &tenant, &account).await, made(stage, &tenant, &account).await);
+        sqlx::raw_sql(
+            "UPDATE campaigns SET state = 'running', started_at = now(), frozen_at = now(), frozen_count = 1000;
+            UPDATE campaign_counts SET waiting = 700, in_flight = 100, sent = 200",
+        )
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+        let shown = stage.get(&tenant, &format!("/campaigns/{id}")).await.body;
+        assert_eq!(
+            (&shown["rate_per_second"], &shown["eta_seconds"]),
+            (&json!(40.0), &json!(20)),
+            "half of 80 a second"
+        );
+        assert_eq!((&shown["frozen_count"], &shown["counts"]["sent"]), (&json!(1000), &json!(200)));
+        stage.post(&tenant, &format!("/campaigns/{other}/pause"), &json!({})).await;
+        let shown = stage.get(&tenant, &format!("/campaigns/{id}")).await.body;
+        assert_eq!((&shown["rate_per_second"], &shown["eta_seconds"]), (&json!(80.0), &json!(10)));
+        let paused = stage.get(&tenant, &format!("/campaigns/{other}")).await.body;
+        assert_eq!((&paused["rate_per_second"], &paused["eta_seconds"]), (&Value::Null, &Value::Null));
+
+        let books = stage.get(&tenant, &format!("/campaigns/{id}/ledger")).await.body;
+        assert_eq!((&books["agrees"], &books["frozen_count"]), (&json!(false), &json!(1000)));
+        assert_eq!(books["disagreements"][0], "1000 people were frozen, and 0 are there");
+        let line = books["lines"].as_array().unwrap().iter().find(|line| line["state"] == "sent").unwrap();
+        assert_eq!(*line, json!({"state": "sent", "people": 0, "attempts": 0, "shown": 200}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaign_is_its_tenants_alone_and_needs_its_permissions() {
+    staged(async |stage| {
+        let (ours, theirs) = (stage.tenant("ours").await, stage.tenant("theirs").await);
+        let account = stage.account(&ours).await;
+        let id = made(stage, &ours, &account).await;
+        for path in ["", "/ledger"] {
+            let hidden = stage.get(&theirs, &format!("/campaigns/{id}{path}")).await;
+            assert_eq!(hidden.problem(), (404, "not_found", vec![]));
+        }
+        let hidden = stage.post(&theirs, &format!("/campaigns/{id}/start"), &json!({})).await;
+        assert_eq!(hidden.problem(), (404, "not_found", vec![]));
+        assert_eq!(stage.get(&theirs, "/campaigns").await.body["data"], json!([]));
+        let refused = stage.post(&theirs, "/campaigns", &campaign(&account)).await;
+        assert_eq!(refused.problem(), (404, "not_found", vec!["channel_account_id"]));
+
+        let token = stage.token(ours.id, &[Permission::CampaignsRead], None).await;
+        let reader = Tenant { token, ..ours };
+        assert_eq!(stage.get(&reader, &format!("/campaigns/{id}")).await.status, 200);
+        for path in ["/campaigns".to_owned(), format!("/campaigns/{id}/start"), format!("/campaigns/{id}/cancel")] {
+            let refused = stage.post(&reader, &path, &campaign(&account)).await;
+            assert_eq!(refused.problem(), (403, "permission_missing", vec![]), "{path}");
+            assert_eq!(refused.body["detail"], "This needs the permission campaigns:write.");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_no_message_of_a_campaign() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let conversation = stage.conversation(&tenant, &account, TimeDelta::hours(1)).await;
+        let path = format!("/conversations/{conversation}/messages");
+        assert_eq!(stage.post(&tenant, &path, &text("Spring is here")).await.status, 202);
+        sqlx::query("UPDATE sends SET lane = 1").execute(&mut stage.database.admin().await).await.unwrap();
+        assert_eq!(stage.drain(&OUTBOUND_NOW).await.len(), 1);
+        assert_eq!(stage.post(&tenant, &path, &text("How can I help?")).await.status, 202);
+        assert_eq!(stage.drain(&OUTBOUND_NOW).await.len(), 1, "it is the head");
+    })
+    .await;
+}

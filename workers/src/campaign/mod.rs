@@ -1,0 +1,149 @@
+//! Campaigns: freezing an audience, releasing people at the pace of their account, waking, cancelling, and checking the books
+//! of what has ended. A job is one step; all that a step does is in one transaction of its own, so performing one only finds
+//! where its tenant's data lives.
+
+use crate::worker::{Placed, Settle, Ticket, Worker};
+use anyhow::anyhow;
+use shared::{
+    db::{
+        self, Databases, FleetTx, Placement,
+        campaigns::{
+            cancel::cancel,
+            freeze::freeze,
+            ledger::{Ledger, ledger},
+            release::release,
+            wake::wake,
+        },
+        routing,
+    },
+    domain::ids::{CampaignId, ChannelAccountId, TenantId},
+    jobs::{
+        Job, Undecodable,
+        campaign::{CampaignJob, Task},
+    },
+    queue::{Queue, topology},
+    telemetry::names,
+};
+use std::{collections::HashSet, time::Duration};
+
+/// Tenants do not move between databases often; a move is noticed within this time.
+const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// The campaign worker.
+pub struct CampaignWorker {
+    databases: Databases,
+    placements: moka::sync::Cache<TenantId, Placement>,
+}
+
+impl CampaignWorker {
+    /// A worker on these databases.
+    pub fn new(databases: Databases) -> Self {
+        let placements = moka::sync::Cache::builder().max_capacity(100_000).time_to_live(PLACEMENT_REMEMBERED).build();
+        Self { databases, placements }
+    }
+
+    /// Where the tenant's data lives; `None` if there is no such tenant.
+    async fn placement(&self, tenant_id: TenantId, settle: &Settle<CampaignJob>) -> db::Result<Option<Placement>> {
+        if let Some(placement) = self.placements.get(&tenant_id) {
+            return Ok(Some(placement));
+        }
+        let find = || async move {
+            let mut tx = self.databases.control().await?;
+            routing::find_placement(&mut tx, tenant_id).await
+        };
+        let placement = settle.outlast("finding a tenant's database", find).await?;
+        if let Some(placement) = &placement {
+            self.placements.insert(tenant_id, placement.clone());
+        }
+        Ok(placement)
+    }
+
+    /// The books of a campaign that has ended.
+    async fn books(
+        &self,
+        placement: &Placement,
+        tenant_id: TenantId,
+        id: CampaignId,
+        settle: &Settle<CampaignJob>,
+    ) -> db::Result<Option<Ledger>> {
+        let read = || async move {
+            let mut tx = self.databases.tenant(placement, tenant_id).await?;
+            let books = ledger(&mut tx, id).await?;
+            tx.commit().await?;
+            Ok(books)
+        };
+        settle.outlast("reading a campaign's books", read).await
+    }
+
+    async fn step(&self, job: CampaignJob, ticket: Ticket<()>, settle: &Settle<CampaignJob>) {
+        let placement = match self.placement(job.tenant_id, settle).await {
+            Ok(Some(placement)) => placement,
+            Ok(None) => return settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id)),
+            Err(error) => return settle.retry(ticket, None, error),
+        };
+        let Task::Check { campaign_id } = job.task else {
+            return settle.done(ticket, vec![Placed { placement, tenant: job.tenant_id, effect: job }]);
+        };
+        match self.books(&placement, job.tenant_id, campaign_id, settle).await {
+            Ok(Some(books)) => {
+                check(job.tenant_id, campaign_id, &books);
+                settle.done(ticket, Vec::new());
+            }
+            Ok(None) => settle.reject(ticket, anyhow!("there is no campaign {campaign_id}")),
+            Err(error) => settle.retry(ticket, None, error),
+        }
+    }
+}
+
+impl Worker for CampaignWorker {
+    const NAME: &'static str = "campaign";
+    const QUEUES: &'static [&'static Queue] = &[&topology::CAMPAIGN];
+    // Every step is a transaction of its own: two accounts' campaigns in one would be locked in no order.
+    const BATCH_WEIGHT: usize = 1;
+    const COMMITTERS: usize = 4;
+
+    type Job = CampaignJob;
+    type Effect = CampaignJob;
+
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
+        CampaignJob::from_job(job)
+    }
+
+    async fn perform(&self, jobs: Vec<Ticket<CampaignJob>>, settle: &Settle<CampaignJob>) {
+        let mut released: HashSet<(TenantId, ChannelAccountId)> = HashSet::new();
+        for ticket in jobs {
+            let (job, ticket) = ticket.take();
+            match job.task {
+                // One release makes up for all that were asked for meanwhile.
+                Task::Release { account } if !released.insert((job.tenant_id, account)) => {
+                    settle.done(ticket, Vec::new());
+                }
+                _ => self.step(job, ticket, settle).await,
+            }
+        }
+    }
+
+    async fn apply(&self, tx: &mut FleetTx, effects: &[CampaignJob]) -> Result<(), db::Error> {
+        for CampaignJob { tenant_id, task } in effects.iter().copied() {
+            match task {
+                Task::Freeze { campaign_id, after } => freeze(tx, tenant_id, campaign_id, after).await?,
+                Task::Release { account } => release(tx, tenant_id, account).await?,
+                Task::Wake { campaign_id, before } => wake(tx, tenant_id, campaign_id, before).await?,
+                Task::Cancel { campaign_id, before } => cancel(tx, tenant_id, campaign_id, before).await?,
+                // Read while it was performed.
+                Task::Check { .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(tenant: TenantId, campaign: CampaignId, books: &Ledger) {
+    if books.disagreements.is_empty() {
+        tracing::info!(%tenant, %campaign, people = books.frozen, "a campaign has ended, its books agree");
+    } else {
+        metrics::counter!(names::CAMPAIGN_BOOKS_WRONG).increment(1);
+        let wrong = books.disagreements.join("; ");
+        tracing::error!(%tenant, %campaign, wrong, "a campaign has ended, and its books do not agree");
+    }
+}
