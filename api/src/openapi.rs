@@ -61,6 +61,7 @@ mod tests {
             paths.keys().collect::<Vec<_>>(),
             [
                 "/api/{tenant}/contacts",
+                "/api/{tenant}/contacts/import",
                 "/api/{tenant}/contacts/{id}",
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",

@@ -1,5 +1,7 @@
 //! `/api/{tenant}/contacts`: the people a tenant talks with.
 
+pub(crate) mod import;
+
 use super::Page;
 use crate::{
     auth::{Caller, ContactsRead, ContactsWrite},
@@ -28,7 +30,7 @@ use uuid::Uuid;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show)).merge(import::router())
 }
 
 /// A person to be known.

@@ -3,6 +3,7 @@
 
 mod authorisation;
 mod bad_input;
+mod importing;
 mod lists;
 mod rate;
 mod receiving;
