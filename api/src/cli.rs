@@ -2,6 +2,7 @@
 //! Secrets are taken from the environment or standard input rather than from the command line, which others can see.
 
 mod channel_account;
+mod contacts;
 mod dead_letters;
 mod migrate;
 mod output;
@@ -46,6 +47,9 @@ enum Command {
     /// Tenants' numbers at their providers
     #[command(subcommand)]
     ChannelAccount(channel_account::Command),
+    /// The people tenants talk with
+    #[command(subcommand)]
+    Contacts(contacts::Command),
     /// Templates
     #[command(subcommand)]
     Templates(templates::Command),
@@ -81,6 +85,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tenant(command) => tenant::run(command, &out).await,
         Command::Token(command) => token::run(command, &out).await,
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
+        Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,
         Command::Queues(args) => queues::run(args, &out).await,

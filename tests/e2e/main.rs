@@ -7,6 +7,7 @@
 mod bad_input;
 mod crashes;
 mod ends;
+mod importing;
 mod outages;
 mod poison;
 mod starts;
