@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("jobs", &["domain", "clock", "telemetry"]),
     ("queue", &["jobs", "domain", "clock", "lifecycle", "telemetry", "retry", "crash"]),
     ("db", &["jobs", "domain", "clock", "seal", "telemetry"]),
+    ("import", &["db", "domain"]),
     ("providers", &["domain", "clock", "telemetry"]),
 ];
 

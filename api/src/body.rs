@@ -1,9 +1,10 @@
-//! Reading a request's body: whole, bounded, without copying the one piece that nearly all come in.
+//! Reading a request's body: whole, bounded, without copying the one piece that nearly all come in; or piece by piece.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A body that takes longer to arrive is given up.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -11,6 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// not hear why.
 const HEARD_OUT_BYTES: usize = 32 * 1024 * 1024;
 const HEARD_OUT: Duration = Duration::from_secs(5);
+/// Of a body taken piece by piece, no piece lets wait longer for it.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,46 @@ impl Rest {
     }
 }
 
+/// A body that is larger than what is to be in memory of it.
+pub struct Pieces {
+    pieces: BodyDataStream,
+    left: usize,
+    until: Instant,
+}
+
+/// A body of at most `limit` bytes that comes within `time_limit`, to be taken piece by piece. `length` is what the request says
+/// of the whole.
+///
+/// # Errors
+/// If it says that it is too large.
+pub async fn pieces(body: Body, length: Option<usize>, limit: usize, time_limit: Duration) -> Result<Pieces, Unread> {
+    let pieces = body.into_data_stream();
+    if length.is_some_and(|length| length > limit) {
+        hear_out(pieces).await;
+        return Err(Unread::TooLarge);
+    }
+    Ok(Pieces { pieces, left: limit, until: Instant::now() + time_limit })
+}
+
+impl Pieces {
+    /// The next piece; `None` at the end. A call that was dropped before it answered has lost nothing.
+    ///
+    /// # Errors
+    /// See [`Unread`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+        let until = self.until.min(Instant::now() + PIECE_TIMEOUT);
+        let piece = tokio::time::timeout_at(until, next(&mut self.pieces)).await.unwrap_or(Err(Unread::Broken))?;
+        let Some(piece) = piece else { return Ok(None) };
+        self.left = self.left.checked_sub(piece.len()).ok_or(Unread::TooLarge)?;
+        Ok(Some(piece))
+    }
+
+    /// Reads and throws away what is still said, within limits, so that the sender hears the answer.
+    pub async fn hear_out(self) {
+        hear_out(self.pieces).await;
+    }
+}
+
 async fn next(pieces: &mut BodyDataStream) -> Result<Option<Bytes>, Unread> {
     pieces.next().await.transpose().map_err(|_| Unread::Broken)
 }
@@ -147,5 +190,24 @@ mod tests {
         assert_eq!(read(body(vec![&MEBIBYTE; 4]), None, LIMIT).await.map(|body| body.len()), Ok(LIMIT));
         assert_eq!(read(body(vec![&MEBIBYTE; 5]), None, LIMIT).await, Err(Unread::TooLarge));
         assert_eq!(read(body(vec![b"{}"]), Some(LIMIT + 1), LIMIT).await, Err(Unread::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_pieces_is_bounded_as_a_whole() {
+        let mut taken = pieces(body(vec![b"ab", b"cd"]), None, 4, TIMEOUT).await.unwrap();
+        assert_eq!(taken.next().await, Ok(Some(Bytes::from_static(b"ab"))));
+        assert_eq!(taken.next().await, Ok(Some(Bytes::from_static(b"cd"))));
+        assert_eq!(taken.next().await, Ok(None));
+        let mut taken = pieces(body(vec![b"ab", b"cd"]), None, 3, TIMEOUT).await.unwrap();
+        assert!(taken.next().await.is_ok());
+        assert_eq!(taken.next().await, Err(Unread::TooLarge));
+        assert_eq!(pieces(body(vec![b"ab"]), Some(4), 3, TIMEOUT).await.err(), Some(Unread::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_more_is_not_waited_for() {
+        let silent = Body::from_stream(futures_util::stream::pending::<std::io::Result<Bytes>>());
+        let mut taken = pieces(silent, None, LIMIT, Duration::from_millis(1)).await.unwrap();
+        assert_eq!(taken.next().await, Err(Unread::Broken));
     }
 }

@@ -3,6 +3,7 @@
 
 mod campaign;
 mod channel_account;
+mod contacts;
 mod dead_letters;
 mod migrate;
 mod output;
@@ -50,6 +51,9 @@ enum Command {
     /// Campaigns
     #[command(subcommand)]
     Campaign(campaign::Command),
+    /// The people tenants talk with
+    #[command(subcommand)]
+    Contacts(contacts::Command),
     /// Templates
     #[command(subcommand)]
     Templates(templates::Command),
@@ -86,6 +90,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(command, &out).await,
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
         Command::Campaign(command) => campaign::run(command, &out).await,
+        Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,
         Command::Queues(args) => queues::run(args, &out).await,

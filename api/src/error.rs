@@ -43,6 +43,9 @@ pub struct Problem {
     /// The resource that stands in the way, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing_id: Option<Uuid>,
+    /// Of an import that broke off: contacts that are stored, new or known before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u32>,
     /// For the header of this name, in whole seconds.
     #[serde(skip)]
     #[schema(ignore)]
@@ -66,6 +69,12 @@ macro_rules! kinds {
 kinds! {
     /// The body is not JSON.
     MalformedJson = (BAD_REQUEST, "malformed_json", "The body is not JSON"),
+    /// The body ended before it should, or took too long.
+    BodyBroken = (BAD_REQUEST, "body_broken", "The body broke off"),
+    /// The body is not text.
+    NotText = (BAD_REQUEST, "not_text", "The body is not UTF-8 text"),
+    /// The columns of a table are not those that can be used.
+    BadColumns = (BAD_REQUEST, "bad_columns", "The columns are not as they must be"),
     /// A parameter of the URL cannot be read.
     BadParameter = (BAD_REQUEST, "bad_parameter", "A parameter cannot be read"),
     /// No token, or not one for this tenant.
@@ -88,6 +97,8 @@ kinds! {
     TooLarge = (PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
     /// The body is not declared as JSON.
     NotJson = (UNSUPPORTED_MEDIA_TYPE, "not_json", "The body must be application/json"),
+    /// The body is not declared as something that can be imported.
+    NotImportable = (UNSUPPORTED_MEDIA_TYPE, "not_importable", "The body must be text/csv or application/x-ndjson"),
     /// A field is missing or wrong.
     Invalid = (UNPROCESSABLE_ENTITY, "invalid", "A field is not as it must be"),
     /// Free words outside the customer service window.
@@ -117,6 +128,7 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             existing_id: None,
+            stored: None,
             retry_after: None,
         }
     }
@@ -151,6 +163,13 @@ impl Problem {
         self
     }
 
+    /// With how many contacts are stored although it was not done.
+    #[must_use]
+    pub fn stored(mut self, contacts: u64) -> Self {
+        self.stored = Some(u32::try_from(contacts).unwrap_or(u32::MAX));
+        self
+    }
+
     /// With the time after which to try again, in whole seconds, at least one.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
@@ -168,6 +187,30 @@ impl Problem {
     pub fn invalid(problems: impl IntoIterator<Item = FieldProblem>) -> Self {
         let start = Self::new(Kind::Invalid);
         problems.into_iter().fold(start, |problem, FieldProblem { field, message }| problem.field(field, message))
+    }
+
+    /// The refusal for what the database could not, which is logged here.
+    pub fn of_database(error: &db::Error) -> Self {
+        match error.kind() {
+            db::Kind::Ours => {
+                tracing::error!(%error, "a request could not be done");
+                Self::new(Kind::Unavailable)
+                    .detail("Send the same request again; with the same Idempotency-Key nothing is done twice.")
+                    .retry_after(Duration::from_secs(2))
+            }
+            db::Kind::Contention => {
+                tracing::warn!(%error, "a request lost against others");
+                Self::new(Kind::Unavailable)
+                    .detail(
+                        "Others changed the same things at the same time. Nothing was done; send the request again.",
+                    )
+                    .retry_after(Duration::from_secs(1))
+            }
+            db::Kind::Data => {
+                tracing::warn!(%error, "a request held what the database cannot keep");
+                Self::new(Kind::Invalid).detail("The request holds something that cannot be stored.")
+            }
+        }
     }
 
     /// The refusal for a status that something below us answered with.
@@ -235,28 +278,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response<Body> {
         match self {
             Error::Problem(problem) => problem.into_response(),
-            Error::Database(error) => of_database(&error).into_response(),
-        }
-    }
-}
-
-fn of_database(error: &db::Error) -> Problem {
-    match error.kind() {
-        db::Kind::Ours => {
-            tracing::error!(%error, "a request could not be done");
-            Problem::new(Kind::Unavailable)
-                .detail("Send the same request again; with the same Idempotency-Key nothing is done twice.")
-                .retry_after(Duration::from_secs(2))
-        }
-        db::Kind::Contention => {
-            tracing::warn!(%error, "a request lost against others");
-            Problem::new(Kind::Unavailable)
-                .detail("Others changed the same things at the same time. Nothing was done; send the request again.")
-                .retry_after(Duration::from_secs(1))
-        }
-        db::Kind::Data => {
-            tracing::warn!(%error, "a request held what the database cannot keep");
-            Problem::new(Kind::Invalid).detail("The request holds something that cannot be stored.")
+            Error::Database(error) => Problem::of_database(&error).into_response(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod error;
 pub mod extract;
 pub mod idempotency;
+pub mod imports;
 mod observe;
 pub mod openapi;
 pub mod relay;

@@ -1,7 +1,10 @@
 //! What every request to the API has around it: an id, a span in its trace, a time limit, metrics by route, and an answer
 //! in our form whatever happens below. Webhooks do not pass here.
 
-use crate::error::{Kind, PROBLEM_JSON, Problem};
+use crate::{
+    error::{Kind, PROBLEM_JSON, Problem},
+    routes::contacts::import,
+};
 use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -20,6 +23,8 @@ use uuid::Uuid;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Nothing an API request does takes longer; what does is cut off, and its transaction with it.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// The routes that may take longer: they take streams, and bound their own time.
+const LONG: &[(&str, Duration)] = &[("/api/{tenant}/contacts/import", import::ANSWERED_WITHIN)];
 const MAX_REQUEST_ID_CHARACTERS: usize = 64;
 
 pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
@@ -34,7 +39,8 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         request.headers_mut().insert("traceparent", value);
     }
     let span = tracing::info_span!("request", %method, path, trace_id = %trace.trace_id(), request_id = id);
-    let answered = tokio::time::timeout(TIME_LIMIT, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let time_limit = LONG.iter().find(|(long, _)| *long == path).map_or(TIME_LIMIT, |(_, limit)| *limit);
+    let answered = tokio::time::timeout(time_limit, AssertUnwindSafe(next.run(request)).catch_unwind());
     let response = match answered.instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
@@ -44,7 +50,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         }
         Err(_) => {
             let _entered = span.enter();
-            tracing::warn!("a request took more than {TIME_LIMIT:?}");
+            tracing::warn!("a request took more than {time_limit:?}");
             Problem::new(Kind::Unavailable).retry_after(Duration::from_secs(1)).into_response()
         }
     };
@@ -104,4 +110,18 @@ fn method_label(method: &axum::http::Method) -> &'static str {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_that_may_take_longer_are_there() {
+        let (_, api) = crate::openapi::router();
+        for (path, limit) in LONG {
+            assert!(api.paths.paths.contains_key(*path), "{path}");
+            assert!(*limit > TIME_LIMIT);
+        }
+    }
 }

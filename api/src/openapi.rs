@@ -69,6 +69,7 @@ mod tests {
                 "/api/{tenant}/campaigns/{id}/resume",
                 "/api/{tenant}/campaigns/{id}/start",
                 "/api/{tenant}/contacts",
+                "/api/{tenant}/contacts/import",
                 "/api/{tenant}/contacts/{id}",
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",

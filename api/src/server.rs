@@ -2,6 +2,7 @@
 
 use crate::{
     auth::Tokens,
+    imports::Imports,
     observe, openapi,
     relay::Relay,
     state::{App, Parts},
@@ -103,6 +104,7 @@ pub fn router(services: Services, life: &Lifecycle) -> anyhow::Result<Router> {
         rates: RateLimits::new(redis_url.as_ref(), &namespace, rate)?,
         relay: Relay::start(databases.clone(), publisher.clone(), life),
         tokens: Tokens::new(databases.clone()),
+        imports: Imports::new(life.clone()),
         clock: clock.clone(),
         databases: databases.clone(),
     });

@@ -1,6 +1,6 @@
 //! What the handlers of the API share.
 
-use crate::{auth::Tokens, relay::Relay};
+use crate::{auth::Tokens, imports::Imports, relay::Relay};
 use shared::{
     cache::RateLimits,
     clock::Clock,
@@ -25,6 +25,8 @@ pub struct Parts {
     pub relay: Relay,
     /// Who may ask.
     pub tokens: Tokens,
+    /// The imports under way.
+    pub imports: Imports,
 }
 
 impl App {

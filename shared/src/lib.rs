@@ -1,4 +1,4 @@
-//! Mijra's shared layers. Imports go one way: `domain` ← `jobs` ← `queue`; `domain` ← `db`, `providers`;
+//! Mijra's shared layers. Imports go one way: `domain` ← `jobs` ← `queue`; `domain` ← `db`, `providers`; `db` ← `import`;
 //! `clock`, `config`, `telemetry`, `lifecycle` and `crash` lie below all. A test (`tests/tidy.rs`) holds the arrows.
 
 pub mod cache;
@@ -8,6 +8,7 @@ pub mod crash;
 pub mod db;
 pub mod domain;
 pub mod health;
+pub mod import;
 pub mod jobs;
 pub mod lifecycle;
 pub mod providers;

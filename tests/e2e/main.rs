@@ -8,6 +8,7 @@ mod bad_input;
 mod campaigns;
 mod crashes;
 mod ends;
+mod importing;
 mod outages;
 mod poison;
 mod starts;

@@ -1,5 +1,7 @@
 //! `/api/{tenant}/contacts`: the people a tenant talks with.
 
+pub(crate) mod import;
+
 use super::Page;
 use crate::{
     auth::{Caller, ContactsRead, ContactsWrite},
@@ -17,17 +19,18 @@ use shared::{
         self,
         contacts::{Contact, Created},
     },
-    domain::{ids::ContactId, people::PhoneNumber},
+    domain::{
+        ids::ContactId,
+        people::{self, PhoneNumber},
+    },
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-const MAX_NAME_CHARACTERS: usize = 200;
-
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show)).merge(import::router())
 }
 
 /// A person to be known.
@@ -127,13 +130,15 @@ async fn create(
     key: IdempotencyKey,
     Json { value: new, digest }: Json<NewContact>,
 ) -> Result<impl IntoResponse> {
-    let name = name(new.name.as_deref())?;
+    let refuse = |field: &str, message: String| Problem::new(Kind::Invalid).field(field, message);
+    let name = new.name.as_deref().map(people::typed_name).transpose();
+    let name = name.map_err(|error| refuse("name", error.to_string()))?.flatten();
     let mut tx = caller.begin(&app).await?;
     if let Some(answer) = key.answered(&mut tx, &digest).await? {
         return Ok(answer);
     }
     let region = db::tenants::default_region(&mut tx).await?;
-    let phone = phone(&new.phone, region.as_deref())?;
+    let phone = PhoneNumber::typed(&new.phone, region.as_deref()).map_err(|message| refuse("phone", message))?;
     let id = match db::contacts::create(&mut tx, name, &phone, &new.phone).await? {
         Created::New(id) => id,
         Created::Exists(id) => {
@@ -148,50 +153,4 @@ async fn create(
     key.keep(&mut tx, &digest, &answer).await?;
     tx.commit().await?;
     Ok(answer)
-}
-
-fn name(name: Option<&str>) -> Result<Option<&str>, Problem> {
-    let Some(name) = name else { return Ok(None) };
-    let refuse = |message: &str| Err(Problem::new(Kind::Invalid).field("name", message));
-    match name.trim() {
-        name if name.contains('\0') => refuse("must not contain NUL"),
-        name if name.chars().count() > MAX_NAME_CHARACTERS => refuse("must have at most 200 characters"),
-        "" => Ok(None),
-        name => Ok(Some(name)),
-    }
-}
-
-fn phone(text: &str, region: Option<&str>) -> Result<PhoneNumber, Problem> {
-    let refuse = |message: String| Problem::new(Kind::Invalid).field("phone", message);
-    if text.contains('\0') || text.len() > 64 {
-        return Err(refuse("is not a telephone number".to_owned()));
-    }
-    PhoneNumber::parse(text, region).map_err(|error| {
-        let advice = match region {
-            Some(region) => format!("; without a country code {region} is assumed"),
-            None => "; write it with `+` and the country code".to_owned(),
-        };
-        refuse(format!("is {error}{advice}"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_trimmed_and_bounded() {
-        assert_eq!(name(Some("  Ada ")), Ok(Some("Ada")));
-        assert_eq!(name(Some(" ")), Ok(None));
-        assert!(name(Some(&"x".repeat(201))).is_err());
-        assert!(name(Some("a\0b")).is_err());
-    }
-
-    #[test]
-    fn a_number_is_refused_with_advice() {
-        let problem = phone("0151 23456789", None).unwrap_err();
-        assert!(problem.errors[0].message.contains("country code"), "{problem:?}");
-        assert_eq!(phone("0151 23456789", Some("DE")).unwrap().as_str(), "+4915123456789");
-        assert!(phone("1\0", Some("DE")).is_err());
-    }
 }

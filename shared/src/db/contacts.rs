@@ -7,6 +7,8 @@ use crate::domain::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use std::collections::HashSet;
+use uuid::Uuid;
 
 /// A person.
 #[derive(Clone, Debug)]
@@ -32,6 +34,26 @@ pub enum Created {
     New(ContactId),
     /// The number belongs to this one already.
     Exists(ContactId),
+}
+
+/// One of many contacts to be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewContact {
+    /// The number; no two of one call have the same.
+    pub phone: PhoneNumber,
+    /// The number as it was written.
+    pub phone_raw: String,
+    /// The name, if given.
+    pub name: Option<String>,
+}
+
+/// What became of many contacts; together as many as were given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CreatedMany {
+    /// So many are new.
+    pub created: u64,
+    /// So many numbers belong to a contact already.
+    pub existing: u64,
 }
 
 /// Makes a contact. A number names one person of a tenant only.
@@ -77,6 +99,102 @@ pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, 
     .execute(tx.conn())
     .await?;
     Ok(Created::New(id))
+}
+
+/// Makes many contacts, one statement a table. A number that is known makes none; its contact takes the name if it has none.
+///
+/// # Errors
+/// If the database does not answer; contention if another holds one of the numbers longer than the lock timeout.
+pub async fn create_many(tx: &mut TenantTx, new: &[NewContact]) -> Result<CreatedMany> {
+    // Made in the order given, so that the index of contacts grows on the right.
+    let new: Vec<(ContactId, &NewContact)> = new.iter().map(|contact| (ContactId::new(), contact)).collect();
+    let ours = claim(tx, &new).await?;
+    let (won, known): (Vec<_>, Vec<_>) = new.into_iter().partition(|(id, _)| ours.contains(id));
+    insert(tx, &won).await?;
+    let named: Vec<&NewContact> =
+        known.iter().map(|(_, contact)| *contact).filter(|contact| contact.name.is_some()).collect();
+    if !named.is_empty() {
+        name_nameless(tx, &named).await?;
+    }
+    Ok(CreatedMany { created: won.len() as u64, existing: known.len() as u64 })
+}
+
+/// Each number goes to whoever was first; the answer says which of ours were. In key order, as the inbound batches claim them,
+/// so that all queue up instead of waiting for each other in a circle.
+async fn claim(tx: &mut TenantTx, new: &[(ContactId, &NewContact)]) -> Result<HashSet<ContactId>> {
+    let tenant_id = tx.tenant_id();
+    let values: Vec<&str> = new.iter().map(|(_, contact)| contact.phone.as_str()).collect();
+    let ids: Vec<Uuid> = new.iter().map(|(id, _)| id.0).collect();
+    let won = sqlx::query_scalar!(
+        r#"INSERT INTO contact_aliases (tenant_id, kind, value, contact_id)
+        SELECT $1, $2, value, contact_id
+        FROM unnest($3::text[], $4::uuid[]) AS new (value, contact_id)
+        ORDER BY value
+        ON CONFLICT (tenant_id, kind, value) DO NOTHING
+        RETURNING contact_id AS "id: ContactId""#,
+        tenant_id.0,
+        AliasKind::Phone.as_str(),
+        &values as &[&str],
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(won.into_iter().collect())
+}
+
+async fn insert(tx: &mut TenantTx, new: &[(ContactId, &NewContact)]) -> Result<()> {
+    let tenant_id = tx.tenant_id();
+    let ids: Vec<Uuid> = new.iter().map(|(id, _)| id.0).collect();
+    let names: Vec<Option<&str>> = new.iter().map(|(_, contact)| contact.name.as_deref()).collect();
+    let phones: Vec<&str> = new.iter().map(|(_, contact)| contact.phone.as_str()).collect();
+    let raws: Vec<&str> = new.iter().map(|(_, contact)| contact.phone_raw.as_str()).collect();
+    sqlx::query!(
+        "INSERT INTO contacts (tenant_id, id, name, phone, phone_raw)
+        SELECT $1, id, name, phone, phone_raw
+        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS new (id, name, phone, phone_raw)",
+        tenant_id.0,
+        &ids,
+        &names as &[Option<&str>],
+        &phones as &[&str],
+        &raws as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+async fn name_nameless(tx: &mut TenantTx, named: &[&NewContact]) -> Result<()> {
+    let tenant_id = tx.tenant_id();
+    let values: Vec<&str> = named.iter().map(|contact| contact.phone.as_str()).collect();
+    let names: Vec<Option<&str>> = named.iter().map(|contact| contact.name.as_deref()).collect();
+    // One look-up by key for each (LIMIT keeps the order of joining), as in `inbound::people`.
+    sqlx::query!(
+        "WITH nameless AS MATERIALIZED (
+            SELECT c.id, named.name
+            FROM unnest($3::text[], $4::text[]) AS named (value, name)
+            CROSS JOIN LATERAL (
+                SELECT contact_id
+                FROM contact_aliases
+                WHERE tenant_id = $1 AND kind = $2 AND value = named.value
+                LIMIT 1
+            ) AS a
+            JOIN contacts c ON c.tenant_id = $1 AND c.id = a.contact_id
+            WHERE c.name IS NULL
+            ORDER BY c.id
+            FOR UPDATE OF c
+        )
+        UPDATE contacts
+        SET name = nameless.name
+        FROM nameless
+        WHERE contacts.tenant_id = $1 AND contacts.id = nameless.id",
+        tenant_id.0,
+        AliasKind::Phone.as_str(),
+        &values as &[&str],
+        &names as &[Option<&str>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// One contact.

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+const MAX_NAME_CHARACTERS: usize = 200;
+/// No way of writing a number is longer.
+const MAX_TYPED_NUMBER_BYTES: usize = 64;
+
 /// What kind of name an alias is. The first kind found wins, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +59,45 @@ pub struct PhoneNumber(String);
 #[error("not a telephone number: {0}")]
 pub struct NotAPhoneNumber(pub String);
 
+/// Why a text cannot be a person's name; to be read after the name of the field.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NotAName {
+    /// It holds what no text can.
+    #[error("must not contain NUL")]
+    Nul,
+    /// It is too long.
+    #[error("must have at most {MAX_NAME_CHARACTERS} characters")]
+    TooLong,
+}
+
+/// A person's name as somebody typed it, trimmed; `None` if nothing is left.
+///
+/// # Errors
+/// If it cannot be a name.
+pub fn typed_name(text: &str) -> Result<Option<&str>, NotAName> {
+    match text.trim() {
+        name if name.contains('\0') => Err(NotAName::Nul),
+        name if name.chars().count() > MAX_NAME_CHARACTERS => Err(NotAName::TooLong),
+        "" => Ok(None),
+        name => Ok(Some(name)),
+    }
+}
+
 impl PhoneNumber {
+    /// As [`PhoneNumber::parse`], of what somebody typed.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, for a person, to be read after the name of the field.
+    pub fn typed(text: &str, region: Option<&str>) -> Result<Self, String> {
+        if text.contains('\0') || text.len() > MAX_TYPED_NUMBER_BYTES {
+            return Err("is not a telephone number".to_owned());
+        }
+        Self::parse(text, region).map_err(|error| match region {
+            Some(region) => format!("is {error}; without a country code {region} is assumed"),
+            None => format!("is {error}; write it with `+` and the country code"),
+        })
+    }
+
     /// Reads a number as a person writes it; `region` (ISO 3166-1 alpha-2) is assumed where no country code is given.
     ///
     /// # Errors
@@ -102,6 +144,21 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_typed_number_is_refused_with_advice() {
+        assert!(PhoneNumber::typed("0151 23456789", None).unwrap_err().contains("country code"));
+        assert_eq!(PhoneNumber::typed("0151 23456789", Some("DE")).unwrap().as_str(), "+4915123456789");
+        assert!(PhoneNumber::typed("1\0", Some("DE")).is_err());
+    }
+
+    #[test]
+    fn names_are_trimmed_and_bounded() {
+        assert_eq!(typed_name("  Ada "), Ok(Some("Ada")));
+        assert_eq!(typed_name(" "), Ok(None));
+        assert_eq!(typed_name(&"x".repeat(201)), Err(NotAName::TooLong));
+        assert_eq!(typed_name("a\0b"), Err(NotAName::Nul));
     }
 
     #[test]

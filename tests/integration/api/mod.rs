@@ -4,6 +4,7 @@
 mod authorisation;
 mod bad_input;
 mod campaigns;
+mod importing;
 mod lists;
 mod rate;
 mod receiving;
