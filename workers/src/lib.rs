@@ -5,6 +5,7 @@ pub mod boot;
 pub mod campaign;
 pub mod inbound;
 pub mod outbound;
+mod placements;
 pub mod runtime;
 pub mod scheduler;
 pub mod worker;

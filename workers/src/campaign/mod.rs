@@ -2,7 +2,10 @@
 //! of what has ended. A job is one step; all that a step does is in one transaction of its own, so performing one only finds
 //! where its tenant's data lives.
 
-use crate::worker::{Placed, Settle, Ticket, Worker};
+use crate::{
+    placements::Placements,
+    worker::{Placed, Settle, Ticket, Worker},
+};
 use anyhow::anyhow;
 use shared::{
     db::{
@@ -14,7 +17,6 @@ use shared::{
             release::release,
             wake::wake,
         },
-        routing,
     },
     domain::ids::{CampaignId, ChannelAccountId, TenantId},
     jobs::{
@@ -24,38 +26,18 @@ use shared::{
     queue::{Queue, topology},
     telemetry::names,
 };
-use std::{collections::HashSet, time::Duration};
-
-/// Tenants do not move between databases often; a move is noticed within this time.
-const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
+use std::collections::HashSet;
 
 /// The campaign worker.
 pub struct CampaignWorker {
     databases: Databases,
-    placements: moka::sync::Cache<TenantId, Placement>,
+    placements: Placements,
 }
 
 impl CampaignWorker {
     /// A worker on these databases.
     pub fn new(databases: Databases) -> Self {
-        let placements = moka::sync::Cache::builder().max_capacity(100_000).time_to_live(PLACEMENT_REMEMBERED).build();
-        Self { databases, placements }
-    }
-
-    /// Where the tenant's data lives; `None` if there is no such tenant.
-    async fn placement(&self, tenant_id: TenantId, settle: &Settle<CampaignJob>) -> db::Result<Option<Placement>> {
-        if let Some(placement) = self.placements.get(&tenant_id) {
-            return Ok(Some(placement));
-        }
-        let find = || async move {
-            let mut tx = self.databases.control().await?;
-            routing::find_placement(&mut tx, tenant_id).await
-        };
-        let placement = settle.outlast("finding a tenant's database", find).await?;
-        if let Some(placement) = &placement {
-            self.placements.insert(tenant_id, placement.clone());
-        }
-        Ok(placement)
+        Self { placements: Placements::new(databases.clone()), databases }
     }
 
     /// The books of a campaign that has ended.
@@ -76,7 +58,7 @@ impl CampaignWorker {
     }
 
     async fn step(&self, job: CampaignJob, ticket: Ticket<()>, settle: &Settle<CampaignJob>) {
-        let placement = match self.placement(job.tenant_id, settle).await {
+        let placement = match self.placements.find(job.tenant_id, settle).await {
             Ok(Some(placement)) => placement,
             Ok(None) => return settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id)),
             Err(error) => return settle.retry(ticket, None, error),

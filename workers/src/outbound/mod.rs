@@ -8,7 +8,10 @@ mod hold;
 
 pub use hold::OutboundSettings;
 
-use crate::worker::{CrashPoints, Part, Placed, Settle, Ticket, Worker};
+use crate::{
+    placements::Placements,
+    worker::{CrashPoints, Part, Placed, Settle, Ticket, Worker},
+};
 use accounts::Accounts;
 use anyhow::anyhow;
 use call::Caller;
@@ -19,7 +22,6 @@ use shared::{
     db::{
         self, Databases, FleetTx, Placement,
         outbound::outcomes::{self, Patience, Record, What},
-        routing,
     },
     domain::ids::TenantId,
     health::Readiness,
@@ -32,10 +34,6 @@ use shared::{
     queue::{Queue, topology},
     seal::Keyring,
 };
-use std::time::Duration;
-
-/// Tenants do not move between databases often; a move is noticed within this time.
-const PLACEMENT_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// So many slices are held at once: four thousand sends, as many as come one by one.
 const SLICES: u16 = 80;
@@ -60,8 +58,7 @@ impl Outbound {
 
 /// The outbound worker.
 pub struct OutboundWorker {
-    databases: Databases,
-    placements: moka::sync::Cache<TenantId, Placement>,
+    placements: Placements,
     holder: Holder,
     patience: Patience,
 }
@@ -80,27 +77,10 @@ impl OutboundWorker {
         let patience = settings.patience;
         let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
         Self {
-            placements: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(PLACEMENT_REMEMBERED).build(),
             holder: Holder::new(databases.clone(), caller, settings, life),
-            databases,
+            placements: Placements::new(databases),
             patience,
         }
-    }
-
-    /// Where the tenant's data lives; `None` if there is no such tenant.
-    async fn placement(&self, tenant_id: TenantId, settle: &Settle<Record>) -> db::Result<Option<Placement>> {
-        if let Some(placement) = self.placements.get(&tenant_id) {
-            return Ok(Some(placement));
-        }
-        let find = || async move {
-            let mut tx = self.databases.control().await?;
-            routing::find_placement(&mut tx, tenant_id).await
-        };
-        let placement = settle.outlast("finding a tenant's database", find).await?;
-        if let Some(placement) = &placement {
-            self.placements.insert(tenant_id, placement.clone());
-        }
-        Ok(placement)
     }
 }
 
@@ -128,7 +108,7 @@ impl Worker for OutboundWorker {
     async fn perform(&self, jobs: Vec<Ticket<Outbound>>, settle: &Settle<Record>) {
         for ticket in jobs {
             let (job, ticket) = ticket.take();
-            let placement = match self.placement(job.tenant_id(), settle).await {
+            let placement = match self.placements.find(job.tenant_id(), settle).await {
                 Ok(Some(placement)) => placement,
                 Ok(None) => {
                     settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id()));
