@@ -39,7 +39,7 @@ CREATE TABLE campaign_recipients (
     PRIMARY KEY (tenant_id, campaign_id, contact_id),
     FOREIGN KEY (tenant_id, campaign_id) REFERENCES campaigns (tenant_id, id),
     FOREIGN KEY (tenant_id, contact_id) REFERENCES contacts (tenant_id, id)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000);
 -- Whom to release next.
 CREATE INDEX campaign_recipients_waiting ON campaign_recipients (tenant_id, campaign_id, contact_id) WHERE state = 'waiting';
 

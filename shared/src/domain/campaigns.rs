@@ -316,8 +316,8 @@ pub struct Share {
     pub in_flight: i64,
 }
 
-/// How many of each campaign to release now, so that all together have `outstanding` in flight. One that has nobody left
-/// shares no more, and none starves, however small its share.
+/// How many of each campaign to release now, so that all together have at most `outstanding` in flight and none gets more than
+/// its part of it. One that has nobody left shares no more, and none starves, however small its share.
 pub fn credits(outstanding: f64, shares: &[Share]) -> Vec<i64> {
     let weights: i32 = shares.iter().filter(|share| share.waiting > 0).map(|share| share.weight).sum();
     let credit = |share: &Share| {
@@ -325,7 +325,20 @@ pub fn credits(outstanding: f64, shares: &[Share]) -> Vec<i64> {
         // A float to an integer saturates.
         (part as i64 - share.in_flight).clamp(0, share.waiting.max(0))
     };
-    shares.iter().map(credit).collect()
+    let credits: Vec<i64> = shares.iter().map(credit).collect();
+    // One that began alone may have more than its part in flight: the others come into theirs as it sends them.
+    let in_flight: i64 = shares.iter().map(|share| share.in_flight).sum();
+    scaled_down(credits, (outstanding as i64).saturating_sub(in_flight))
+}
+
+/// The same, together at most so many; of each in proportion, and one at least.
+pub fn scaled_down(credits: Vec<i64>, most: i64) -> Vec<i64> {
+    let wanted: i64 = credits.iter().sum();
+    if wanted <= most {
+        return credits;
+    }
+    let part = most.max(0) as f64 / wanted as f64;
+    credits.into_iter().map(|credit| ((credit as f64 * part) as i64).max(credit.min(1))).collect()
 }
 
 #[cfg(test)]
@@ -460,7 +473,9 @@ mod tests {
             (400.0, vec![share(1, 1000, 500)], vec![0]),
             (400.0, vec![share(1, 30, 0)], vec![30]),
             (400.0, vec![share(1, 1000, 0), share(3, 1000, 0)], vec![100, 300]),
-            (400.0, vec![share(1, 1000, 0), share(3, 0, 200)], vec![400, 0]),
+            (400.0, vec![share(1, 1000, 0), share(3, 0, 200)], vec![200, 0]),
+            (400.0, vec![share(1, 1000, 300), share(1, 1000, 0)], vec![0, 100]),
+            (400.0, vec![share(1, 1000, 400), share(1, 1000, 0)], vec![0, 1]),
             (5.0, vec![share(1, 1000, 0), share(100, 1000, 0)], vec![1, 4]),
             (5.0, vec![share(1, 1000, 1), share(100, 1000, 4)], vec![0, 0]),
             (400.0, vec![share(1, 0, 0)], vec![0]),

@@ -26,7 +26,13 @@ use shared::{
     queue::{Queue, topology},
     telemetry::names,
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
+use tokio::time::error::Elapsed;
+
+/// Longer than the statement that reads them may take.
+const BOOKS_WITHIN: Duration = Duration::from_secs(150);
+/// Books that could not be read are read after this time.
+const BOOKS_LATER: Duration = Duration::from_secs(60);
 
 /// The campaign worker.
 pub struct CampaignWorker {
@@ -40,21 +46,20 @@ impl CampaignWorker {
         Self { placements: Placements::new(databases.clone()), databases }
     }
 
-    /// The books of a campaign that has ended.
+    /// The books of a campaign that has ended. A million people take their time: that is no outage.
     async fn books(
         &self,
         placement: &Placement,
         tenant_id: TenantId,
         id: CampaignId,
-        settle: &Settle<CampaignJob>,
-    ) -> db::Result<Option<Ledger>> {
-        let read = || async move {
+    ) -> Result<db::Result<Option<Ledger>>, Elapsed> {
+        let read = async {
             let mut tx = self.databases.tenant(placement, tenant_id).await?;
             let books = ledger(&mut tx, id).await?;
             tx.commit().await?;
             Ok(books)
         };
-        settle.outlast("reading a campaign's books", read).await
+        tokio::time::timeout(BOOKS_WITHIN, read).await
     }
 
     async fn step(&self, job: CampaignJob, ticket: Ticket<()>, settle: &Settle<CampaignJob>) {
@@ -66,14 +71,18 @@ impl CampaignWorker {
         let Task::Check { campaign_id } = job.task else {
             return settle.done(ticket, vec![Placed { placement, tenant: job.tenant_id, effect: job }]);
         };
-        match self.books(&placement, job.tenant_id, campaign_id, settle).await {
-            Ok(Some(books)) => {
+        let why = match self.books(&placement, job.tenant_id, campaign_id).await {
+            Ok(Ok(Some(books))) => {
                 check(job.tenant_id, campaign_id, &books);
-                settle.done(ticket, Vec::new());
+                return settle.done(ticket, Vec::new());
             }
-            Ok(None) => settle.reject(ticket, anyhow!("there is no campaign {campaign_id}")),
-            Err(error) => settle.retry(ticket, None, error),
-        }
+            Ok(Ok(None)) => return settle.reject(ticket, anyhow!("there is no campaign {campaign_id}")),
+            Ok(Err(error)) if error.kind() == db::Kind::Data => return settle.retry(ticket, None, error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("not read within {} s", BOOKS_WITHIN.as_secs()),
+        };
+        tracing::warn!(tenant = %job.tenant_id, campaign = %campaign_id, why, "a campaign's books are read later");
+        settle.later(ticket, BOOKS_LATER);
     }
 }
 
@@ -91,7 +100,9 @@ impl Worker for CampaignWorker {
         CampaignJob::from_job(job)
     }
 
-    async fn perform(&self, jobs: Vec<Ticket<CampaignJob>>, settle: &Settle<CampaignJob>) {
+    async fn perform(&self, mut jobs: Vec<Ticket<CampaignJob>>, settle: &Settle<CampaignJob>) {
+        // Reading books takes long, and nobody's messages wait for it.
+        jobs.sort_by_key(|ticket| matches!(ticket.job.task, Task::Check { .. }));
         let mut released: HashSet<(TenantId, ChannelAccountId)> = HashSet::new();
         for ticket in jobs {
             let (job, ticket) = ticket.take();

@@ -42,6 +42,8 @@ pub struct OutboundSettings {
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What is not granted within this time goes back to waiting, so that held jobs do not crowd out those that can go.
 const HOLD_FOR: Duration = Duration::from_secs(2);
+/// So near to its turn at the meter an answer is asked for each time.
+const NEAR: Duration = Duration::from_millis(250);
 /// At most so many sends in one question.
 const ASK_AT_MOST: usize = 500;
 /// When so many are held, those that wait for room on their account make room for others.
@@ -317,7 +319,9 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
     let held_for = send.since.elapsed();
     match obstacle {
         Obstacle::Rate(wait) if held_for + wait < HOLD_FOR => {
-            send.ask_at = Instant::now() + wait.min(HOLD_FOR);
+            // An answer whose turn is near is in every question, or a campaign's message that comes later takes its place.
+            let again = if send.carrier.lane() == 0 && wait < NEAR { wait.min(ASK_EVERY) } else { wait };
+            send.ask_at = Instant::now() + again;
             return Some(send);
         }
         Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),

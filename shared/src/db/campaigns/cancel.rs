@@ -49,7 +49,7 @@ pub async fn cancel(
     .fetch_all(tx.conn())
     .await?;
     let messages: Vec<Uuid> = people.iter().filter_map(|row| row.message_id).collect();
-    let sends = sends(tx, tenant_id, &messages).await?;
+    let (sends, held) = sends(tx, tenant_id, &messages).await?;
     let waiting: Vec<Uuid> = people.iter().filter(|row| row.message_id.is_none()).map(|row| row.contact_id.0).collect();
     let waiting = recipients(tx, tenant_id, campaign_id, &waiting).await?;
     let last = people.last().filter(|_| people.len() >= CHUNK);
@@ -71,13 +71,15 @@ pub async fn cancel(
         .await?;
     }
     tx.enqueue(tenant_id, QUEUE, job(tenant_id, task, now), None);
-    let delta = Delta { waiting: -waiting, in_flight: -sends, cancelled: waiting + sends, ..Delta::default() };
+    let delta =
+        Delta { waiting: -waiting, in_flight: -sends - held, held, cancelled: waiting + sends, ..Delta::default() };
     counts::shift(tx, tenant_id, &BTreeMap::from([(campaign_id, delta)])).await
 }
 
-/// Cancels the sends of these messages that nobody has claimed. How many. Nobody waits for their turn behind them.
-async fn sends(tx: &mut FleetTx, tenant_id: TenantId, messages: &[Uuid]) -> Result<i64> {
-    let cancelled = sqlx::query_scalar!(
+/// Cancels the sends of these messages that nobody has claimed. How many; and how many of them an earlier attempt may have
+/// brought to the person all the same: these are held. Nobody waits for their turn behind them.
+async fn sends(tx: &mut FleetTx, tenant_id: TenantId, messages: &[Uuid]) -> Result<(i64, i64)> {
+    let done = sqlx::query!(
         r#"WITH open AS MATERIALIZED (
             SELECT s.message_id
             FROM unnest($2::uuid[]) AS asked (message_id)
@@ -88,23 +90,25 @@ async fn sends(tx: &mut FleetTx, tenant_id: TenantId, messages: &[Uuid]) -> Resu
         ),
         cancelled AS (
             UPDATE sends s
-            SET state = 'cancelled', wait_reason = NULL, due_at = NULL, updated_at = clock_timestamp()
+            SET state = CASE WHEN s.possibly_doubled THEN 'held' ELSE 'cancelled' END,
+                wait_reason = NULL, due_at = NULL, updated_at = clock_timestamp()
             FROM open
             WHERE s.tenant_id = $1 AND s.message_id = open.message_id
-            RETURNING s.message_id, s.updated_at
+            RETURNING s.message_id, s.state, s.updated_at
         ),
         note AS (
             INSERT INTO trail (tenant_id, message_id, event, at)
-            SELECT $1, message_id, 'cancelled', updated_at FROM cancelled
+            SELECT $1, message_id, state, updated_at FROM cancelled
             ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
         )
-        SELECT count(*) AS "count!" FROM cancelled"#,
+        SELECT count(*) FILTER (WHERE state = 'cancelled') AS "cancelled!", count(*) FILTER (WHERE state = 'held') AS "held!"
+        FROM cancelled"#,
         tenant_id.0,
         messages,
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(cancelled)
+    Ok((done.cancelled, done.held))
 }
 
 /// Cancels these people, if they wait. How many.

@@ -18,7 +18,9 @@ pub async fn ask(tx: &mut FleetTx) -> Result<BTreeSet<(TenantId, ChannelAccountI
         r#"WITH due AS MATERIALIZED (
             SELECT tenant_id, id
             FROM campaigns
-            WHERE state = 'running' AND release_asked_at < now() - interval '0.8 seconds'
+            WHERE state = 'running'
+                -- Or in the future: the clock has stepped back.
+                AND (release_asked_at < now() - interval '0.8 seconds' OR release_asked_at > now())
             ORDER BY tenant_id, id
             FOR NO KEY UPDATE SKIP LOCKED
         )

@@ -228,7 +228,9 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
             FOR UPDATE OF c
         )
         UPDATE conversations c
-        SET messages_in = c.messages_in + added.messages,
+        -- A campaign's conversation is nobody's to see until the person says something, however late that comes.
+        SET listed = c.listed OR added.said_at IS NOT NULL,
+            messages_in = c.messages_in + added.messages,
             last_message_at = greatest(c.last_message_at, added.last_at),
             last_message_text = CASE WHEN added.last_at >= c.last_message_at THEN added.last_text ELSE c.last_message_text END,
             last_message_direction = CASE WHEN added.last_at >= c.last_message_at THEN 'in' ELSE c.last_message_direction END,

@@ -6,6 +6,7 @@ use crate::{
         channel::Provider,
         ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
     },
+    jobs::outbound::{OutboundSlice, SLICE},
 };
 use uuid::Uuid;
 
@@ -115,7 +116,7 @@ pub async fn wake(
         "SELECT conversation_id, min(seq) - 1 AS before
         FROM sends
         WHERE tenant_id = $1 AND message_id > $3 AND message_id <= $4
-            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down'
+            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down' AND lane = 0
         GROUP BY conversation_id",
         tenant_id.0,
         id.0,
@@ -133,5 +134,24 @@ pub async fn wake(
         })
         .collect();
     super::turns::wake_next(tx, &waiting).await?;
+    // Campaigns' sends wait for nobody's turn.
+    let waiting = sqlx::query!(
+        r#"SELECT message_id AS "message_id: MessageId", now() AS "now!"
+        FROM sends
+        WHERE tenant_id = $1 AND message_id > $3 AND message_id <= $4
+            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down' AND lane = 1
+        ORDER BY message_id"#,
+        tenant_id.0,
+        id.0,
+        after,
+        last.unwrap_or(Uuid::max()),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for slice in waiting.chunks(SLICE) {
+        let message_ids = slice.iter().map(|row| row.message_id).collect();
+        let job = OutboundSlice { tenant_id, account: id, message_ids }.to_job(slice[0].now);
+        tx.enqueue(tenant_id, super::turns::BULK_QUEUE, job, None);
+    }
     Ok(last.map(MessageId))
 }

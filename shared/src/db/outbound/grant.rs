@@ -125,7 +125,9 @@ struct Meter {
     sustained: f64,
     start_at: DateTime<Utc>,
     allowed: usize,
+    burst: f64,
     free_in: f64,
+    stopped_for: f64,
 }
 
 type Account = (TenantId, ChannelAccountId);
@@ -153,8 +155,8 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             match meter {
                 _ if position >= left => *answer = Answer::NotNow(Obstacle::Room),
                 Some(meter) if position >= meter.allowed => {
-                    let wait = meter.free_in + (position + 1 - meter.allowed) as f64 / meter.sustained;
-                    *answer = Answer::NotNow(Obstacle::Rate(seconds(wait)));
+                    let wait = meter.free_in + ((position + 1) as f64 - meter.burst) / meter.sustained;
+                    *answer = Answer::NotNow(Obstacle::Rate(seconds(wait.max(meter.stopped_for))));
                 }
                 _ => claims.push(send),
             }
@@ -223,7 +225,9 @@ async fn meters(tx: &mut FleetTx, accounts: &BTreeSet<Account>) -> Result<(DateT
             start_at: row.start_at?,
             // A float to an integer saturates, and the statement leaves nothing below zero.
             allowed: row.allowed? as usize,
+            burst: row.burst?,
             free_in: row.free_in_seconds?,
+            stopped_for: row.stopped_for_seconds?,
         };
         Some(((TenantId(row.tenant_id?), ChannelAccountId(row.channel_account_id?)), meter))
     });

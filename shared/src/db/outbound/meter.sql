@@ -25,7 +25,8 @@ SELECT
         WHEN s.stopped_until > moment.now THEN 0
         ELSE greatest(0, floor(s.burst - s.sustained * EXTRACT(epoch FROM greatest(s.next_at, moment.now) - moment.now)::float8))
     END AS "allowed?",
-    -- When one more is allowed, if nothing changes.
-    EXTRACT(epoch FROM greatest(s.next_at, s.stopped_until, moment.now) - moment.now)::float8 AS "free_in_seconds?"
+    -- When the whole burst is allowed again, and when anything is, if nothing changes.
+    s.burst AS "burst?", EXTRACT(epoch FROM greatest(s.next_at, moment.now) - moment.now)::float8 AS "free_in_seconds?",
+    EXTRACT(epoch FROM greatest(s.stopped_until, moment.now) - moment.now)::float8 AS "stopped_for_seconds?"
 FROM moment
 LEFT JOIN shape s ON true

@@ -3,7 +3,7 @@
 WITH record AS MATERIALIZED (
     SELECT
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
-        s.unknown_at, s.due_at, s.wait_reason, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
+        s.unknown_at, s.due_at, s.wait_reason, s.possibly_doubled AS doubled, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
         clock_timestamp() AS now
     FROM unnest(
@@ -35,10 +35,12 @@ verdict AS MATERIALIZED (
             WHEN kind = 'waits' AND before = 'waiting' AND due_at > now AND wait_reason <> 'account_down' THEN NULL
             WHEN kind = 'waits' AND before IN ('waiting', 'queued') THEN 'waiting'
             WHEN kind = 'refused' AND before IN ('waiting', 'queued') THEN 'failed'
-            WHEN kind = 'cancelled' AND before IN ('waiting', 'queued') THEN 'cancelled'
+            -- What may have arrived is for a person to decide.
+            WHEN kind = 'cancelled' AND before IN ('waiting', 'queued') THEN CASE WHEN doubled THEN 'held' ELSE 'cancelled' END
             WHEN kind = 'turn_released' AND before = 'unknown' AND NOT turn_released THEN 'unknown'
             -- No evidence came in time.
-            WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend' THEN 'queued'
+            WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend'
+                AND (c.state IS NULL OR c.state IN ('running', 'paused')) THEN 'queued'
             WHEN kind = 'settled' AND before = 'unknown' THEN 'held'
         END AS state,
         -- By so many seconds a timer comes too early for what is unknown now: it is one of an earlier unknown, or the time has

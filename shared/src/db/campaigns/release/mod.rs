@@ -17,7 +17,7 @@ use super::{
 use crate::{
     db::{error::Result, outbound::turns::BULK_QUEUE, scope::FleetTx},
     domain::{
-        campaigns::{Addressee, CampaignContent, Share, SkipReason, credits},
+        campaigns::{Addressee, CampaignContent, Share, SkipReason, credits, scaled_down},
         ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
         messages::OutboundContent,
     },
@@ -163,8 +163,7 @@ async fn take(
     outstanding: f64,
 ) -> Result<(Vec<Released>, Vec<Skipped>)> {
     let shares: Vec<Share> = campaigns.iter().map(|campaign| campaign.share).collect();
-    let at_most = (AT_ONCE / i64::try_from(campaigns.len()).unwrap_or(AT_ONCE)).max(1);
-    let credits: Vec<i64> = credits(outstanding, &shares).into_iter().map(|credit| credit.min(at_most)).collect();
+    let credits = scaled_down(credits(outstanding, &shares), AT_ONCE);
     if credits.iter().all(|credit| *credit == 0) {
         return Ok((Vec::new(), Vec::new()));
     }
