@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// So that a tenant that sends slowly leaves room for the others.
 const OF_ONE_TENANT: usize = 2;
 
@@ -33,11 +33,11 @@ impl Imports {
     /// A turn for a tenant; `None` if it, or all together, have as many as they may.
     pub fn begin(&self, tenant_id: TenantId) -> Option<Turn> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, its) = (under_way.values().sum::<usize>(), under_way.entry(tenant_id).or_default());
-        if all >= AT_ONCE || *its >= OF_ONE_TENANT {
+        let (all, its) = (under_way.values().sum::<usize>(), under_way.get(&tenant_id).copied().unwrap_or_default());
+        if all >= AT_ONCE || its >= OF_ONE_TENANT {
             return None;
         }
-        *its += 1;
+        under_way.insert(tenant_id, its + 1);
         Some(Turn { imports: self.clone(), tenant_id })
     }
 }
@@ -75,8 +75,10 @@ mod tests {
         turns.push(imports.begin(other).unwrap());
         turns.extend((turns.len()..AT_ONCE).map(|_| imports.begin(TenantId::new()).unwrap()));
         assert!(imports.begin(other).is_none());
+        assert!(imports.begin(TenantId::new()).is_none());
         drop(turns);
         assert!(imports.begin(one).is_some());
+        // Each turn has been given back by now.
         assert!(imports.under_way.lock().unwrap().is_empty(), "nothing is kept of tenants that import nothing");
     }
 }

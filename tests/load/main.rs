@@ -49,6 +49,8 @@ enum Command {
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),
+    /// Bulk import of contacts: Mijra against COPY, in pairs
+    Import(Box<mijra::ImportArguments>),
     /// The grant alone
     Grant(Box<mijra::GrantArguments>),
     /// One part of a measurement; the harness starts these itself
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => run_on(demo::run(*arguments)),
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
+        Command::Import(arguments) => run_on(mijra::import(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),
     };
     done.unwrap_or_else(|error| {

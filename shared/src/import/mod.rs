@@ -71,8 +71,7 @@ pub enum Why<B> {
 
 /// Imports contacts. `progress` hears what has been done so far after every batch.
 ///
-/// While a batch is being written, the next is read, on a thread of its own: reading telephone numbers takes about as long as
-/// storing them.
+/// While a batch is being written, the next is read, on a thread that holds up nobody else's requests.
 ///
 /// # Errors
 /// If it ended before the stream did; what had been written stays.

@@ -14,8 +14,8 @@ use std::{borrow::Cow, collections::HashSet};
 
 /// Longest row that is read.
 pub const MAX_ROW_BYTES: usize = 16 * 1024;
-/// Most rows of an import: their numbers are kept in memory, to know the ones that come twice (at most about 100 MiB).
-pub const MAX_ROWS: u64 = 5_000_000;
+/// Most rows of an import: their numbers are kept in memory, to know the ones that come twice. So many fit into 38 MiB.
+pub const MAX_ROWS: u64 = 3_500_000;
 /// Contacts written together. More is not faster, and holds the numbers longer that others may be waiting for.
 const BATCH: usize = 2000;
 /// A byte order mark in UTF-8, with which spreadsheets like to begin.

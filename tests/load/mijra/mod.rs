@@ -2,6 +2,7 @@
 //! of their own, next to the yardsticks.
 
 mod grant;
+mod import;
 mod ingest;
 mod installation;
 mod send;
@@ -19,6 +20,7 @@ use ingest::MijraIngest;
 use send::MijraSend;
 
 pub(crate) use grant::{Arguments as GrantArguments, run as grant};
+pub(crate) use import::{Arguments as ImportArguments, run as import};
 
 /// Webhooks in: Mijra against a yardstick, in pairs.
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Largest import: 5 million rows of a number and a name need less.
+/// Largest import: as many rows as are read, of a number and a name, need less.
 const MAX_BODY_BYTES: usize = 512 * 1024 * 1024;
 /// What takes longer to come is sent by a line too slow for it, or holds its turn on purpose.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -72,12 +72,12 @@ impl From<Report> for ImportReport {
 }
 
 /// Imports contacts from CSV or newline-delimited JSON.
-///
-/// The columns or fields are `phone` (needed) and `name`. The body is read as it comes, at most 512 MiB and 5,000,000 rows, and
-/// stored in batches. A row that cannot be used is reported and stops nothing. An import that breaks off says how many contacts
-/// are stored and can be sent again as it is: a number that is known makes no second contact.
 #[utoipa::path(
-    post, path = "/contacts/import", tag = "contacts", description = "Needs `contacts:write`.",
+    post, path = "/contacts/import", tag = "contacts",
+    description = "Needs `contacts:write`. The columns or fields are `phone`, which is needed, and `name`. The body is read as it \
+        comes, at most 512 MiB, 3,500,000 rows and an hour, and stored in batches. A row that cannot be used is reported and stops \
+        nothing. An import that ends early says in `stored` how many contacts are stored; it can be sent again as it is, for a \
+        number that is known makes no second contact.",
     params(("tenant" = String, Path)),
     request_body(content(
         (String = "text/csv", example = "phone,name\n+1 555 777 0142,Ada\n"),
