@@ -10,6 +10,7 @@ use bytes::Bytes;
 use shared::db::{Databases, Placement};
 use shared::domain::ids::ContactId;
 use shared::import::{self, Format, Target};
+use support::database::Role;
 
 use super::installation::Installation;
 use crate::measure::accounts::Accounts;
@@ -95,7 +96,7 @@ async fn mijra(arguments: &Arguments, progress: &Progress) -> Result<Measurement
         writeln!(file, "{},Person {row}", phone(row))?;
     }
     let databases = Databases::new(&shared::db::Settings {
-        control: installation.url("mijra_api")?.into(),
+        control: installation.url(Role::Api)?.into(),
         placements: Default::default(),
         max_connections: 2,
         application_name: "load import".into(),
