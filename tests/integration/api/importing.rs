@@ -323,19 +323,16 @@ async fn a_tenant_has_two_imports_under_way_and_no_third() {
             tokio::join!(answer(importing(stage, &tenant, CSV, first)), answer(importing(stage, &tenant, CSV, second)))
         };
         let third = async {
-            for pieces in [&one, &two] {
-                pieces.send(Ok(people(BATCH).into())).await.unwrap();
-            }
-            until("both are under way", async || {
-                let refused = import(stage, &tenant, NDJSON, "").await;
-                refused.status == 503 && refused.headers["retry-after"] == "10"
-            })
-            .await;
+            one.send(Ok(people(BATCH).into())).await.unwrap();
+            two.send(Ok(people(BATCH).replace("+49151", "+49152").into())).await.unwrap();
+            until("both are under way", async || contacts(stage).await == 4000).await;
+            let refused = import(stage, &tenant, NDJSON, "").await;
+            assert_eq!((refused.status.as_u16(), refused.headers["retry-after"].to_str()), (503, Ok("10")));
             assert_eq!(counts(&import(stage, &other, CSV, people(1)).await), [1, 1, 0, 0, 0]);
             drop((one, two));
         };
         let ((first, second), ()) = tokio::join!(under_way, third);
-        assert_eq!(counts(&first)[1] + counts(&second)[1], 2000);
+        assert_eq!(counts(&first)[1] + counts(&second)[1], 4000);
         assert_eq!(counts(&import(stage, &tenant, CSV, people(1)).await), [1, 0, 1, 0, 0]);
     })
     .await;
