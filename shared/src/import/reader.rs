@@ -16,7 +16,7 @@ use std::{borrow::Cow, collections::HashSet};
 pub const MAX_ROW_BYTES: usize = 16 * 1024;
 /// Most rows of an import: their numbers are kept in memory, to know the ones that come twice. So many fit into 38 MiB.
 pub const MAX_ROWS: u64 = 3_500_000;
-/// Contacts written together. More is not faster, and holds the numbers longer that others may be waiting for.
+/// Contacts written together. The more, the longer the numbers are held that others may be waiting for.
 const BATCH: usize = 2000;
 /// A byte order mark in UTF-8, with which spreadsheets like to begin.
 const MARK: &[u8] = b"\xef\xbb\xbf";

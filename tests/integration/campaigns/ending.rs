@@ -79,6 +79,18 @@ async fn a_cancelled_campaign_takes_back_what_nobody_has_claimed() {
         .execute(&mut stage.admin)
         .await
         .unwrap();
+    // Of these an earlier attempt may have brought two to the person.
+    sqlx::query(
+        "WITH perhaps AS (
+            UPDATE sends SET possibly_doubled = true WHERE message_id = ANY ($1) RETURNING tenant_id, message_id
+        )
+        INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, ended_at)
+        SELECT tenant_id, message_id, gen_random_uuid(), 1, 'unknown', now() FROM perhaps",
+    )
+    .bind(&messages[15..17])
+    .execute(&mut stage.admin)
+    .await
+    .unwrap();
     let (changed, steps) = stage.act(id, Action::Cancel).await;
     assert_eq!((changed, steps.len()), (Changed::Done, 1));
     assert!(stage.release().await.messages().is_empty());
@@ -87,14 +99,14 @@ async fn a_cancelled_campaign_takes_back_what_nobody_has_claimed() {
         assert_eq!(stage.step(steps[0]).await.tasks(), [Task::Check { campaign_id: id }]);
         let shown = stage.show(id).await;
         assert_eq!(
-            (shown.waiting, shown.in_flight, shown.sent, shown.unknown, shown.cancelled),
-            (0, 3, 10, 2, 235),
+            (shown.waiting, shown.in_flight, shown.sent, shown.unknown, shown.held, shown.cancelled),
+            (0, 3, 10, 2, 2, 233),
             "who is being sent to, is"
         );
         stage.expect_books_to_agree(id).await;
     }
     assert_eq!(stage.recipients(id).await, json!({"released": 100, "cancelled": 150}));
-    assert_eq!(stage.count("SELECT count(*) FROM trail WHERE event = 'cancelled'").await, 85);
+    assert_eq!(stage.count("SELECT count(*) FROM trail WHERE event = 'cancelled'").await, 83);
 }
 
 #[tokio::test]

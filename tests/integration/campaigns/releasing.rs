@@ -1,10 +1,12 @@
 //! Releasing: as many as the account hands over in five seconds, by weight, nobody twice, into the right conversation.
 
 use super::{Stage, make_conversation};
+use chrono::{TimeDelta, Utc};
 use shared::{
     db::{
         Placement,
         campaigns::{due, release::release},
+        inbound::conversations::{RollUp, roll_up},
     },
     domain::{
         campaigns::{Action, Audience},
@@ -200,4 +202,31 @@ async fn another_tenants_worker_sees_nothing_of_it() {
     tx.commit().await.unwrap();
     assert_eq!(stage.count("SELECT count(*) FROM sends").await, 0);
     assert_eq!(stage.show(id).await.state, "running");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_campaign_is_in_the_inbox_however_late_it_comes() {
+    let mut stage = Stage::new().await;
+    let people = stage.people(1).await;
+    stage.running("Hello").await;
+    stage.release().await;
+    assert_eq!(stage.count("SELECT count(*) FROM conversations WHERE listed").await, 0);
+    // So late that it neither is unread nor reopens anything.
+    let at = Utc::now() - TimeDelta::hours(30);
+    let answer = RollUp {
+        pair: (stage.tenant, people[0], stage.account),
+        messages: 1,
+        unread: 0,
+        reopens: false,
+        said: true,
+        last_at: at,
+        last_text: Some("Thank you".into()),
+        last_said_at: Some(at),
+        window_expires_at: Some(at + TimeDelta::hours(24)),
+    };
+    let mut tx = stage.fleet().await;
+    roll_up(&mut tx, &[answer]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stage.count("SELECT count(*) FROM conversations").await, 1);
+    assert_eq!(stage.count("SELECT count(*) FROM conversations WHERE listed AND messages_in = 1").await, 1);
 }

@@ -249,3 +249,47 @@ async fn an_answer_does_not_wait_for_a_campaigns_message_in_its_conversation() {
     let answer = stage.send(Given { conversation, seq: 2, state: Queued, attempt: AttemptId::new() }).await;
     stage.granted(answer).await;
 }
+
+#[tokio::test]
+async fn the_return_of_an_account_wakes_what_campaigns_have_waiting_for_it() {
+    let mut stage = Stage::new().await;
+    let (_, sends) = stage.campaign(3).await;
+    for (conversation, message) in &sends {
+        let attempt_id = stage.granted(*message).await;
+        let down = What::AccountDown { attempt_id, code: "190".into(), reason: "expired".into() };
+        stage.record(*message, *conversation, down).await;
+        sqlx::query("UPDATE channel_accounts SET state = 'active'").execute(&mut stage.admin).await.unwrap();
+    }
+    sqlx::query("UPDATE channel_accounts SET state = 'down'").execute(&mut stage.admin).await.unwrap();
+    assert!(stage.queues().await.iter().all(|(_, later)| *later), "each is looked at again in ten minutes");
+    stage.resume().await;
+    let bulk = "outbound.bulk".to_owned();
+    let soon = stage.queues().await.into_iter().filter(|(_, later)| !later).collect::<Vec<_>>();
+    assert_eq!(soon, [(bulk, false)], "one slice with all three");
+    for (_, message) in &sends {
+        stage.granted(*message).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_arrived_is_held_and_not_cancelled_when_its_campaign_is() {
+    let mut stage = Stage::new().await;
+    let (campaign, sends) = stage.campaign(2).await;
+    sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'").execute(&mut stage.admin).await.unwrap();
+    let settle_later = "UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE state = 'unknown'";
+    for (conversation, message) in &sends {
+        let attempt_id = stage.granted(*message).await;
+        stage.record(*message, *conversation, What::Unknown { attempt_id, reason: "cut".into() }).await;
+    }
+    sqlx::query(settle_later).execute(&mut stage.admin).await.unwrap();
+    // One is to be sent again before the campaign is cancelled, the other is unknown until after that.
+    stage.record(sends[0].1, sends[0].0, What::Settled).await;
+    assert_eq!(stage.state(sends[0].1).await, Queued);
+    stage.set_campaign(campaign, "cancelled").await;
+    stage.record(sends[0].1, sends[0].0, What::Cancelled).await;
+    stage.record(sends[1].1, sends[1].0, What::Settled).await;
+    for (_, message) in &sends {
+        assert_eq!(stage.state(*message).await, SendState::Held);
+    }
+    assert_eq!(stage.shown(campaign).await, json!({"held": 2}));
+}

@@ -37,7 +37,7 @@ struct Slice {
     again: Mutex<Again>,
 }
 
-/// What becomes of a slice whose sends are not all dealt with. What worse is overrides.
+/// What becomes of a slice whose sends are not all dealt with. The worse overrides the better.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Again {
     No,

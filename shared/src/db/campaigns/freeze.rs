@@ -19,7 +19,8 @@ use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// So many people are frozen in one transaction: it takes well under a second.
+/// So many people are frozen in one transaction: far from what an answer of the database may take, and few transactions for a
+/// million.
 pub const CHUNK: usize = 10_000;
 
 /// Freezes the people behind `after`, if they are the next ones, and writes the job for those behind them.

@@ -1,7 +1,7 @@
 -- Sends move on as their provider reports. The rule is SendState::after_report; a test compares the two.
 WITH report AS MATERIALIZED (
-    SELECT s.tenant_id, s.message_id, s.lane, s.campaign_id, s.state AS before, s.turn_released AS released_before, r.state, r.code, r.reason,
-        r.sent_at, r.delivered_at, r.read_at, r.failed_at, r.provider_message_id, r.attempt_id
+    SELECT s.tenant_id, s.message_id, s.lane, s.campaign_id, s.state AS before, s.turn_released AS released_before,
+        r.state, r.code, r.reason, r.sent_at, r.delivered_at, r.read_at, r.failed_at, r.provider_message_id, r.attempt_id
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
         $9::timestamptz[], $10::text[], $11::uuid[]
@@ -37,8 +37,8 @@ moved AS (
         updated_at = clock_timestamp()
     FROM report
     WHERE s.tenant_id = report.tenant_id AND s.message_id = report.message_id
-    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.attempt_id, s.attempts, s.granted_at, s.state, report.lane, report.campaign_id, report.before,
-        report.released_before, report.attempt_id AS reported_attempt_id
+    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.attempt_id, s.attempts, s.granted_at, s.state,
+        report.lane, report.campaign_id, report.before, report.released_before, report.attempt_id AS reported_attempt_id
 ),
 -- Who made the call may have died before writing it down: then this is the only word on the attempt. Its own, should it come, is
 -- the same.

@@ -1,5 +1,6 @@
 //! Channel accounts as the senders need them.
 
+use super::turns::{self, CAMPAIGN_LANE, Settled};
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
@@ -113,33 +114,10 @@ pub async fn wake(
     .fetch_optional(tx.conn())
     .await?;
     let waiting = sqlx::query!(
-        "SELECT conversation_id, min(seq) - 1 AS before
+        r#"SELECT message_id AS "message_id: MessageId", conversation_id AS "conversation_id: ConversationId", seq, lane, now() AS "now!"
         FROM sends
         WHERE tenant_id = $1 AND message_id > $3 AND message_id <= $4
-            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down' AND lane = 0
-        GROUP BY conversation_id",
-        tenant_id.0,
-        id.0,
-        after,
-        last.unwrap_or(Uuid::max()),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    let waiting: Vec<_> = waiting
-        .into_iter()
-        .map(|row| super::turns::Settled {
-            tenant_id,
-            conversation_id: ConversationId(row.conversation_id),
-            seq: row.before.unwrap_or(0),
-        })
-        .collect();
-    super::turns::wake_next(tx, &waiting).await?;
-    // Campaigns' sends wait for nobody's turn.
-    let waiting = sqlx::query!(
-        r#"SELECT message_id AS "message_id: MessageId", now() AS "now!"
-        FROM sends
-        WHERE tenant_id = $1 AND message_id > $3 AND message_id <= $4
-            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down' AND lane = 1
+            AND channel_account_id = $2 AND state = 'waiting' AND wait_reason = 'account_down'
         ORDER BY message_id"#,
         tenant_id.0,
         id.0,
@@ -148,10 +126,17 @@ pub async fn wake(
     )
     .fetch_all(tx.conn())
     .await?;
-    for slice in waiting.chunks(SLICE) {
+    // Campaigns' sends wait for nobody's turn; of a conversation's others the head goes first.
+    let (bulk, in_turn): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|row| row.lane == CAMPAIGN_LANE);
+    let settled: Vec<Settled> = in_turn
+        .into_iter()
+        .map(|row| Settled { tenant_id, conversation_id: row.conversation_id, seq: row.seq - 1 })
+        .collect();
+    turns::wake_next(tx, &settled).await?;
+    for slice in bulk.chunks(SLICE) {
         let message_ids = slice.iter().map(|row| row.message_id).collect();
         let job = OutboundSlice { tenant_id, account: id, message_ids }.to_job(slice[0].now);
-        tx.enqueue(tenant_id, super::turns::BULK_QUEUE, job, None);
+        tx.enqueue(tenant_id, turns::BULK_QUEUE, job, None);
     }
     Ok(last.map(MessageId))
 }
