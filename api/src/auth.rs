@@ -45,7 +45,17 @@ macro_rules! needs {
         }
     )+};
 }
-needs!(ContactsRead, ContactsWrite, ConversationsRead, MessagesRead, MessagesSend, CampaignsRead, CampaignsWrite);
+needs!(
+    ContactsRead,
+    ContactsWrite,
+    ConversationsRead,
+    MessagesRead,
+    MessagesSend,
+    CampaignsRead,
+    CampaignsWrite,
+    LimitsRead,
+    LimitsWrite
+);
 
 /// Somebody who may do what the handler needs. Taking one authenticates, limits the rate and checks the permission.
 pub struct Caller<N> {

@@ -5,6 +5,7 @@ mod campaign;
 mod channel_account;
 mod contacts;
 mod dead_letters;
+mod limits;
 mod migrate;
 mod output;
 mod queues;
@@ -48,6 +49,9 @@ enum Command {
     /// Tenants' numbers at their providers
     #[command(subcommand)]
     ChannelAccount(channel_account::Command),
+    /// What providers allow
+    #[command(subcommand)]
+    Limits(limits::Command),
     /// Campaigns
     #[command(subcommand)]
     Campaign(campaign::Command),
@@ -89,6 +93,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tenant(command) => tenant::run(command, &out).await,
         Command::Token(command) => token::run(command, &out).await,
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
+        Command::Limits(command) => limits::run(command, &out).await,
         Command::Campaign(command) => campaign::run(command, &out).await,
         Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,

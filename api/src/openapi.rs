@@ -19,7 +19,7 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations, messages and campaigns of a tenant. Every answer that is not a success is a problem \
+        description = "Contacts, conversations, messages, campaigns and limits of a tenant. Every answer that is not a success is a problem \
             (RFC 9457, `application/problem+json`) whose `type` is stable."
     ),
     modifiers(&Bearer),
@@ -42,6 +42,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::campaigns::router())
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
+        .merge(routes::limits::router())
         .merge(routes::messages::router());
     let (router, api) =
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/{tenant}", tenant).split_for_parts();
@@ -74,6 +75,8 @@ mod tests {
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",
                 "/api/{tenant}/conversations/{id}/messages",
+                "/api/{tenant}/limits",
+                "/api/{tenant}/limits/{scope}/{id}",
                 "/api/{tenant}/messages",
                 "/api/{tenant}/messages/{id}",
             ]

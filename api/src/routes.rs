@@ -3,6 +3,7 @@
 pub mod campaigns;
 pub mod contacts;
 pub mod conversations;
+pub mod limits;
 pub mod messages;
 
 use serde::Serialize;

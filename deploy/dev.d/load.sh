@@ -1,9 +1,10 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# The load harness, on the private servers. Faults are no measurement: they need crash points, which releases do not have.
+# The load harness, on the private servers. Faults are no measurement: they need crash points, which releases do not have. What an
+# account may send at its limit does not depend on the profile either.
 
 verb_load() {
     local running profile=release
-    [[ ${1:-} != faults && ${1:-} != outage ]] || profile=dev
+    case ${1:-} in faults | outage | limit) profile=dev ;; esac
     mijra_expect_cargo
     settings_lock
     services_start

@@ -72,6 +72,19 @@ const ROWS: &[(&str, &str)] = &[
         "campaign_recipients",
         "INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state) VALUES ($1, $5, $3, 'waiting')",
     ),
+    (
+        "received_seconds",
+        "INSERT INTO received_seconds (tenant_id, channel_account_id, slot, second, messages) VALUES ($1, $2, 0, 0, 1)",
+    ),
+    (
+        "pair_meters",
+        "INSERT INTO pair_meters (tenant_id, channel_account_id, contact_id, next_at) VALUES ($1, $2, $3, now())",
+    ),
+    ("portfolios", "INSERT INTO portfolios (tenant_id, id, provider, external_id) VALUES ($1, $2, 'whatsapp', $2::text)"),
+    (
+        "portfolio_people",
+        "INSERT INTO portfolio_people (tenant_id, portfolio_id, contact_id, reached_at) VALUES ($1, $2, $3, now())",
+    ),
     ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
     (
         "control.channel_routes",

@@ -13,6 +13,7 @@ mod bare;
 mod demo;
 mod faults;
 mod generate;
+mod limit;
 mod measure;
 mod mijra;
 mod outage;
@@ -49,6 +50,8 @@ enum Command {
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),
+    /// An account at its limit: a backlog, messages that come in, workers that come and go
+    Limit(Box<limit::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
     Import(Box<mijra::ImportArguments>),
     /// The grant alone
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => run_on(demo::run(*arguments)),
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
+        Command::Limit(command) => run_on(limit::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),
     };

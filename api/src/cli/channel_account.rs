@@ -15,7 +15,12 @@ use shared::{
         channel_accounts::{AccountSecrets, EndpointSecrets, NewAccount, endpoint_seal_context, seal_context},
         tenants::Tenant,
     },
-    domain::{channel::Provider, ids::ChannelAccountId},
+    domain::{
+        channel::Provider,
+        ids::ChannelAccountId,
+        limits::{LimitValues, Scope},
+    },
+    providers::whatsapp,
     seal::Keyring,
 };
 use std::process::ExitCode;
@@ -35,7 +40,7 @@ pub(super) enum Command {
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Add {
     /// A WhatsApp number
-    Whatsapp(Whatsapp),
+    Whatsapp(Box<Whatsapp>),
 }
 
 #[derive(clap::Args, Debug)]
@@ -66,8 +71,19 @@ pub(super) struct Whatsapp {
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
     /// Messages a second (providers/whatsapp section 11: 80 by default, 20 for coexistence numbers, 1000 after an upgrade).
+    /// Messages received count, too.
     #[arg(long, default_value_t = 80.0, value_parser = rate)]
     rate: f64,
+    /// Write to one person as fast as to any other. Unless given, each person gets a message in 6 seconds, with up to 45 at
+    /// once (providers/whatsapp section 11).
+    #[arg(long)]
+    no_pair_limit: bool,
+    /// Meta's id of the business portfolio, whose numbers share its messaging limit.
+    #[arg(long, value_parser = provider_id)]
+    portfolio_id: Option<String>,
+    /// How many people the portfolio may reach outside their 24-hour window in a day (250, 2000, 10000, 100000).
+    #[arg(long, requires = "portfolio_id", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messaging_limit: Option<u32>,
     /// Be content if the tenant has the number already; nothing is changed.
     #[arg(long, conflicts_with = "update")]
     if_missing: bool,
@@ -139,7 +155,7 @@ struct Row {
 
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Add(Add::Whatsapp(args)) => add_whatsapp(args, out).await,
+        Command::Add(Add::Whatsapp(args)) => add_whatsapp(*args, out).await,
         Command::List(args) => list(&args, out).await,
         Command::Resume(args) => resume(&args, out).await,
     }
@@ -166,6 +182,7 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     if created || args.update {
         let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
         let secrets = AccountSecrets { access_token: args.access_token.expose_secret().to_owned() };
+        let limits = limits(&args);
         let account = NewAccount {
             id,
             provider: Provider::Whatsapp,
@@ -174,12 +191,14 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
             business_account_id: Some(&args.business_account_id),
             display_address: args.display_number.as_deref(),
             secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&secrets)?),
+            portfolio: args.portfolio_id.as_deref(),
+            limits: &limits,
         };
         if created {
-            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account, args.rate).await?;
+            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
             anyhow::ensure!(inserted, "somebody else added this number at the same moment; run this again");
         } else {
-            db::channel_accounts::update(&mut fleet, tenant.id, &account, args.rate).await?;
+            db::channel_accounts::update(&mut fleet, tenant.id, &account).await?;
             // Senders notice that it has changed.
             db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
         }
@@ -194,6 +213,18 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     let said = Added { id, created, webhook_url, webhook_key, verify_token };
     out.say(&said, &text(&said, args.update))?;
     Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What WhatsApp allows a number, as far as it is known.
+fn limits(args: &Whatsapp) -> Vec<(Scope, LimitValues)> {
+    let mut limits = vec![(Scope::Account, LimitValues { rate: args.rate, burst: None, inbound_cost: 1.0 })];
+    if !args.no_pair_limit {
+        limits.push((Scope::Pair, whatsapp::PAIR_LIMIT));
+    }
+    let tier =
+        args.messaging_limit.map(|people| LimitValues { rate: f64::from(people), burst: None, inbound_cost: 0.0 });
+    limits.extend(tier.map(|tier| (Scope::Portfolio, tier)));
+    limits
 }
 
 async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {

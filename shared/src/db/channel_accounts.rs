@@ -1,10 +1,11 @@
 //! Channel accounts with their sealed secrets, their limits, and the routes and URLs by which webhooks find them.
 
-use super::{ControlTx, FleetTx, TenantTx, error::Result};
+use super::{ControlTx, FleetTx, TenantTx, error::Result, limits};
 use crate::{
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, TenantId},
+        limits::{LimitValues, Scope},
     },
     seal::Sealed,
 };
@@ -65,6 +66,10 @@ pub struct NewAccount<'a> {
     pub display_address: Option<&'a str>,
     /// `{"access_token": …}`.
     pub secrets: &'a Sealed,
+    /// The provider's id of the portfolio it belongs to, if that is known.
+    pub portfolio: Option<&'a str>,
+    /// Its limits, and its portfolio's.
+    pub limits: &'a [(Scope, LimitValues)],
 }
 
 /// A channel account as an operator sees it.
@@ -98,11 +103,11 @@ pub struct Account {
     pub secret_key_id: String,
 }
 
-/// Keeps a new account with its rate. Whether it is new; if the tenant has it already, nothing has changed.
+/// Keeps a new account with its limits. Whether it is new; if the tenant has it already, nothing has changed.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, rate: f64) -> Result<bool> {
+pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<bool> {
     let done = sqlx::query!(
         "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, display_address,
             sealed_secrets, secret_key_id)
@@ -123,31 +128,17 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query!(
-        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate) VALUES ($1, 'account', $2, $3, $3)",
-        tenant_id.0,
-        account.id.0,
-        rate,
-    )
-    .execute(tx.conn())
-    .await?;
+    set_limits(tx, tenant_id, account).await?;
     Ok(true)
 }
 
-/// Changes what an operator gave for an account that is there: name, business account, secrets, rate. Senders notice once
+/// Changes what an operator gave for an account that is there: name, business account, secrets, portfolio, limits. Senders notice once
 /// it is resumed ([`super::outbound::accounts::resume`]).
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, rate: f64) -> Result<()> {
-    sqlx::query!(
-        "UPDATE limits SET rate = $3, current_rate = $3 WHERE tenant_id = $1 AND scope = 'account' AND key = $2",
-        tenant_id.0,
-        account.id.0,
-        rate,
-    )
-    .execute(tx.conn())
-    .await?;
+pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<()> {
+    set_limits(tx, tenant_id, account).await?;
     sqlx::query!(
         "UPDATE channel_accounts
         SET name = $3, business_account_id = COALESCE($4, business_account_id),
@@ -164,6 +155,50 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Sets the limits given, and ties the account to its portfolio.
+async fn set_limits(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<()> {
+    let portfolio = match account.portfolio {
+        Some(external_id) => Some(join_portfolio(tx, tenant_id, account, external_id).await?),
+        None => None,
+    };
+    for (scope, values) in account.limits {
+        let key = if *scope == Scope::Portfolio { portfolio } else { Some(account.id.0) };
+        if let Some(key) = key {
+            limits::write(tx.conn(), tenant_id, *scope, key, values).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn join_portfolio(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    account: &NewAccount<'_>,
+    external_id: &str,
+) -> Result<Uuid> {
+    let portfolio = sqlx::query_scalar!(
+        "INSERT INTO portfolios (tenant_id, id, provider, external_id)
+        VALUES ($1, $2, $3, $4)
+        ON CONFLICT (tenant_id, provider, external_id) DO UPDATE SET external_id = excluded.external_id
+        RETURNING id",
+        tenant_id.0,
+        Uuid::now_v7(),
+        account.provider.as_str(),
+        external_id,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE channel_accounts SET portfolio_id = $3 WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        account.id.0,
+        portfolio,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(portfolio)
 }
 
 /// The accounts of the tenants in scope, by tenant and name.

@@ -8,6 +8,7 @@ pub mod conversations;
 pub mod error;
 pub mod idempotency;
 pub mod inbound;
+pub mod limits;
 pub mod messages;
 pub mod outbound;
 pub mod outbox;

@@ -5,6 +5,7 @@ pub mod channel;
 pub mod conversations;
 pub mod events;
 pub mod ids;
+pub mod limits;
 pub mod messages;
 pub mod outcome;
 pub mod people;

@@ -37,6 +37,10 @@ permissions! {
     CampaignsRead = "campaigns:read",
     /// Create, start, pause, resume and cancel campaigns.
     CampaignsWrite = "campaigns:write",
+    /// List limits.
+    LimitsRead = "limits:read",
+    /// Set and remove limits.
+    LimitsWrite = "limits:write",
 }
 
 impl fmt::Display for Permission {

@@ -5,6 +5,7 @@ mod authorisation;
 mod bad_input;
 mod campaigns;
 mod importing;
+mod limits;
 mod lists;
 mod rate;
 mod receiving;
@@ -33,6 +34,7 @@ use shared::{
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, ContactId, ConversationId, JobId, TenantId},
+        limits::{LimitValues, Scope},
         permissions::Permission,
     },
     lifecycle::Lifecycle,
@@ -216,9 +218,11 @@ impl Stage {
             business_account_id: Some("210000000000007"),
             display_address: None,
             secrets: &self.keyring.seal(&seal_context(id), &secrets),
+            portfolio: None,
+            limits: &[(Scope::Account, LimitValues { rate: 80.0, burst: None, inbound_cost: 1.0 })],
         };
         let mut tx = operator.fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
-        assert!(db::channel_accounts::insert(&mut tx, tenant.id, &account, 80.0).await.unwrap());
+        assert!(db::channel_accounts::insert(&mut tx, tenant.id, &account).await.unwrap());
         tx.commit().await.unwrap();
         let account = Account { id, key: format!("key{}", id.0.simple()), secret: format!("secret of {id}") };
         self.set_secret(tenant, &account, &account.secret).await;

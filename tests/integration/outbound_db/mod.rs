@@ -4,6 +4,7 @@
 mod accepting;
 mod campaigns;
 mod grant;
+mod limits;
 mod meter;
 mod outcomes;
 mod placements;

@@ -152,6 +152,7 @@ impl Builder {
         let [a, b, c, ..] = id.into_bytes();
         let host = std::net::Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254));
         let address = |port: u16| SocketAddr::from((host, port));
+        let pair_limit = self.behaviour.pair_limit;
         let sandbox = Sandbox::start(sandbox::Config {
             webhook_url: format!("http://{}/webhooks/whatsapp", address(API_PORT)),
             behaviour: self.behaviour,
@@ -239,6 +240,7 @@ impl Builder {
             relays,
             sandbox,
             tenant: Tenant::nobody(),
+            pair_limit,
             http: client(),
             api: format!("http://{}", address(API_PORT)),
             operator,

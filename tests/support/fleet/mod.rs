@@ -2,10 +2,12 @@
 //! what the programs logged is shown if the test fails.
 
 mod builder;
+mod pool;
 mod process;
 mod talk;
 
 pub use builder::{Builder, Server, VERIFY_TOKEN};
+pub use pool::Pool;
 pub use process::{Exit, Process};
 pub use talk::Accepted;
 
@@ -41,6 +43,8 @@ pub struct Fleet {
     pub sandbox: Sandbox,
     /// The tenant it was made with.
     pub tenant: Tenant,
+    /// Whether its accounts are told of the pair limit, as its provider has it.
+    pair_limit: bool,
     /// Asks the API.
     pub http: reqwest::Client,
     /// Where the API is.
@@ -79,6 +83,13 @@ impl Fleet {
     /// Starts the programs that were planned.
     pub fn launch(&mut self) {
         self.processes.extend(self.plans.drain(..).map(Process::start));
+    }
+
+    /// Hands over the processes of a program, to have more or fewer of them while the fleet is at work.
+    pub fn pool(&mut self, program: Program) -> Pool {
+        let (pool, rest) = self.processes.drain(..).partition(|process| process.program() == program);
+        self.processes = rest;
+        Pool(pool)
     }
 
     /// The first process of a program.
@@ -172,9 +183,11 @@ impl Fleet {
         let created = self.mijra(&["tenant", "create", slug, "--region", "US"]).await;
         let token = self.mijra(&["token", "create", slug, "--name", "fleet"]).await;
         let rate = rate.to_string();
+        let pair: &[&str] = if self.pair_limit { &[] } else { &["--no-pair-limit"] };
         let add = [
             ["channel-account", "add", "whatsapp"].as_slice(),
             &["--tenant", slug, "--phone-number-id", NUMBER, "--business-account-id", WABA, "--rate", &rate],
+            pair,
         ]
         .concat();
         let account = json_of(&add, &self.try_mijra(&add, &[("ACCESS_TOKEN", TOKEN)]).await);

@@ -26,6 +26,20 @@ pub(super) struct Plan {
     pub(super) respawn: bool,
 }
 
+impl Plan {
+    /// Another process of the same program.
+    pub(super) fn nth(&self, number: usize) -> Self {
+        let mut plan = self.clone();
+        let offset = |number: usize| u16::try_from(number).expect("a small fleet");
+        plan.number = number;
+        plan.crashes.clear();
+        plan.health.set_port(self.health.port() - offset(self.number) + offset(number));
+        plan.environment.insert("HEALTH_LISTEN".to_owned(), plan.health.to_string());
+        plan.log.set_file_name(format!("{}-{number}.log", self.program.name()));
+        plan
+    }
+}
+
 /// A program that is kept running.
 pub struct Process {
     pub(super) plan: Plan,

@@ -10,6 +10,7 @@ use shared::{
             log::{self, Entry},
             messages::{self, NewMessage, Ref},
             people::{self, Wanted},
+            received,
             reports::{self, Report},
         },
         outbound::counts,
@@ -85,7 +86,17 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), d
     let stored: HashSet<_> = fresh.iter().map(|(item, _)| (item.webhook.meta.id, item.webhook.tenant_id)).collect();
     let entries: Vec<Entry> = effects.iter().map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
     log::insert(tx, &entries).await?;
-    counts::count(tx, &moved).await
+    counts::count(tx, &moved).await?;
+    received::count(tx, &received_now(&fresh)).await
+}
+
+/// How many messages each account received: what a replay brings was counted when it came.
+fn received_now(fresh: &[(&Item<'_>, Pair)]) -> BTreeMap<(TenantId, ChannelAccountId), i32> {
+    let mut received = BTreeMap::new();
+    for (item, _) in fresh.iter().filter(|(item, _)| !item.webhook.meta.replay) {
+        *received.entry((item.webhook.tenant_id, item.channel_account_id)).or_default() += 1;
+    }
+    received
 }
 
 /// The batch's messages, each once: a webhook may be repeated within it.

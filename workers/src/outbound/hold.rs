@@ -325,6 +325,8 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             return Some(send);
         }
         Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
+        Obstacle::Pair(wait) => send.record(Some(place), What::Waits { reason: "pair", after: Some(wait) }),
+        Obstacle::Portfolio(wait) => send.record(Some(place), What::Waits { reason: "portfolio", after: Some(wait) }),
         // Asked for again as soon as one of the account's calls has ended.
         Obstacle::Room => {
             send.account = Some(place.channel_account_id);

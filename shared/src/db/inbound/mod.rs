@@ -8,4 +8,5 @@ pub mod conversations;
 pub mod log;
 pub mod messages;
 pub mod people;
+pub mod received;
 pub mod reports;

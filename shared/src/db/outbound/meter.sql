@@ -1,32 +1,26 @@
--- The meters of these accounts, locked until the end of the transaction, and what they allow now. Locked in key order, so that
+-- The limits of these accounts, locked until the end of the transaction, and how their meters stand. Locked in key order, so that
 -- two workers never wait for each other; what is read is the latest committed.
 WITH meter AS MATERIALIZED (
-    SELECT l.tenant_id, l.key, l.current_rate, l.next_at, l.stopped_until
+    SELECT l.*
     FROM limits l
-    WHERE l.scope = 'account' AND (l.tenant_id, l.key) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
-    ORDER BY l.tenant_id, l.key
+    WHERE (l.tenant_id, l.scope, l.key) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[]))
+    ORDER BY l.tenant_id, l.scope, l.key
     FOR UPDATE
 ),
 -- The time after all locks are held: the one clock by which rates and deadlines go.
 moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM (SELECT count(*) FROM meter) AS locked
-),
--- GCRA (ITU-T I.371): burst b = max(1, ceil(R / 32)) and sustained rate R - (b - 1), so that no sliding second exceeds R.
-shape AS (
-    SELECT
-        tenant_id, key, next_at, stopped_until, greatest(1, ceil(current_rate / 32)) AS burst,
-        current_rate - (greatest(1, ceil(current_rate / 32)) - 1) AS sustained
-    FROM meter
 )
 SELECT
-    moment.now AS "now!", s.tenant_id AS "tenant_id?", s.key AS "channel_account_id?", s.sustained AS "sustained?",
-    greatest(s.next_at, moment.now) AS "start_at?",
-    CASE
-        WHEN s.stopped_until > moment.now THEN 0
-        ELSE greatest(0, floor(s.burst - s.sustained * EXTRACT(epoch FROM greatest(s.next_at, moment.now) - moment.now)::float8))
-    END AS "allowed?",
-    -- When the whole burst is allowed again, and when anything is, if nothing changes.
-    s.burst AS "burst?", EXTRACT(epoch FROM greatest(s.next_at, moment.now) - moment.now)::float8 AS "free_in_seconds?",
-    EXTRACT(epoch FROM greatest(s.stopped_until, moment.now) - moment.now)::float8 AS "stopped_for_seconds?"
+    moment.now AS "now!", l.tenant_id AS "tenant_id?", l.scope AS "scope?", l.key AS "key?", l.current_rate AS "rate?", l.burst AS "burst?",
+    l.cost AS "cost?", l.inbound_cost AS "inbound_cost?", l.used AS "used?", greatest(l.next_at, moment.now) AS "next_at?",
+    greatest(l.stopped_until, moment.now) AS "stopped_until?", greatest(l.answers_wait_until, moment.now) AS "answers_wait_until?",
+    -- The busiest of the last ten seconds, this one included.
+    CASE WHEN l.scope = 'account' AND l.inbound_cost > 0 THEN (
+        SELECT max(r.messages)
+        FROM received_seconds r
+        WHERE r.tenant_id = l.tenant_id AND r.channel_account_id = l.key
+            AND r.second > floor(EXTRACT(epoch FROM moment.now))::bigint - 10
+    ) END AS "busiest_second?"
 FROM moment
-LEFT JOIN shape s ON true
+LEFT JOIN meter l ON true

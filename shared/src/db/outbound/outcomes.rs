@@ -124,7 +124,7 @@ pub enum What {
     },
     /// It was not granted: it waits for a time, or for what `reason` names.
     Waits {
-        /// `turn`, `rate`, `room`, `account_down`, `campaign`.
+        /// `turn`, `rate`, `room`, `pair`, `portfolio`, `account_down`, `campaign`.
         reason: &'static str,
         /// How long, if it is a time.
         after: Option<Duration>,

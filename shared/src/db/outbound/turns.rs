@@ -22,6 +22,9 @@ pub const BULK_QUEUE: &str = "outbound.bulk";
 /// How a campaign's sends are told from people's and automation's in `sends.lane`.
 pub const CAMPAIGN_LANE: i16 = 1;
 
+/// The lane of what people and automation send: before all campaigns, and in the order of its conversation.
+pub const NOW_LANE: i16 = 0;
+
 /// A send that no longer holds up its conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {

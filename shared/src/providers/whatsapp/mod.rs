@@ -1,6 +1,8 @@
 //! WhatsApp Cloud API, as Meta documents it in November 2026 (Graph API v21.0 to v26.0). "Contract" and its sections are
 //! the project's reference of that documentation.
 
+use crate::domain::limits::LimitValues;
+
 pub mod answer;
 pub mod check;
 pub mod errors;
@@ -9,6 +11,9 @@ pub mod parse;
 pub mod send;
 pub mod templates;
 pub mod verify;
+
+/// What a number may send to one person: a message in 6 s, with up to 45 at once (contract, section 11).
+pub const PAIR_LIMIT: LimitValues = LimitValues { rate: 1.0 / 6.0, burst: Some(45), inbound_cost: 0.0 };
 
 mod content;
 mod message;

@@ -1,7 +1,18 @@
-//! The grant, in one transaction: what may go is found (`judge.sql`), the meters of its accounts are locked (`meter.sql`), as
-//! many as they allow are claimed (`claim.sql`), and the meters move on by as many. Small statements rather than one: joining
-//! the parts of one with each other took time by the square of a question's size.
+//! The grant, in one transaction: what may go is found (`judge.sql`), the limits of its accounts are locked (`meter.sql`) and,
+//! where an account has limits about people, these are read (`people.sql`); as many as all allow are claimed (`claim.sql`), and
+//! the meters move on by as many. Small statements rather than one: joining the parts of one with each other took time by the
+//! square of a question's size.
+//!
+//! Who grants for an account holds all its limits, so what is read after that (people, what was received) changes under nobody.
 
+mod meters;
+mod people;
+
+use self::{
+    meters::{Meters, Move},
+    people::{Asked, People, Refusal},
+};
+use super::turns::NOW_LANE;
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
@@ -9,9 +20,9 @@ use crate::{
         sends::SendState,
     },
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 use uuid::Uuid;
@@ -90,6 +101,10 @@ pub enum Obstacle {
     Turn,
     /// The account's rate is spent: its turn at the meter comes after so long.
     Rate(Duration),
+    /// The person gets no more for so long.
+    Pair(Duration),
+    /// The account's portfolio has reached as many people as it may in a day; the next place is free in so long.
+    Portfolio(Duration),
     /// So many calls for the account are under way in this worker that there is no room for another.
     Room,
     /// It is due in so long, by the database's clock.
@@ -120,17 +135,17 @@ struct Eligible {
     attempt_id: AttemptId,
 }
 
-/// What an account's meter allows.
-struct Meter {
-    sustained: f64,
-    start_at: DateTime<Utc>,
-    allowed: usize,
-    burst: f64,
-    free_in: f64,
-    stopped_for: f64,
+/// The sends of an account that may go as far as they themselves are concerned.
+#[derive(Default)]
+struct Candidates {
+    portfolio: Option<Uuid>,
+    sends: Vec<Eligible>,
 }
 
 type Account = (TenantId, ChannelAccountId);
+
+/// Where limits are about people, so many more than may go are looked at: some may have to wait because of whom they go to.
+const SPARE: usize = 20;
 
 /// Asks for grants for sends of one placement, no more of an account than there is room for. `call_within` is how long a
 /// granted one may take until its fate counts as unknown. A send that does not exist is missing from the answer.
@@ -138,42 +153,118 @@ type Account = (TenantId, ChannelAccountId);
 /// # Errors
 /// If the database does not answer.
 pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room: &Room) -> Result<Vec<Judged>> {
-    let (mut judged, eligible) = judge(tx, held).await?;
+    let (mut judged, mut eligible) = judge(tx, held).await?;
     if eligible.is_empty() {
         return Ok(judged);
     }
-    let accounts: BTreeSet<Account> = eligible.keys().copied().collect();
-    let (now, meters) = meters(tx, &accounts).await?;
-    let mut claims = Vec::new();
-    for (account, mut sends) in eligible {
+    for account in eligible.values_mut() {
         // `now` before `bulk`, then in the order of acceptance.
-        sends.sort_by_key(|send| (send.lane, judged[send.judged].message_id));
-        let left = room.left.iter().find(|(id, _)| *id == account.1).map_or(room.per_account, |(_, left)| *left);
-        let meter = meters.get(&account);
-        for (position, send) in sends.into_iter().enumerate() {
-            let answer = &mut judged[send.judged].answer;
-            match meter {
-                _ if position >= left => *answer = Answer::NotNow(Obstacle::Room),
-                Some(meter) if position >= meter.allowed => {
-                    let wait = meter.free_in + ((position + 1) as f64 - meter.burst) / meter.sustained;
-                    *answer = Answer::NotNow(Obstacle::Rate(seconds(wait.max(meter.stopped_for))));
+        account.sends.sort_by_key(|send| (send.lane, judged[send.judged].message_id));
+    }
+    let portfolios = eligible.iter().map(|(account, candidates)| (*account, candidates.portfolio)).collect();
+    let mut meters = Meters::lock(tx, &portfolios).await?;
+    let asked = about_people(&judged, &eligible, &meters, room);
+    let mut people = People::read(tx, &asked, &mut meters).await?;
+    let asked: HashMap<(TenantId, MessageId), Asked> =
+        asked.into_iter().map(|send| ((send.account.0, send.message_id), send)).collect();
+    let mut moves: BTreeMap<Account, Move> = BTreeMap::new();
+    let mut claims = Vec::new();
+    for (account, candidates) in eligible {
+        let (left, allowed) = (room_for(room, &account), meters.allowed(&account));
+        let about_people = is_about_people(&meters, &account, candidates.portfolio);
+        let answers_wait = meters.answers_wait(&account);
+        let moved = moves.entry(account).or_default();
+        let (mut taken, mut waiting, mut answered) = (0, 0, false);
+        for send in candidates.sends {
+            let Judged { message_id, answer, .. } = &mut judged[send.judged];
+            let answer_waits = answers_wait.filter(|_| send.lane != NOW_LANE && !answered);
+            let obstacle = if taken >= left {
+                Some(Obstacle::Room)
+            } else if let Some(wait) = answer_waits {
+                Some(Obstacle::Rate(wait))
+            } else if allowed.is_some_and(|allowed| taken >= allowed) {
+                waiting += 1;
+                let wait = meters.wait(&account, taken + waiting);
+                if send.lane == NOW_LANE && moved.answer_waits.is_none() {
+                    moved.answer_waits = Some(wait);
                 }
-                _ => claims.push(send),
+                Some(Obstacle::Rate(wait))
+            } else if about_people {
+                match asked.get(&(account.0, *message_id)) {
+                    Some(send) => people.admit(send, &mut meters).err().map(Into::into),
+                    // So many before it had to wait for their people that it was not looked at: next time.
+                    None => Some(Obstacle::Rate(Duration::ZERO)),
+                }
+            } else {
+                None
+            };
+            match obstacle {
+                Some(obstacle) => *answer = Answer::NotNow(obstacle),
+                None => {
+                    taken += 1;
+                    answered |= send.lane == NOW_LANE;
+                    claims.push(send);
+                }
             }
         }
     }
-    let granted = claim(tx, &mut judged, &claims, now, call_within).await?;
-    advance(tx, &granted, &meters).await?;
+    claim(tx, &mut judged, &claims, meters.now, call_within, &mut moves).await?;
+    let granted: Vec<Asked> = judged
+        .iter()
+        .filter(|judged| matches!(judged.answer, Answer::Granted(_)))
+        .filter_map(|judged| asked.get(&(judged.tenant_id, judged.message_id)).copied())
+        .collect();
+    people.keep(tx, &granted, &meters).await?;
+    meters.advance(tx, &moves).await?;
     Ok(judged)
 }
 
-async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap<Account, Vec<Eligible>>)> {
+fn room_for(room: &Room, account: &Account) -> usize {
+    room.left.iter().find(|(id, _)| *id == account.1).map_or(room.per_account, |(_, left)| *left)
+}
+
+fn is_about_people(meters: &Meters, account: &Account, portfolio: Option<Uuid>) -> bool {
+    meters.pair(account).is_some() || portfolio.is_some_and(|id| meters.has_tier(&(account.0, id)))
+}
+
+/// The sends whose people must be looked at: the first of each account with such a limit, as many as may go and some more.
+fn about_people(
+    judged: &[Judged],
+    eligible: &BTreeMap<Account, Candidates>,
+    meters: &Meters,
+    room: &Room,
+) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for (account, candidates) in eligible {
+        if !is_about_people(meters, account, candidates.portfolio) {
+            continue;
+        }
+        let may_go = meters.allowed(account).unwrap_or(usize::MAX).min(room_for(room, account));
+        let looked_at = if may_go == 0 { 0 } else { may_go.saturating_add(SPARE) };
+        asked.extend(candidates.sends.iter().take(looked_at).map(|send| {
+            let message_id = judged[send.judged].message_id;
+            Asked { account: *account, message_id, portfolio: candidates.portfolio }
+        }));
+    }
+    asked
+}
+
+impl From<Refusal> for Obstacle {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Pair(wait) => Obstacle::Pair(wait),
+            Refusal::Portfolio(wait) => Obstacle::Portfolio(wait),
+        }
+    }
+}
+
+async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap<Account, Candidates>)> {
     let tenants: Vec<Uuid> = held.iter().map(|h| h.tenant_id.0).collect();
     let messages: Vec<Uuid> = held.iter().map(|h| h.message_id.0).collect();
     let attempts: Vec<Uuid> = held.iter().map(|h| h.attempt_id.0).collect();
     let rows =
         sqlx::query_file!("src/db/outbound/judge.sql", &tenants, &messages, &attempts).fetch_all(tx.conn()).await?;
-    let mut eligible: BTreeMap<Account, Vec<Eligible>> = BTreeMap::new();
+    let mut eligible: BTreeMap<Account, Candidates> = BTreeMap::new();
     let mut judged = Vec::with_capacity(rows.len());
     for row in rows {
         let (tenant_id, channel_account_id) = (TenantId(row.tenant_id), ChannelAccountId(row.channel_account_id));
@@ -181,7 +272,9 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
         let obstacle = match row.obstacle.as_deref() {
             None => {
                 let send = Eligible { lane: row.lane, judged: judged.len(), attempt_id: AttemptId(row.new_attempt_id) };
-                eligible.entry((tenant_id, channel_account_id)).or_default().push(send);
+                let candidates = eligible.entry((tenant_id, channel_account_id)).or_default();
+                candidates.portfolio = row.portfolio_id;
+                candidates.sends.push(send);
                 // Until its claim is answered: somebody else may be first.
                 Obstacle::Rate(Duration::ZERO)
             }
@@ -213,38 +306,17 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
 }
 
-/// Locks the meters of these accounts. The time once all are locked, and what those that are limited allow.
-async fn meters(tx: &mut FleetTx, accounts: &BTreeSet<Account>) -> Result<(DateTime<Utc>, BTreeMap<Account, Meter>)> {
-    let tenants: Vec<Uuid> = accounts.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let ids: Vec<Uuid> = accounts.iter().map(|(_, id)| id.0).collect();
-    let rows = sqlx::query_file!("src/db/outbound/meter.sql", &tenants, &ids).fetch_all(tx.conn()).await?;
-    let now = rows.first().map(|row| row.now).unwrap_or_default();
-    let meters = rows.into_iter().filter_map(|row| {
-        let meter = Meter {
-            sustained: row.sustained?,
-            start_at: row.start_at?,
-            // A float to an integer saturates, and the statement leaves nothing below zero.
-            allowed: row.allowed? as usize,
-            burst: row.burst?,
-            free_in: row.free_in_seconds?,
-            stopped_for: row.stopped_for_seconds?,
-        };
-        Some(((TenantId(row.tenant_id?), ChannelAccountId(row.channel_account_id?)), meter))
-    });
-    Ok((now, meters.collect()))
-}
-
-/// Claims these and writes the grants among the answers. How many were granted on each account.
+/// Claims these, writes the grants among the answers and counts them by account.
 async fn claim(
     tx: &mut FleetTx,
     judged: &mut [Judged],
     claims: &[Eligible],
     now: DateTime<Utc>,
     call_within: Duration,
-) -> Result<BTreeMap<Account, usize>> {
-    let mut granted: BTreeMap<Account, usize> = BTreeMap::new();
+    moves: &mut BTreeMap<Account, Move>,
+) -> Result<()> {
     if claims.is_empty() {
-        return Ok(granted);
+        return Ok(());
     }
     let tenants: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].tenant_id.0).collect();
     let messages: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].message_id.0).collect();
@@ -268,42 +340,9 @@ async fn claim(
             content: row.content,
             quotes: row.refers_to,
         }));
-        *granted.entry((judged.tenant_id, judged.channel_account_id)).or_default() += 1;
+        let moved = moves.entry((judged.tenant_id, judged.channel_account_id)).or_default();
+        moved.granted += 1;
+        moved.answered |= send.lane == NOW_LANE;
     }
-    Ok(granted)
-}
-
-/// The meters move on by what was granted.
-async fn advance(
-    tx: &mut FleetTx,
-    granted: &BTreeMap<Account, usize>,
-    meters: &BTreeMap<Account, Meter>,
-) -> Result<()> {
-    let advanced: Vec<(Account, &Meter, usize)> =
-        granted.iter().filter_map(|(account, count)| Some((*account, meters.get(account)?, *count))).collect();
-    if advanced.is_empty() {
-        return Ok(());
-    }
-    let tenants: Vec<Uuid> = advanced.iter().map(|((tenant_id, _), ..)| tenant_id.0).collect();
-    let ids: Vec<Uuid> = advanced.iter().map(|((_, id), ..)| id.0).collect();
-    // Whole microseconds, rounded up: the clock's grain must not let one more through in a second.
-    let next: Vec<DateTime<Utc>> = advanced
-        .iter()
-        .map(|(_, meter, count)| {
-            let micros = (*count as f64 * 1_000_000.0 / meter.sustained).ceil();
-            meter.start_at + TimeDelta::microseconds(micros as i64)
-        })
-        .collect();
-    sqlx::query!(
-        "UPDATE limits l
-        SET next_at = moved.next_at
-        FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS moved (tenant_id, key, next_at)
-        WHERE l.tenant_id = moved.tenant_id AND l.scope = 'account' AND l.key = moved.key",
-        &tenants,
-        &ids,
-        &next,
-    )
-    .execute(tx.conn())
-    .await?;
     Ok(())
 }

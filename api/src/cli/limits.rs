@@ -1,0 +1,206 @@
+//! `mijra limits`: what providers allow, changed while everything runs.
+
+use super::{
+    output::{Output, or_dash},
+    settings::{self, Database},
+};
+use anyhow::Context;
+use serde::Serialize;
+use shared::{
+    db::{
+        self,
+        limits::{self, Limit},
+    },
+    domain::limits::{LimitValues, Scope},
+};
+use std::process::ExitCode;
+use uuid::Uuid;
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// List a tenant's limits and how they stand
+    List(List),
+    /// Set a limit; it holds from the next message on
+    Set(Set),
+    /// Remove a limit
+    Remove(Remove),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct List {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Which {
+    /// account: messages of one account; pair: from it to one person; portfolio: people reached in 24 hours.
+    scope: Scope,
+    /// The account (account, pair) or the portfolio, as `mijra limits list` and `mijra channel-account list` show it.
+    id: Uuid,
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Set {
+    #[command(flatten)]
+    which: Which,
+    /// How many …
+    #[arg(long)]
+    rate: f64,
+    /// … in what time. People of a portfolio are always counted by the day.
+    #[arg(long, value_enum, default_value = "second")]
+    per: Per,
+    /// So many at once; of an account it follows from the rate.
+    #[arg(long)]
+    burst: Option<i32>,
+    /// What a received message takes of it: 1 where the provider counts both ways.
+    #[arg(long, default_value_t = 0.0)]
+    inbound_cost: f64,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Remove {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl Per {
+    fn seconds(self) -> f64 {
+        match self {
+            Per::Second => 1.0,
+            Per::Minute => 60.0,
+            Per::Hour => 3600.0,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    scope: Scope,
+    id: Uuid,
+    name: String,
+    rate: f64,
+    burst: Option<i32>,
+    inbound_cost: f64,
+    current_rate: f64,
+    reserved: f64,
+    stopped_until: Option<chrono::DateTime<chrono::Utc>>,
+    used: i64,
+}
+
+impl From<Limit> for Row {
+    fn from(limit: Limit) -> Self {
+        let Limit { scope, key, name, values, current_rate, reserved, stopped_until, used } = limit;
+        let LimitValues { rate, burst, inbound_cost } = values;
+        Self { scope, id: key, name, rate, burst, inbound_cost, current_rate, reserved, stopped_until, used }
+    }
+}
+
+pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(args) => list(&args, out).await,
+        Command::Set(args) => set(&args, out).await,
+        Command::Remove(args) => remove(&args, out).await,
+    }
+}
+
+async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
+    let mut tx = begin(&args.database, &args.tenant).await?;
+    let rows: Vec<Row> = limits::list(&mut tx).await?.into_iter().map(Row::from).collect();
+    tx.commit().await?;
+    let headers = ["scope", "of", "rate", "at once", "now", "for inbound", "used", "id"];
+    out.list(&rows, &headers, |row| {
+        let lowered = row.current_rate < row.rate;
+        let now = lowered.then(|| rate(row.scope, row.current_rate));
+        let now = row.stopped_until.map(|until| format!("stopped until {}", until.format("%H:%M:%S"))).or(now);
+        let reserved = (row.inbound_cost > 0.0).then(|| format!("{:.0}/s", row.reserved));
+        let used = (row.scope == Scope::Portfolio).then_some(row.used);
+        vec![
+            row.scope.to_string(),
+            row.name.clone(),
+            rate(row.scope, row.rate),
+            or_dash(row.burst),
+            or_dash(now),
+            or_dash(reserved),
+            or_dash(used),
+            row.id.to_string(),
+        ]
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
+    let Which { scope, id, tenant, database } = &args.which;
+    anyhow::ensure!(
+        *scope != Scope::Portfolio || args.per == Per::Second,
+        "people of a portfolio are counted by the day: leave out --per"
+    );
+    let values =
+        LimitValues { rate: args.rate / args.per.seconds(), burst: args.burst, inbound_cost: args.inbound_cost };
+    values.check(*scope)?;
+    let mut tx = begin(database, tenant).await?;
+    anyhow::ensure!(
+        limits::set(&mut tx, *scope, *id, &values).await?,
+        "{tenant} has no {} {id}",
+        if *scope == Scope::Portfolio { "portfolio" } else { "channel account" }
+    );
+    let limit = limits::list(&mut tx).await?.into_iter().find(|limit| (limit.scope, limit.key) == (*scope, *id));
+    tx.commit().await?;
+    let row = Row::from(limit.context("the limit is gone again")?);
+    let text = format!("{scope} {}: {}", row.name, rate(*scope, row.rate));
+    out.say(&row, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(args: &Remove, out: &Output) -> anyhow::Result<ExitCode> {
+    let Which { scope, id, tenant, database } = &args.which;
+    let mut tx = begin(database, tenant).await?;
+    let removed = limits::remove(&mut tx, *scope, *id).await?;
+    tx.commit().await?;
+    let text = if removed { "removed" } else { "there was none" };
+    out.say(&serde_json::json!({ "removed": removed }), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn begin(database: &Database, tenant: &str) -> anyhow::Result<db::TenantTx> {
+    let databases = database.open().await?;
+    let tenant = settings::tenant(&databases, tenant).await?;
+    Ok(databases.tenant(&tenant.placement, tenant.id).await?)
+}
+
+/// A rate as one says it.
+fn rate(scope: Scope, per_second: f64) -> String {
+    match scope {
+        Scope::Portfolio => format!("{per_second:.0} people/day"),
+        _ if per_second < 1.0 => format!("{:.4}/min", per_second * 60.0).replace(".0000", ""),
+        _ => format!("{per_second:.1}/s").replace(".0/", "/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_said_as_people_say_them() {
+        assert_eq!(rate(Scope::Account, 80.0), "80/s");
+        assert_eq!(rate(Scope::Account, 40.55), "40.5/s");
+        assert_eq!(rate(Scope::Pair, 1.0 / 6.0), "10/min");
+        assert_eq!(rate(Scope::Portfolio, 2000.0), "2000 people/day");
+    }
+}

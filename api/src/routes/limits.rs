@@ -1,0 +1,180 @@
+//! `/api/{tenant}/limits`: what providers allow an account, a person and a portfolio, and how it stands.
+
+use crate::{
+    auth::{Caller, LimitsRead, LimitsWrite},
+    error::{Error, Kind, Problem, Result},
+    extract::{Id, Json, Params},
+    state::App,
+};
+use axum::{
+    Json as View,
+    extract::{FromRequestParts, RawPathParams, State},
+    http::{StatusCode, request::Parts},
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use shared::{
+    db::{self, limits::Limit},
+    domain::limits::{BadLimit, LimitValues, Scope},
+};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
+}
+
+/// A limit to be set.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewLimit {
+    /// account, pair: messages a second (one in six seconds is 0.1667). portfolio: people in any 24 hours.
+    rate: f64,
+    /// So many at once. Of an account it follows from the rate unless given: as many as keep every second within it.
+    burst: Option<i32>,
+    /// What a message that is received takes of an account's limit: 1 where the provider counts both ways, else 0, as it is
+    /// unless given.
+    inbound_cost: Option<f64>,
+}
+
+/// All limits.
+#[derive(Serialize, ToSchema)]
+pub struct Limits {
+    data: Vec<LimitView>,
+}
+
+/// A limit, and how it stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Limit)]
+pub struct LimitView {
+    /// account, pair or portfolio.
+    #[schema(value_type = String)]
+    scope: Scope,
+    /// The account (account, pair) or portfolio.
+    id: Uuid,
+    /// What that is called.
+    name: String,
+    /// As it was set.
+    rate: f64,
+    burst: Option<i32>,
+    inbound_cost: f64,
+    /// As lowered for now, because the provider refused messages as too many.
+    current_rate: f64,
+    /// What of it is kept free for messages yet to be received.
+    reserved: f64,
+    /// Nothing is sent before this: the provider asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_until: Option<DateTime<Utc>>,
+    /// People that a portfolio has reached in the last 24 hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<i64>,
+}
+
+impl From<Limit> for LimitView {
+    fn from(limit: Limit) -> Self {
+        let Limit { scope, key, name, values, current_rate, reserved, stopped_until, used } = limit;
+        let LimitValues { rate, burst, inbound_cost } = values;
+        let used = (scope == Scope::Portfolio).then_some(used);
+        Self { scope, id: key, name, rate, burst, inbound_cost, current_rate, reserved, stopped_until, used }
+    }
+}
+
+/// The scope in the path. What is none is a limit that nobody has.
+struct InPath(Scope);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Error> {
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let scope = params.iter().flatten().find(|(name, _)| *name == "scope").and_then(|(_, text)| text.parse().ok());
+        scope.map(InPath).ok_or_else(|| {
+            Problem::new(Kind::NotFound).detail("There are limits of an account, a pair and a portfolio.").into()
+        })
+    }
+}
+
+/// Lists the limits.
+#[utoipa::path(
+    get, path = "/limits", tag = "limits", description = "Needs `limits:read`.",
+    params(("tenant" = String, Path, description = "The tenant's name in URLs")),
+    responses(
+        (status = OK, body = Limits),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list(State(app): State<App>, caller: Caller<LimitsRead>, params: Params) -> Result<View<Limits>> {
+    params.finish()?;
+    let mut tx = caller.begin(&app).await?;
+    let limits = db::limits::list(&mut tx).await?;
+    tx.commit().await?;
+    Ok(View(Limits { data: limits.into_iter().map(LimitView::from).collect() }))
+}
+
+/// Sets a limit. It holds from the next message on, within a second.
+#[utoipa::path(
+    put, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
+    params(
+        ("tenant" = String, Path),
+        ("scope" = String, Path, description = "account, pair or portfolio"),
+        ("id" = Uuid, Path, description = "The account (account, pair) or the portfolio"),
+    ),
+    request_body = NewLimit,
+    responses(
+        (status = OK, body = LimitView),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn put(
+    State(app): State<App>,
+    caller: Caller<LimitsWrite>,
+    InPath(scope): InPath,
+    Id(id): Id<Uuid>,
+    Json { value: new, .. }: Json<NewLimit>,
+) -> Result<View<LimitView>> {
+    let NewLimit { rate, burst, inbound_cost } = new;
+    let values = LimitValues { rate, burst, inbound_cost: inbound_cost.unwrap_or(0.0) };
+    values.check(scope).map_err(|bad| Problem::new(Kind::Invalid).field(field(bad), bad.to_string()))?;
+    let mut tx = caller.begin(&app).await?;
+    let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
+    if !db::limits::set(&mut tx, scope, id, &values).await? {
+        return Err(Problem::not_found(kind).into());
+    }
+    let limits = db::limits::list(&mut tx).await?;
+    tx.commit().await?;
+    let limit = limits.into_iter().find(|limit| (limit.scope, limit.key) == (scope, id));
+    Ok(View(limit.map(LimitView::from).ok_or_else(|| Problem::not_found("limit"))?))
+}
+
+/// Removes a limit: nothing is held back any more for its sake.
+#[utoipa::path(
+    delete, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
+    params(("tenant" = String, Path), ("scope" = String, Path), ("id" = Uuid, Path)),
+    responses(
+        (status = NO_CONTENT),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn remove(
+    State(app): State<App>,
+    caller: Caller<LimitsWrite>,
+    InPath(scope): InPath,
+    Id(id): Id<Uuid>,
+) -> Result<StatusCode> {
+    let mut tx = caller.begin(&app).await?;
+    if !db::limits::remove(&mut tx, scope, id).await? {
+        return Err(Problem::not_found("limit").into());
+    }
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn field(bad: BadLimit) -> &'static str {
+    match bad {
+        BadLimit::Rate => "rate",
+        BadLimit::Burst => "burst",
+        BadLimit::InboundCost => "inbound_cost",
+    }
+}

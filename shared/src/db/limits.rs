@@ -1,0 +1,165 @@
+//! Limits as people see and set them. Senders read the rows with every grant, so a change holds from the next one on.
+
+use super::{TenantTx, error::Result};
+use crate::domain::{
+    ids::TenantId,
+    limits::{LimitValues, Scope, reserve},
+};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A limit, and how it stands.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// What it is a limit of.
+    pub scope: Scope,
+    /// Of which account or portfolio.
+    pub key: Uuid,
+    /// What that is called.
+    pub name: String,
+    /// As it was set.
+    pub values: LimitValues,
+    /// As lowered by the provider's throttling for now.
+    pub current_rate: f64,
+    /// What of it is kept free now for messages yet to be received.
+    pub reserved: f64,
+    /// Nothing is granted before this, if it is in the future.
+    pub stopped_until: Option<DateTime<Utc>>,
+    /// People a portfolio has reached in the last 24 hours.
+    pub used: i64,
+}
+
+/// The tenant's limits, by scope and name.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
+    let tenant_id = tx.tenant_id();
+    let rows = sqlx::query!(
+        r#"SELECT l.scope, l.key, coalesce(a.name, p.external_id, '') AS "name!", l.rate, l.burst, l.inbound_cost, l.current_rate,
+            CASE WHEN l.stopped_until > now() THEN l.stopped_until END AS stopped_until,
+            CASE l.scope WHEN 'portfolio' THEN (
+                SELECT count(*)
+                FROM portfolio_people r
+                WHERE r.tenant_id = l.tenant_id AND r.portfolio_id = l.key AND r.reached_at > now() - interval '24 hours'
+            ) ELSE 0 END AS "used!",
+            CASE l.scope WHEN 'account' THEN (
+                SELECT max(r.messages)
+                FROM received_seconds r
+                WHERE r.tenant_id = l.tenant_id AND r.channel_account_id = l.key
+                    AND r.second > floor(EXTRACT(epoch FROM now()))::bigint - 10
+            ) END AS busiest_second
+        FROM limits l
+        LEFT JOIN channel_accounts a ON a.tenant_id = l.tenant_id AND a.id = l.key
+        LEFT JOIN portfolios p ON p.tenant_id = l.tenant_id AND p.id = l.key
+        WHERE l.tenant_id = $1
+        ORDER BY l.scope, 3, l.key"#,
+        tenant_id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Limit {
+                scope: row.scope.parse().ok()?,
+                key: row.key,
+                name: row.name,
+                values: LimitValues { rate: row.rate, burst: row.burst, inbound_cost: row.inbound_cost },
+                current_rate: row.current_rate,
+                reserved: reserve(row.current_rate, row.busiest_second.unwrap_or(0), row.inbound_cost),
+                stopped_until: row.stopped_until,
+                used: row.used,
+            })
+        })
+        .collect())
+}
+
+/// Sets a limit; what throttling had lowered is forgotten. Whether the tenant has that account or portfolio. The values are to be
+/// [checked](LimitValues::check) before.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, values: &LimitValues) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    if !exists(tx.conn(), tenant_id, scope, key).await? {
+        return Ok(false);
+    }
+    write(tx.conn(), tenant_id, scope, key, values).await?;
+    revise(tx.conn(), tenant_id, scope, key).await?;
+    Ok(true)
+}
+
+/// Removes a limit. Whether there was one.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let done = sqlx::query!(
+        "DELETE FROM limits WHERE tenant_id = $1 AND scope = $2 AND key = $3",
+        tenant_id.0,
+        scope.as_str(),
+        key,
+    )
+    .execute(tx.conn())
+    .await?;
+    revise(tx.conn(), tenant_id, scope, key).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Writes a limit of an account or portfolio that is there.
+pub(super) async fn write(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    scope: Scope,
+    key: Uuid,
+    values: &LimitValues,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate, burst, inbound_cost, used)
+        VALUES ($1, $2, $3, $4, $4, $5, $6, CASE WHEN $2 = 'portfolio' THEN (
+            SELECT count(*) FROM portfolio_people WHERE tenant_id = $1 AND portfolio_id = $3
+        ) ELSE 0 END)
+        ON CONFLICT (tenant_id, scope, key) DO UPDATE
+            SET rate = excluded.rate, current_rate = excluded.rate, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
+        tenant_id.0,
+        scope.as_str(),
+        key,
+        values.rate,
+        values.burst,
+        values.inbound_cost,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn exists(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT CASE WHEN $2 = 'portfolio'
+            THEN EXISTS (SELECT FROM portfolios WHERE tenant_id = $1 AND id = $3)
+            ELSE EXISTS (SELECT FROM channel_accounts WHERE tenant_id = $1 AND id = $3)
+        END AS "exists!""#,
+        tenant_id.0,
+        scope.as_str(),
+        key,
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Senders remember an account's rate as the ceiling of their own spacing; a new revision makes them look again.
+async fn revise(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<()> {
+    if scope == Scope::Account {
+        sqlx::query!(
+            "UPDATE channel_accounts SET revision = revision + 1 WHERE tenant_id = $1 AND id = $2",
+            tenant_id.0,
+            key
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}

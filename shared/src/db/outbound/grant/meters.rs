@@ -1,0 +1,179 @@
+//! The limits of the accounts in a question: locked, read and moved on.
+
+use super::Account;
+use crate::{
+    db::{error::Result, scope::FleetTx},
+    domain::{
+        ids::{ChannelAccountId, TenantId},
+        limits::{Scope, Shape, reserve},
+    },
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// A portfolio of a tenant's.
+pub(super) type PortfolioKey = (TenantId, Uuid);
+
+/// What is known of the limits, as of one moment.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    /// The time once all were locked.
+    pub(super) now: DateTime<Utc>,
+    accounts: BTreeMap<Account, Meter>,
+    pairs: BTreeMap<Account, Shape>,
+    tiers: BTreeMap<PortfolioKey, Tier>,
+}
+
+/// An account's meter.
+#[derive(Debug)]
+struct Meter {
+    shape: Shape,
+    next_at: DateTime<Utc>,
+    stopped_until: DateTime<Utc>,
+    answers_wait_until: DateTime<Utc>,
+}
+
+/// How many people a portfolio may reach in a day.
+#[derive(Debug)]
+pub(super) struct Tier {
+    pub(super) people: i64,
+    pub(super) used: i64,
+}
+
+/// How an answer that must wait for its turn keeps campaigns' messages from taking it: for the time it waits, and so much more
+/// until it has asked again.
+const ASKS_AGAIN_WITHIN: Duration = Duration::from_millis(100);
+/// One that waits longer is not held by its worker any more.
+const ANSWERS_HELD_FOR: Duration = Duration::from_secs(2);
+
+impl Meters {
+    /// Locks the limits of accounts, each with its portfolio.
+    pub(super) async fn lock(tx: &mut FleetTx, accounts: &BTreeMap<Account, Option<Uuid>>) -> Result<Self> {
+        let mut wanted: BTreeSet<(TenantId, Scope, Uuid)> = BTreeSet::new();
+        for ((tenant_id, id), portfolio) in accounts {
+            wanted.insert((*tenant_id, Scope::Account, id.0));
+            wanted.insert((*tenant_id, Scope::Pair, id.0));
+            wanted.extend(portfolio.map(|portfolio| (*tenant_id, Scope::Portfolio, portfolio)));
+        }
+        let tenants: Vec<Uuid> = wanted.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+        let scopes: Vec<String> = wanted.iter().map(|(_, scope, _)| scope.as_str().to_owned()).collect();
+        let keys: Vec<Uuid> = wanted.iter().map(|(.., key)| *key).collect();
+        let rows =
+            sqlx::query_file!("src/db/outbound/meter.sql", &tenants, &scopes, &keys).fetch_all(tx.conn()).await?;
+        let mut meters = Self { now: rows.first().map(|row| row.now).unwrap_or_default(), ..Self::default() };
+        for row in rows {
+            let (Some(tenant_id), Some(key), Some(rate)) = (row.tenant_id, row.key, row.rate) else { continue };
+            let Some(Ok(scope)) = row.scope.as_deref().map(str::parse::<Scope>) else { continue };
+            let account = (TenantId(tenant_id), ChannelAccountId(key));
+            let cost = row.cost.unwrap_or(1.0);
+            let now = meters.now;
+            match scope {
+                Scope::Account => {
+                    let kept = reserve(rate, row.busiest_second.unwrap_or(0), row.inbound_cost.unwrap_or(0.0));
+                    let meter = Meter {
+                        shape: Shape::within_each_second((rate - kept) / cost, row.burst),
+                        next_at: row.next_at.unwrap_or(now),
+                        stopped_until: row.stopped_until.unwrap_or(now),
+                        answers_wait_until: row.answers_wait_until.unwrap_or(now),
+                    };
+                    meters.accounts.insert(account, meter);
+                }
+                Scope::Pair => drop(meters.pairs.insert(account, Shape::borrowing(rate / cost, row.burst))),
+                Scope::Portfolio => {
+                    let tier = Tier { people: (rate / cost) as i64, used: row.used.unwrap_or(0) };
+                    meters.tiers.insert((TenantId(tenant_id), key), tier);
+                }
+            }
+        }
+        Ok(meters)
+    }
+
+    /// How many an account may hand over now; `None` if nothing limits it.
+    pub(super) fn allowed(&self, account: &Account) -> Option<usize> {
+        let meter = self.accounts.get(account)?;
+        if meter.stopped_until > self.now { Some(0) } else { Some(meter.shape.allowed(meter.next_at - self.now)) }
+    }
+
+    /// How long until the `number`th from now may go.
+    pub(super) fn wait(&self, account: &Account, number: usize) -> Duration {
+        self.accounts.get(account).map_or(Duration::ZERO, |meter| {
+            let stopped = (meter.stopped_until - self.now).to_std().unwrap_or_default();
+            meter.shape.wait(meter.next_at - self.now, number).max(stopped)
+        })
+    }
+
+    /// How long an answer that another worker holds has been told to wait, if it has.
+    pub(super) fn answers_wait(&self, account: &Account) -> Option<Duration> {
+        let meter = self.accounts.get(account)?;
+        (meter.answers_wait_until - self.now).to_std().ok().filter(|left| !left.is_zero())
+    }
+
+    /// What one person may get from the account, if that is limited.
+    pub(super) fn pair(&self, account: &Account) -> Option<Shape> {
+        self.pairs.get(account).copied()
+    }
+
+    /// What is left of the portfolio's day.
+    pub(super) fn tier(&mut self, portfolio: &PortfolioKey) -> Option<&mut Tier> {
+        self.tiers.get_mut(portfolio)
+    }
+
+    /// Whether the portfolio's day is limited.
+    pub(super) fn has_tier(&self, portfolio: &PortfolioKey) -> bool {
+        self.tiers.contains_key(portfolio)
+    }
+
+    /// The accounts' meters move on by what was granted, and remember for how long an answer waits.
+    pub(super) async fn advance(&self, tx: &mut FleetTx, moves: &BTreeMap<Account, Move>) -> Result<()> {
+        let (mut tenants, mut ids, mut next, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (account, moved) in moves {
+            let Some(meter) = self.accounts.get(account) else { continue };
+            let waits = moved.answer_waits.filter(|wait| *wait < ANSWERS_HELD_FOR);
+            let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait + ASKS_AGAIN_WITHIN).ok());
+            let had = meter.answers_wait_until > self.now;
+            if moved.granted == 0 && answers_wait_until.is_none() && !(had && moved.answered) {
+                continue;
+            }
+            tenants.push(account.0.0);
+            ids.push(account.1.0);
+            next.push(if moved.granted > 0 { meter.shape.after(meter.next_at, moved.granted) } else { meter.next_at });
+            // Of several that wait, in several workers, the one that waits longest.
+            until.push(match answers_wait_until {
+                Some(wait) => (self.now + wait).max(meter.answers_wait_until),
+                None if moved.answered => self.now,
+                None => meter.answers_wait_until,
+            });
+        }
+        if tenants.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "UPDATE limits l
+            SET next_at = moved.next_at, answers_wait_until = moved.answers_wait_until
+            FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[]) AS moved (tenant_id, key, next_at, answers_wait_until)
+            WHERE l.tenant_id = moved.tenant_id AND l.scope = 'account' AND l.key = moved.key",
+            &tenants,
+            &ids,
+            &next,
+            &until,
+        )
+        .execute(tx.conn())
+        .await?;
+        Ok(())
+    }
+}
+
+/// What a question comes to for one account.
+#[derive(Debug, Default)]
+pub(super) struct Move {
+    /// How many were granted.
+    pub(super) granted: usize,
+    /// Whether answers were among them.
+    pub(super) answered: bool,
+    /// How long the first answer that was not granted has to wait for the rate.
+    pub(super) answer_waits: Option<Duration>,
+}

@@ -1,0 +1,213 @@
+//! Limits that providers set, and the arithmetic by which they are kept (GCRA, ITU-T I.371).
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, time::Duration};
+
+/// What a limit is a limit of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Messages a second of one channel account.
+    Account,
+    /// Messages a second from one account to one person.
+    Pair,
+    /// People reached outside their customer service window in any 24 hours, by all accounts of a portfolio together.
+    Portfolio,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Scope; 3] = [Scope::Account, Scope::Pair, Scope::Portfolio];
+
+    /// The name in SQL, in the API and at the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Account => "account",
+            Scope::Pair => "pair",
+            Scope::Portfolio => "portfolio",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A scope that this release does not know.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there are limits of an account, a pair and a portfolio, not of {0:?}")]
+pub struct UnknownScope(pub String);
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
+/// A limit as somebody sets it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LimitValues {
+    /// account, pair: messages a second. portfolio: people in any 24 hours.
+    pub rate: f64,
+    /// So many at once; of an account it follows from the rate unless given.
+    pub burst: Option<i32>,
+    /// What a received message takes of it.
+    pub inbound_cost: f64,
+}
+
+/// Why a limit cannot be set so.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum BadLimit {
+    /// Its rate.
+    #[error("rate must be a number above 0, at most 1000000")]
+    Rate,
+    /// Its burst.
+    #[error("burst must be at least 1, of an account at most half its rate, and a portfolio has none")]
+    Burst,
+    /// What received messages take.
+    #[error("inbound_cost must be 0 to 10, and only messages of an account count both ways")]
+    InboundCost,
+}
+
+impl LimitValues {
+    /// Whether it makes sense for this scope.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, scope: Scope) -> Result<(), BadLimit> {
+        let Self { rate, burst, inbound_cost } = *self;
+        if !(rate.is_finite() && (0.001..=1_000_000.0).contains(&rate)) {
+            return Err(BadLimit::Rate);
+        }
+        let burst_fits = match scope {
+            Scope::Account => burst.is_none_or(|burst| burst == 1 || (burst >= 1 && f64::from(burst) <= rate / 2.0)),
+            Scope::Pair => burst.is_none_or(|burst| burst >= 1),
+            Scope::Portfolio => burst.is_none(),
+        };
+        if !burst_fits {
+            return Err(BadLimit::Burst);
+        }
+        let inbound_fits = (0.0..=10.0).contains(&inbound_cost) && (scope == Scope::Account || inbound_cost == 0.0);
+        if inbound_fits { Ok(()) } else { Err(BadLimit::InboundCost) }
+    }
+}
+
+/// What is kept free of an account's rate for messages yet to be received, where the provider counts those too: as many as came
+/// in the busiest second of late, and a little more because they are counted by whole seconds and a moment after they came.
+/// Sends keep a tenth of the rate, however many come in.
+pub fn reserve(rate: f64, busiest_second: i32, inbound_cost: f64) -> f64 {
+    if inbound_cost <= 0.0 {
+        return 0.0;
+    }
+    let margin = (rate / 40.0).ceil();
+    ((f64::from(busiest_second) + margin) * inbound_cost).min(rate * 0.9)
+}
+
+/// A meter: so many at once, and after that so many a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    burst: f64,
+    sustained: f64,
+}
+
+impl Shape {
+    /// No sliding second `[t, t + 1 s)` gets more than `rate`: the burst and what follows within a second are `rate` together.
+    pub fn within_each_second(rate: f64, burst: Option<i32>) -> Self {
+        let burst = burst.map_or_else(|| (rate / 32.0).ceil(), f64::from).min((rate / 2.0).floor()).max(1.0);
+        Self { burst, sustained: rate - (burst - 1.0) }
+    }
+
+    /// `burst` at once, borrowed from what `rate` allows later.
+    pub fn borrowing(rate: f64, burst: Option<i32>) -> Self {
+        Self { burst: burst.map_or(1.0, f64::from).max(1.0), sustained: rate }
+    }
+
+    /// How many may go when the meter's time is so far ahead of the clock.
+    pub fn allowed(&self, ahead: TimeDelta) -> usize {
+        // A float to an integer saturates, at zero too.
+        (self.burst - self.sustained * ahead.as_seconds_f64()).floor() as usize
+    }
+
+    /// How long until the `number`th from now (1, 2 …) may go, if nothing changes.
+    pub fn wait(&self, ahead: TimeDelta, number: usize) -> Duration {
+        let wait = ahead.as_seconds_f64() + (number as f64 - self.burst) / self.sustained;
+        Duration::from_secs_f64(wait.clamp(0.0, 86_400.0))
+    }
+
+    /// The meter's time after `count` more. Whole microseconds, rounded up: the clock's grain lets not one more through.
+    pub fn after(&self, next_at: DateTime<Utc>, count: usize) -> DateTime<Utc> {
+        let micros = (count as f64 * 1_000_000.0 / self.sustained).ceil();
+        next_at + TimeDelta::microseconds(micros as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The most that a meter grants in any sliding second when it is asked all the time.
+    fn busiest(shape: Shape, seconds: i64) -> usize {
+        let start = DateTime::<Utc>::UNIX_EPOCH;
+        let (mut next_at, mut granted) = (start, Vec::new());
+        for micros in (0..seconds * 1_000_000).step_by(500) {
+            let now = start + TimeDelta::microseconds(micros);
+            next_at = next_at.max(now);
+            let count = shape.allowed(next_at - now);
+            next_at = shape.after(next_at, count);
+            granted.extend(std::iter::repeat_n(now, count));
+        }
+        let within = |from: &DateTime<Utc>| {
+            granted.iter().filter(|at| **at >= *from && **at - *from < TimeDelta::seconds(1)).count()
+        };
+        granted.iter().map(within).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn no_sliding_second_exceeds_the_rate_and_nearly_all_of_it_is_used() {
+        for rate in [1.0, 2.0, 5.0, 33.0, 57.0, 80.0, 250.0] {
+            let busiest = busiest(Shape::within_each_second(rate, None), 3);
+            assert!(busiest as f64 <= rate && busiest as f64 >= rate * 0.95, "{busiest} at {rate}");
+        }
+        assert_eq!(busiest(Shape::within_each_second(10.0, Some(5)), 3), 10, "with a burst of its own, too");
+    }
+
+    #[test]
+    fn a_pair_borrows_a_burst_and_pays_it_back() {
+        let shape = Shape::borrowing(1.0 / 6.0, Some(45));
+        assert_eq!(shape.allowed(TimeDelta::zero()), 45);
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        let owed = shape.after(now, 45) - now;
+        assert_eq!((shape.allowed(owed), shape.wait(owed, 1)), (0, Duration::from_secs(6)));
+        assert_eq!(shape.allowed(owed - TimeDelta::seconds(12)), 2);
+    }
+
+    #[test]
+    fn room_is_kept_for_what_comes_in() {
+        assert_eq!(reserve(80.0, 20, 0.0), 0.0, "only where the provider counts it");
+        assert_eq!(reserve(80.0, 20, 1.0), 22.0);
+        assert_eq!(reserve(80.0, 0, 1.0), 2.0);
+        assert_eq!(reserve(80.0, 500, 1.0), 72.0, "sends keep a tenth");
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused() {
+        let limit = |rate, burst, inbound_cost| LimitValues { rate, burst, inbound_cost };
+        for (scope, values, wrong) in [
+            (Scope::Account, limit(0.0, None, 0.0), BadLimit::Rate),
+            (Scope::Pair, limit(f64::NAN, None, 0.0), BadLimit::Rate),
+            (Scope::Account, limit(80.0, Some(41), 0.0), BadLimit::Burst),
+            (Scope::Pair, limit(1.0, Some(0), 0.0), BadLimit::Burst),
+            (Scope::Portfolio, limit(2000.0, Some(5), 0.0), BadLimit::Burst),
+            (Scope::Pair, limit(1.0, None, 1.0), BadLimit::InboundCost),
+            (Scope::Account, limit(80.0, None, -1.0), BadLimit::InboundCost),
+        ] {
+            assert_eq!(values.check(scope), Err(wrong), "{scope} {values:?}");
+        }
+        assert_eq!(limit(0.5, Some(1), 1.0).check(Scope::Account), Ok(()));
+        assert_eq!(limit(1.0 / 6.0, Some(45), 0.0).check(Scope::Pair), Ok(()));
+    }
+}
