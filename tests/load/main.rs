@@ -51,6 +51,8 @@ enum Command {
     Outage(Box<outage::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
     Import(Box<mijra::ImportArguments>),
+    /// Campaigns: shares, fairness between accounts, pausing, a million people
+    Campaign(Box<mijra::CampaignArguments>),
     /// The grant alone
     Grant(Box<mijra::GrantArguments>),
     /// One part of a measurement; the harness starts these itself
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
+        Command::Campaign(arguments) => run_on(mijra::campaign(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),
     };
     done.unwrap_or_else(|error| {
