@@ -152,7 +152,7 @@ async fn take(
     .fetch_all(tx.conn())
     .await?;
     let rows = rows.into_iter().map(|row| (usize::try_from(row.position - 1).unwrap_or_default(), row.contact_id));
-    let rows: Vec<(usize, ContactId)> = rows.collect();
+    let rows = spread(rows.collect(), campaigns.len());
     let mut contacts: Vec<Uuid> = rows.iter().map(|(_, contact_id)| contact_id.0).collect();
     contacts.sort_unstable();
     contacts.dedup();
@@ -173,6 +173,25 @@ async fn take(
         }
     }
     Ok((released, skipped))
+}
+
+/// Each campaign's people evenly among all others: they are sent to in this order, and each campaign is to have its share of every
+/// second.
+fn spread<T>(people: Vec<(usize, T)>, campaigns: usize) -> Vec<(usize, T)> {
+    let mut of = vec![0_u64; campaigns];
+    people.iter().for_each(|(campaign, _)| of[*campaign] += 1);
+    let mut before = vec![0_u64; campaigns];
+    let mut placed: Vec<(u64, (usize, T))> = people
+        .into_iter()
+        .map(|person| {
+            let nth = &mut before[person.0];
+            *nth += 1;
+            // In the middle of its part of the whole: the first of few comes later than the first of many.
+            (((2 * *nth - 1) << 32) / (2 * of[person.0]), person)
+        })
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, person)| person).collect()
 }
 
 fn deltas(campaigns: &[Running], released: &[Released], skipped: &[Skipped]) -> BTreeMap<CampaignId, Delta> {
@@ -216,4 +235,16 @@ async fn complete(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &[Running], 
 
 fn ids(campaigns: &[Running]) -> Vec<Uuid> {
     campaigns.iter().map(|campaign| campaign.id.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn campaigns_take_turns_by_their_shares() {
+        let people: Vec<(usize, u32)> = (0..2).map(|n| (0, n)).chain((0..6).map(|n| (1, n))).collect();
+        assert_eq!(spread(people, 3), [(1, 0), (0, 0), (1, 1), (1, 2), (1, 3), (0, 1), (1, 4), (1, 5)]);
+        assert_eq!(spread::<()>(Vec::new(), 0), []);
+    }
 }
