@@ -54,7 +54,7 @@ pub(super) struct HeldSend {
     pub(super) tenant_id: TenantId,
     pub(super) message_id: MessageId,
     placement: Placement,
-    carrier: Carrier,
+    pub(super) carrier: Carrier,
     settle: Settle<Record>,
     attempt_id: AttemptId,
     since: Instant,
