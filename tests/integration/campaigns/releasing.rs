@@ -182,6 +182,11 @@ async fn a_release_is_asked_for_once_a_second_however_many_ask() {
     stage.execute("UPDATE campaigns SET release_asked_at = now() - interval '1 second'").await;
     let mut tx = stage.workers.fleet(&Placement::primary(), &[stage.tenant]).await.unwrap();
     assert_eq!(due::ask(&mut tx).await.unwrap().into_iter().collect::<Vec<_>>(), [(stage.tenant, stage.account)]);
+    tx.commit().await.unwrap();
+    stage.execute("DELETE FROM limits").await;
+    stage.execute("UPDATE campaigns SET release_asked_at = now() - interval '0.3 seconds'").await;
+    let mut tx = stage.workers.fleet(&Placement::primary(), &[stage.tenant]).await.unwrap();
+    assert_eq!(due::ask(&mut tx).await.unwrap().len(), 1, "without a limit sooner");
 }
 
 #[tokio::test]
