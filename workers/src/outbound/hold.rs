@@ -42,6 +42,9 @@ pub struct OutboundSettings {
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What is not granted within this time goes back to waiting, so that held jobs do not crowd out those that can go.
 const HOLD_FOR: Duration = Duration::from_secs(2);
+/// A campaign's message whose turn is far off is looked at again after this time: the rate of an account that was throttled rises
+/// again, and as long as it waits nobody else of its campaign is released.
+const CAMPAIGN_AGAIN: Duration = Duration::from_secs(10);
 /// So near to its turn at the meter an answer is asked for each time.
 const NEAR: Duration = Duration::from_millis(250);
 /// At most so many sends in one question.
@@ -324,7 +327,10 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             send.ask_at = Instant::now() + again;
             return Some(send);
         }
-        Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
+        Obstacle::Rate(wait) => {
+            let after = if send.carrier.lane() == 0 { wait } else { wait.min(CAMPAIGN_AGAIN) };
+            send.record(Some(place), What::Waits { reason: "rate", after: Some(after) });
+        }
         // Asked for again as soon as one of the account's calls has ended.
         Obstacle::Room => {
             send.account = Some(place.channel_account_id);

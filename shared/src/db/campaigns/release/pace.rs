@@ -75,6 +75,8 @@ impl Pace {
         let begins = (0..messages).step_by(size);
         let wait = |begin: usize| {
             let seconds = (ahead.max(0) as f64 + begin as f64) / self.rate? - LEAD_SECONDS;
+            // Many may be in flight on an account that was just throttled, and its rate rises again.
+            let seconds = seconds.min(AHEAD_SECONDS);
             (seconds > 0.0).then(|| TimeDelta::milliseconds((seconds * 1_000.0) as i64))
         };
         begins.map(|begin| (begin..messages.min(begin + size), wait(begin))).collect()
@@ -95,6 +97,7 @@ mod tests {
         assert_eq!(waits(Some(100.0), 100, 400), [(50, 3_500), (50, 4_000)]);
         assert_eq!(waits(Some(2.0), 5, 0), [(2, 0), (2, 500), (1, 1_500)]);
         assert_eq!(waits(Some(0.5), 3, 0), [(1, 0), (1, 1_500), (1, 3_500)]);
+        assert_eq!(waits(Some(1.0), 2, 400), [(1, 5_000), (1, 5_000)], "the rate may rise before their turn");
         assert_eq!(waits(None, 60, 1_000), [(50, 0), (10, 0)], "without a limit there is nothing to wait for");
         assert_eq!(waits(Some(100.0), 0, 0), []);
     }
