@@ -54,6 +54,8 @@ enum Command {
     Limit(Box<limit::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
     Import(Box<mijra::ImportArguments>),
+    /// Campaigns: shares, fairness between accounts, pausing, a million people
+    Campaign(Box<mijra::CampaignArguments>),
     /// The grant alone
     Grant(Box<mijra::GrantArguments>),
     /// One part of a measurement; the harness starts these itself
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Limit(command) => run_on(limit::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
+        Command::Campaign(arguments) => run_on(mijra::campaign(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),
     };
     done.unwrap_or_else(|error| {

@@ -36,7 +36,7 @@ async fn a_paused_campaign_lets_nobody_go_and_a_resumed_one_wakes_what_waits() {
     let (changed, steps) = stage.act(id, Action::Resume).await;
     assert_eq!((changed, &steps[..]), (Changed::Done, &[wake][..]));
     let led = stage.step(wake).await;
-    assert_eq!(led.slices.len(), 2, "65 in slices of 50");
+    assert_eq!(led.slices.len(), 4, "65 at 20 a second");
     assert_eq!(led.messages().into_iter().collect::<BTreeSet<_>>(), waiting.iter().copied().collect());
     assert!(stage.step(wake).await.messages().is_empty(), "a job that comes again wakes nobody twice");
     assert_eq!(stage.count("SELECT count(*) FROM sends WHERE state = 'waiting' AND wait_reason = 'rate'").await, 1);

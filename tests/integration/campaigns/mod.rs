@@ -12,6 +12,8 @@ use shared::{
     db::{
         Databases, FleetTx, Placement,
         campaigns::{self, Campaign, Changed, NewCampaign, ledger::Ledger},
+        outbound::turns::BULK_QUEUE,
+        outbox,
     },
     domain::{
         campaigns::{Action, Audience, CampaignContent},
@@ -35,7 +37,7 @@ struct Stage {
     admin: PgConnection,
     tenant: TenantId,
     account: ChannelAccountId,
-    _database: Database,
+    database: Database,
 }
 
 /// What a step has led to.
@@ -68,7 +70,7 @@ impl Stage {
             .await
             .unwrap();
         let account = make_account(&mut admin, tenant, Some(20.0)).await;
-        Self { api, workers, admin, tenant, account, _database: database }
+        Self { api, workers, admin, tenant, account, database }
     }
 
     /// So many contacts with a name and a number, in the order of their ids.
@@ -140,11 +142,27 @@ impl Stage {
         for row in tx.commit().await.unwrap() {
             match row.queue.as_str() {
                 "campaign" => led.steps.push(CampaignJob::from_job(&row.job).unwrap()),
-                "outbound.bulk" => led.slices.push(OutboundSlice::from_job(&row.job).unwrap()),
+                BULK_QUEUE => {}
                 other => panic!("a job for {other}"),
             }
         }
+        led.slices = self.slices().await;
         led
+    }
+
+    /// The slices in the outbox, as if the time of the last had come.
+    async fn slices(&self) -> Vec<OutboundSlice> {
+        let mut admin = self.database.admin().await;
+        sqlx::query("UPDATE outbox SET publish_after = publish_after - interval '1 day'")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let mut tx = self.fleet().await;
+        let due = outbox::take_due(&mut tx, &[BULK_QUEUE.to_owned()], i64::MAX).await.unwrap();
+        let ids: Vec<_> = due.rows.iter().map(|row| (row.tenant_id, row.job.id)).collect();
+        outbox::delete_published(&mut tx, &ids).await.unwrap();
+        tx.commit().await.unwrap();
+        due.rows.iter().map(|row| OutboundSlice::from_job(&row.job).unwrap()).collect()
     }
 
     /// These steps and all they lead to.

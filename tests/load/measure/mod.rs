@@ -10,6 +10,7 @@ pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod sends;
+pub(crate) mod verdicts;
 
 use figures::{Measurement, Unit};
 

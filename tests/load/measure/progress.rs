@@ -50,6 +50,11 @@ impl Progress {
         self.say(&format!("{side} {number}: {}{}{void}", figure.unwrap_or_default(), cpu.unwrap_or_default()));
     }
 
+    /// Does something that writes to the terminal itself.
+    pub(crate) fn pause<T>(&self, writes: impl FnOnce() -> T) -> T {
+        self.bar.suspend(writes)
+    }
+
     /// One line that stays.
     pub(crate) fn say(&self, line: &str) {
         if self.bar.is_hidden() {

@@ -91,30 +91,41 @@ async fn copy(arguments: &Arguments, progress: &Progress) -> Result<Measurement>
 async fn mijra(arguments: &Arguments, progress: &Progress) -> Result<Measurement> {
     progress.phase("making the file");
     let mut installation = Installation::create(&arguments.services, 0).await?;
-    let mut file = "phone,name\n".to_owned();
-    for row in 0..arguments.rows {
-        writeln!(file, "{},Person {row}", phone(row))?;
-    }
-    let databases = Databases::new(&shared::db::Settings {
-        control: installation.url(Role::Api)?.into(),
-        placements: Default::default(),
-        max_connections: 2,
-        application_name: "load import".into(),
-    })?;
+    let file = file(arguments.rows)?;
     installation.database.checkpoint().await?;
 
     progress.phase("importing");
     let accounts = Accounts::open(vec![arguments.services.postgres()?]);
     let from = accounts.snapshot()?;
     let began = Instant::now();
+    people(&installation, arguments.rows, file).await?;
+    measured(arguments, installation, &accounts, &from, began).await
+}
+
+/// A file of so many people with a name and a number.
+pub(super) fn file(rows: u64) -> Result<String> {
+    let mut file = "phone,name\n".to_owned();
+    for row in 0..rows {
+        writeln!(file, "{},Person {row}", phone(row))?;
+    }
+    Ok(file)
+}
+
+/// Imports a file of so many people.
+pub(super) async fn people(installation: &Installation, rows: u64, file: String) -> Result<()> {
+    let databases = Databases::new(&shared::db::Settings {
+        control: installation.url(Role::Api)?.into(),
+        placements: Default::default(),
+        max_connections: 2,
+        application_name: "load import".into(),
+    })?;
     let placement = Placement::primary();
     let target = Target { databases: &databases, placement: &placement, tenant_id: installation.tenant_id };
     let imported = import::contacts(target, Format::Csv, &mut File(file.into()), |_| {}).await;
-    let report = imported.map_err(|stopped| anyhow::anyhow!("the import ended early: {:?}", stopped.why))?;
-    anyhow::ensure!(report.created == arguments.rows, "{report:?}");
-    let measurement = measured(arguments, installation, &accounts, &from, began).await;
     databases.close().await;
-    measurement
+    let report = imported.map_err(|stopped| anyhow::anyhow!("the import ended early: {:?}", stopped.why))?;
+    anyhow::ensure!(report.created == rows, "{report:?}");
+    Ok(())
 }
 
 async fn measured(

@@ -7,9 +7,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use api::auth::BearerToken;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use shared::db;
 use shared::domain::ids::{ChannelAccountId, TenantId};
+use shared::domain::permissions::Permission;
 use shared::queue::Broker;
 use shared::seal::Keyring;
 use support::database::Role;
@@ -20,12 +22,15 @@ use url::Url;
 use crate::bare::database::PrivateDatabase;
 use crate::generate::payload::FIRST_PHONE_NUMBER_ID;
 use crate::measure::accounts::Watched;
+use crate::measure::proc;
 use crate::services::Services;
 
 /// How long a program may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
+/// With which the provider is called.
+pub(super) const ACCESS_TOKEN: &str = "load";
 pub(super) const APP_SECRET: &str = "stand_in_app_secret_01";
 
 pub(super) struct Installation {
@@ -73,10 +78,11 @@ impl Installation {
             .bind(tenant_id)
             .execute(&mut *conn)
             .await?;
+        let secrets = format!(r#"{{"access_token":"{ACCESS_TOKEN}"}}"#);
         for number in 0..numbers {
             let id = ChannelAccountId::new();
             let external_id = (FIRST_PHONE_NUMBER_ID + number).to_string();
-            let sealed = keyring.seal(&db::channel_accounts::seal_context(id), br#"{"access_token":"load"}"#);
+            let sealed = keyring.seal(&db::channel_accounts::seal_context(id), secrets.as_bytes());
             sqlx::query(
                 "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, sealed_secrets, secret_key_id)
                 VALUES ($1, $2, 'whatsapp', 'load', $3, $4, $5)",
@@ -101,6 +107,35 @@ impl Installation {
         }
         let services = services.clone();
         Ok(Self { services, database, broker, tenant_id, accounts, namespace, secret_keys, children: Vec::new() })
+    }
+
+    /// Limits an account to so many messages a second.
+    pub(super) async fn limit(&mut self, account: ChannelAccountId, rate: f64) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO limits (tenant_id, scope, key, rate, current_rate) VALUES ($1, 'account', $2, $3, $3)",
+        )
+        .bind(self.tenant_id)
+        .bind(account)
+        .bind(rate)
+        .execute(self.database.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// A token for the API that may do everything.
+    pub(super) async fn token(&mut self) -> Result<String> {
+        let (token, text) = BearerToken::generate();
+        let permissions: Vec<&str> = Permission::ALL.iter().map(|permission| permission.as_str()).collect();
+        sqlx::query(
+            "INSERT INTO api_tokens (tenant_id, id, name, digest, permissions) VALUES ($1, $2, 'load', $3, $4)",
+        )
+        .bind(self.tenant_id)
+        .bind(token.id)
+        .bind(token.digest.as_slice())
+        .bind(permissions)
+        .execute(self.database.connection())
+        .await?;
+        Ok(text)
     }
 
     /// The database's address for a role.
@@ -165,12 +200,45 @@ impl Installation {
         Ok(watched)
     }
 
+    /// The most memory that each of its programs has had so far, in bytes.
+    pub(super) fn peaks(&self) -> Vec<(&'static str, u64)> {
+        let peak = |program: &Program| Some((program.name, proc::peak_memory_bytes(program.child.id()?)?));
+        self.children.iter().filter_map(peak).collect()
+    }
+
+    /// The sum of a metric over the programs of a name and all of its labels that hold `label`.
+    pub(super) async fn metric(&self, name: &str, metric: &str, label: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for program in self.children.iter().filter(|program| program.name == name) {
+            let text = reqwest::get(format!("http://{}/metrics", program.health)).await?.text().await?;
+            // `name value`, or `name{labels} value`.
+            let lines = text.lines().filter_map(|line| line.strip_prefix(metric)?.rsplit_once(' '));
+            let ours = lines.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'));
+            let wanted = ours.filter(|(labels, _)| labels.contains(label));
+            sum += wanted.filter_map(|(_, value)| value.parse::<f64>().ok()).sum::<f64>();
+        }
+        Ok(sum)
+    }
+
+    /// Kills the first program of a name (SIGKILL). It is not started again by itself.
+    pub(super) async fn kill(&mut self, name: &str) -> Result<()> {
+        let at = self.children.iter().position(|program| program.name == name);
+        let mut program = self.children.remove(at.with_context(|| format!("no {name} runs"))?);
+        program.child.kill().await.with_context(|| format!("kill {name}"))
+    }
+
+    /// Sends a signal to the programs of a name.
+    pub(super) async fn signal_to(&self, name: &str, signal: &str) -> Result<()> {
+        for program in self.children.iter().filter(|program| program.name == name) {
+            program.signal(signal).await?;
+        }
+        Ok(())
+    }
+
     /// Sends a signal to all its programs.
     pub(super) async fn signal(&self, signal: &str) -> Result<()> {
         for program in &self.children {
-            let pid = program.child.id().with_context(|| format!("{} has ended", program.name))?;
-            let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().await?;
-            anyhow::ensure!(sent.success(), "{signal} to {}", program.name);
+            program.signal(signal).await?;
         }
         Ok(())
     }
@@ -194,6 +262,15 @@ impl Installation {
             let status = status?;
             anyhow::ensure!(status.success(), "{} ended with {status}", program.name);
         }
+        Ok(())
+    }
+}
+
+impl Program {
+    async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().await?;
+        anyhow::ensure!(sent.success(), "{signal} to {}", self.name);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Mijra as a side of the measurements: the real programs, built with the release profile, on a private database and queues
 //! of their own, next to the yardsticks.
 
+mod campaign;
 mod grant;
 mod import;
 mod ingest;
@@ -19,6 +20,7 @@ use crate::services::Services;
 use ingest::MijraIngest;
 use send::MijraSend;
 
+pub(crate) use campaign::{Arguments as CampaignArguments, run as campaign};
 pub(crate) use grant::{Arguments as GrantArguments, run as grant};
 pub(crate) use import::{Arguments as ImportArguments, run as import};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use shared::clock::Clock;
-use shared::domain::ids::MessageId;
+use shared::domain::ids::{ChannelAccountId, MessageId};
 use shared::jobs::outbound::{OutboundJob, Task};
 use shared::lifecycle::Lifecycle;
 use shared::queue::{Outgoing, Target, topology};
@@ -37,6 +37,48 @@ pub(super) struct Running {
 /// Sends, each in a conversation of its own, as the API leaves them.
 const SEED: &str = include_str!("send.sql");
 
+/// Jobs of sends that lie ready.
+pub(super) struct Jobs(Vec<OutboundJob>);
+
+/// So many sends on an account.
+pub(super) async fn seed(installation: &mut Installation, account: ChannelAccountId, sends: u64) -> Result<Jobs> {
+    let tenant_id = installation.tenant_id;
+    let messages: Vec<MessageId> = (0..sends).map(|_| MessageId::new()).collect();
+    let conn = installation.database.connection();
+    for statement in SEED.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
+        sqlx::query(statement)
+            .bind(tenant_id)
+            .bind(account)
+            .bind(&messages)
+            .execute(&mut *conn)
+            .await
+            .with_context(|| format!("seed: {statement}"))?;
+    }
+    // As after the first minute of a database's life.
+    sqlx::query("ANALYZE").execute(installation.database.connection()).await?;
+    installation.database.checkpoint().await?;
+    let job = |message_id| OutboundJob { tenant_id, message_id, account: Some(account), task: Task::Send };
+    Ok(Jobs(messages.into_iter().map(job).collect()))
+}
+
+impl Jobs {
+    /// Puts them into the queue.
+    pub(super) async fn publish(&self, installation: &Installation) -> Result<()> {
+        let life = Lifecycle::new(Duration::from_secs(10));
+        let publisher = installation.broker.publisher(&life);
+        publisher.ready().await;
+        let now = Clock::system().now();
+        for chunk in self.0.chunks(1_000) {
+            let jobs =
+                chunk.iter().map(|job| Outgoing { to: Target::Queue(&topology::OUTBOUND_NOW), job: job.to_job(now) });
+            publisher.publish(jobs.collect()).await.context("publish the jobs")?;
+        }
+        life.stop();
+        life.drained().await;
+        Ok(())
+    }
+}
+
 impl SendSide for MijraSend {
     type Running = Running;
 
@@ -46,35 +88,9 @@ impl SendSide for MijraSend {
 
     async fn prepare(&self, work: &Work, provider: SocketAddr) -> Result<Running> {
         let mut installation = Installation::create(&self.services, 1).await?;
-        let (tenant_id, account) = (installation.tenant_id, installation.accounts[0]);
-        let messages: Vec<MessageId> = (0..work.sends).map(|_| MessageId::new()).collect();
-        let conn = installation.database.connection();
-        for statement in SEED.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
-            sqlx::query(statement)
-                .bind(tenant_id)
-                .bind(account)
-                .bind(&messages)
-                .execute(&mut *conn)
-                .await
-                .with_context(|| format!("seed: {statement}"))?;
-        }
-        // As after the first minute of a database's life.
-        sqlx::query("ANALYZE").execute(installation.database.connection()).await?;
-        installation.database.checkpoint().await?;
-
-        let life = Lifecycle::new(Duration::from_secs(10));
-        let publisher = installation.broker.publisher(&life);
-        publisher.ready().await;
-        let now = Clock::system().now();
-        for chunk in messages.chunks(1_000) {
-            let jobs = chunk.iter().map(|id| {
-                let job = OutboundJob { tenant_id, message_id: *id, account: Some(account), task: Task::Send };
-                Outgoing { to: Target::Queue(&topology::OUTBOUND_NOW), job: job.to_job(now) }
-            });
-            publisher.publish(jobs.collect()).await.context("publish the jobs")?;
-        }
-        life.stop();
-        life.drained().await;
+        let account = installation.accounts[0];
+        let jobs = seed(&mut installation, account, work.sends).await?;
+        jobs.publish(&installation).await?;
 
         let mut statuses = None;
         if self.statuses {

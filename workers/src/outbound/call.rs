@@ -211,7 +211,7 @@ impl Caller {
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
-            let what = what(outcome, &grant);
+            let what = what(outcome, &grant, send.carrier.growing_tries());
             send.record(Some(place), what);
         });
     }
@@ -242,8 +242,8 @@ fn label(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// What is written down for an outcome.
-fn what(outcome: Outcome, grant: &Grant) -> What {
+/// What is written down for an outcome. The wait before another try grows with so many tries.
+fn what(outcome: Outcome, grant: &Grant, growing_tries: u32) -> What {
     let attempt_id = grant.attempt_id;
     match outcome {
         Outcome::Accepted { provider_message_id } => What::Accepted { attempt_id, provider_message_id },
@@ -258,7 +258,7 @@ fn what(outcome: Outcome, grant: &Grant) -> What {
         Outcome::NotSent(NotSent { code, reason, retry_after, slow }) => {
             let tries = u32::try_from(grant.attempts.max(1)).unwrap_or(1);
             let (after, slow_account) = match slow {
-                Slow::Nothing => (retry_after.unwrap_or_else(|| retry::before_retry(tries)), None),
+                Slow::Nothing => (retry_after.unwrap_or_else(|| retry::before_retry(tries.min(growing_tries))), None),
                 Slow::Account => {
                     let stop = retry_after.unwrap_or(THROTTLED);
                     (stop, Some(stop))
@@ -270,5 +270,40 @@ fn what(outcome: Outcome, grant: &Grant) -> What {
             };
             What::NotSent { attempt_id, code, reason, after, slow_account }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::carrier::CAMPAIGN_TRIES, *};
+    use shared::domain::ids::AttemptId;
+
+    #[test]
+    fn a_campaigns_send_is_never_asleep_for_minutes() {
+        let after = |growing_tries| {
+            let now = chrono::DateTime::UNIX_EPOCH;
+            let grant = Grant {
+                attempt_id: AttemptId::new(),
+                attempts: 12,
+                granted_at: now,
+                created_at: now,
+                recipient_kind: "phone".into(),
+                recipient: "+15557770142".into(),
+                content: String::new(),
+                quotes: None,
+            };
+            let away = NotSent {
+                code: "connect".into(),
+                reason: "connection refused".into(),
+                retry_after: None,
+                slow: Slow::Nothing,
+            };
+            match what(Outcome::NotSent(away), &grant, growing_tries) {
+                What::NotSent { after, .. } => after.as_secs(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!((8..=24).contains(&after(CAMPAIGN_TRIES)));
+        assert!(after(u32::MAX) > 400);
     }
 }

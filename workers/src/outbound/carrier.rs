@@ -14,6 +14,9 @@ use std::{
     time::Duration,
 };
 
+/// Sixteen seconds (± 50 %) between tries, however many there were.
+pub(super) const CAMPAIGN_TRIES: u32 = 4;
+
 /// A send's job, or its share in one.
 pub(super) enum Carrier {
     Job(Ticket<()>),
@@ -78,6 +81,15 @@ impl Carrier {
         match self {
             Carrier::Job(_) => 0,
             Carrier::Slice(_) => 1,
+        }
+    }
+
+    /// With so many tries the wait before another one grows. A campaign's send has a place among its account's sends in flight,
+    /// of which there are few: when the provider is back after an outage, these must not be asleep for minutes.
+    pub(super) fn growing_tries(&self) -> u32 {
+        match self {
+            Carrier::Job(_) => u32::MAX,
+            Carrier::Slice(_) => CAMPAIGN_TRIES,
         }
     }
 

@@ -42,8 +42,13 @@ pub struct OutboundSettings {
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What is not granted within this time goes back to waiting, so that held jobs do not crowd out those that can go.
 const HOLD_FOR: Duration = Duration::from_secs(2);
+/// A campaign's message whose turn is far off is looked at again after this time: the rate of an account that was throttled rises
+/// again, and as long as it waits nobody else of its campaign is released.
+const CAMPAIGN_AGAIN: Duration = Duration::from_secs(10);
 /// So near to its turn at the meter an answer is asked for each time.
 const NEAR: Duration = Duration::from_millis(250);
+/// What waits because of whom it goes to is looked at again after this time at the latest: the limit may have been raised.
+const LIMIT_AGAIN: Duration = Duration::from_secs(60);
 /// At most so many sends in one question.
 const ASK_AT_MOST: usize = 500;
 /// When so many are held, those that wait for room on their account make room for others.
@@ -54,7 +59,7 @@ pub(super) struct HeldSend {
     pub(super) tenant_id: TenantId,
     pub(super) message_id: MessageId,
     placement: Placement,
-    carrier: Carrier,
+    pub(super) carrier: Carrier,
     settle: Settle<Record>,
     attempt_id: AttemptId,
     since: Instant,
@@ -324,9 +329,16 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             send.ask_at = Instant::now() + again;
             return Some(send);
         }
-        Obstacle::Rate(wait) => send.record(Some(place), What::Waits { reason: "rate", after: Some(wait) }),
-        Obstacle::Pair(wait) => send.record(Some(place), What::Waits { reason: "pair", after: Some(wait) }),
-        Obstacle::Portfolio(wait) => send.record(Some(place), What::Waits { reason: "portfolio", after: Some(wait) }),
+        Obstacle::Rate(wait) => {
+            let after = if send.carrier.lane() == 0 { wait } else { wait.min(CAMPAIGN_AGAIN) };
+            send.record(Some(place), What::Waits { reason: "rate", after: Some(after) });
+        }
+        Obstacle::Pair(wait) => {
+            send.record(Some(place), What::Waits { reason: "pair", after: Some(wait.min(LIMIT_AGAIN)) });
+        }
+        Obstacle::Portfolio(wait) => {
+            send.record(Some(place), What::Waits { reason: "portfolio", after: Some(wait.min(LIMIT_AGAIN)) });
+        }
         // Asked for again as soon as one of the account's calls has ended.
         Obstacle::Room => {
             send.account = Some(place.channel_account_id);

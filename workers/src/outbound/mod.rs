@@ -35,8 +35,9 @@ use shared::{
     seal::Keyring,
 };
 
-/// So many slices are held at once: four thousand sends, as many as come one by one.
-const SLICES: u16 = 80;
+/// So many slices are held at once. They come shortly before their turn: hundreds of slow accounts have one each here, of a few
+/// sends, and none of them must keep out the others.
+const SLICES: u16 = 400;
 
 /// What this worker is asked to do.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use shared::{
     telemetry::names,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     ops::Range,
     panic::AssertUnwindSafe,
@@ -145,17 +145,19 @@ impl<S: Store> Committing<S> {
         let first = groups.recv().await?;
         let deadline = first.since + self.linger;
         let (mut effects, mut weight) = (first.effects.len(), self.weigh(&first));
+        let mut jobs = HashSet::from([Arc::as_ptr(&first.held).addr()]);
         let mut batch = vec![first];
         while effects < self.batch && weight < self.batch_weight {
             let next = match groups.try_recv() {
                 Ok(group) => Some(group),
-                // Every job held is in this batch: there is nobody to wait for.
-                Err(_) if self.ledger.len() <= batch.len() => None,
+                // Every job held is in this batch, and has said all it had to say: there is nobody to wait for.
+                Err(_) if self.ledger.len() <= jobs.len() && batch.iter().all(|group| group.held.is_settled()) => None,
                 Err(_) => tokio::time::timeout_at(deadline, groups.recv()).await.ok().flatten(),
             };
             let Some(group) = next else { break };
             effects += group.effects.len();
             weight += self.weigh(&group);
+            jobs.insert(Arc::as_ptr(&group.held).addr());
             batch.push(group);
         }
         Some(batch)

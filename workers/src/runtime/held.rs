@@ -112,6 +112,11 @@ impl Held {
         !self.settled.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether its verdict was given: nothing more comes of it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
     /// Takes the one decision that the whole job is dead; false if it was taken.
     pub(crate) fn doom(&self) -> bool {
         !self.doomed.swap(true, Ordering::AcqRel)

@@ -1,4 +1,4 @@
-//! Each second a job for every account on which campaigns run: release people.
+//! Each second a job for every account on which campaigns run: release people; for those without a limit four a second.
 
 use super::{Fault, steps::Next};
 use shared::{
@@ -9,7 +9,7 @@ use shared::{
     queue::{Outgoing, Publisher, Target, topology},
 };
 
-/// Asks for a release wherever nobody has within a second. Not by way of the outbox: one that is lost is made up for by the
+/// Asks for a release wherever nobody has lately. Not by way of the outbox: one that is lost is made up for by the
 /// next, and those of a long outage would only be in each other's way.
 pub(super) async fn release(
     databases: &Databases,

@@ -26,8 +26,8 @@ const IDLE: Duration = Duration::from_millis(200);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Between steps of rates that creep back.
 const RATES: Duration = Duration::from_secs(1);
-/// Between releases of campaigns' people.
-const RELEASES: Duration = Duration::from_secs(1);
+/// Between looks whose campaigns' people are to be released: those of accounts without a limit each time, others each second.
+const RELEASES: Duration = Duration::from_millis(250);
 /// Between looks for tables that have grown: plans made for an empty table are good for no longer.
 const STATISTICS: Duration = Duration::from_secs(2);
 /// A tenant made elsewhere is noticed within this time.

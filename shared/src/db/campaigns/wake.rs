@@ -1,7 +1,12 @@
 //! A campaign goes on: what waited for that is queued again, chunk by chunk. It begins with the people who were released last:
 //! of these nearly all still wait.
 
-use super::{QUEUE, freeze::CHUNK, job, release};
+use super::{
+    QUEUE,
+    freeze::CHUNK,
+    job,
+    release::{Pace, pace},
+};
 use crate::{
     db::{error::Result, outbound::outcomes::CAMPAIGN, scope::FleetTx},
     domain::ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId},
@@ -66,7 +71,9 @@ pub async fn wake(
     .fetch_all(tx.conn())
     .await?;
     woken.sort_unstable();
-    release::slices(tx, tenant_id, campaign.account, &woken, campaign.now);
+    // On an account that cannot send they are found waiting for it, as soon as they come.
+    let pace = pace(tx, tenant_id, campaign.account).await?.unwrap_or(Pace::AT_ONCE);
+    pace.enqueue(tx, (tenant_id, campaign.account), &woken, 0, campaign.now);
     if let Some(last) = released.last().filter(|_| released.len() >= CHUNK) {
         let task = Task::Wake { campaign_id, before: Some(last.contact_id) };
         tx.enqueue(tenant_id, QUEUE, job(tenant_id, task, campaign.now), None);

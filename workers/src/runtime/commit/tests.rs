@@ -178,6 +178,29 @@ async fn bad_effects_stand_alone_and_the_rest_is_stored() {
 }
 
 #[tokio::test]
+async fn what_a_job_says_bit_by_bit_is_gathered() {
+    let mut stage = stage(|_, _| Ok(()), whole, Duration::from_millis(200));
+    let (held, tenant) = (stage.start(1), TenantId::new());
+    let say = |effect| {
+        held.open();
+        let effects = vec![Placed { placement: Placement::primary(), tenant, effect }];
+        assert!(stage.collect.send(Collected { held: held.clone(), effects }).is_ok());
+    };
+    for effect in 0..5 {
+        say(effect);
+        // The committer has its turn, and waits for more.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(held.settle());
+    held.close();
+    stage.acked(1).await;
+    assert_eq!(stage.seen.lock().unwrap().stored, [(Placement::primary(), vec![0, 1, 2, 3, 4])]);
+    assert!(stage.stays_quiet().await);
+}
+
+#[tokio::test]
 async fn of_a_job_with_several_effects_only_the_bad_part_is_dead() {
     let mut stage = stage(|effects, _| if effects.contains(&2) { Err(Kind::Data) } else { Ok(()) }, by_part, LINGER);
     stage.done(1, &[1, 2, 3]);

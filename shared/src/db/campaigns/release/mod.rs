@@ -6,8 +6,11 @@
 //! after them in the order of locks: nobody is waited for there (SKIP LOCKED), and who changes a waiting person holds the
 //! campaign's row, as we do.
 
+mod pace;
 mod place;
 mod write;
+
+pub(super) use pace::{Pace, pace};
 
 use super::{
     QUEUE,
@@ -15,27 +18,19 @@ use super::{
     job, people,
 };
 use crate::{
-    db::{error::Result, outbound::turns::BULK_QUEUE, scope::FleetTx},
+    db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::{Addressee, CampaignContent, Share, SkipReason, credits, scaled_down},
         ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
         messages::OutboundContent,
     },
-    jobs::{
-        campaign::Task,
-        outbound::{OutboundSlice, SLICE},
-    },
+    jobs::campaign::Task,
 };
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// An account has as many in flight as it hands over in this time: enough to outlast a release that comes late, little enough
-/// for a pause to bite.
-const AHEAD_SECONDS: f64 = 5.0;
-/// Of an account without a limit so many are in flight.
-const WITHOUT_LIMIT: f64 = 2_000.0;
 /// No more than so many people are released in one transaction; a second later it goes on.
 const AT_ONCE: i64 = 5_000;
 
@@ -76,30 +71,17 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
     }
     read_shares(tx, tenant_id, &mut campaigns).await?;
     let now = tx.now().await?;
-    if let Some(outstanding) = outstanding(tx, tenant_id, account).await? {
-        let (mut released, skipped) = take(tx, tenant_id, &campaigns, outstanding).await?;
+    if let Some(pace) = pace(tx, tenant_id, account).await? {
+        let (mut released, skipped) = take(tx, tenant_id, &campaigns, pace.outstanding()).await?;
         place::place(tx, tenant_id, account, &mut released).await?;
         write::insert(tx, tenant_id, account, &campaigns, &released).await?;
         write::mark(tx, tenant_id, &campaigns, &released, &skipped).await?;
         let messages: Vec<MessageId> = released.iter().map(|person| person.message_id).collect();
-        slices(tx, tenant_id, account, &messages, now);
+        let ahead = campaigns.iter().map(|campaign| campaign.share.in_flight).sum();
+        pace.enqueue(tx, (tenant_id, account), &messages, ahead, now);
         counts::shift(tx, tenant_id, &deltas(&campaigns, &released, &skipped)).await?;
     }
     complete(tx, tenant_id, &campaigns, now).await
-}
-
-/// Writes the jobs for messages of one account, in slices.
-pub(super) fn slices(
-    tx: &mut FleetTx,
-    tenant_id: TenantId,
-    account: ChannelAccountId,
-    messages: &[MessageId],
-    now: DateTime<Utc>,
-) {
-    for message_ids in messages.chunks(SLICE) {
-        let slice = OutboundSlice { tenant_id, account, message_ids: message_ids.to_vec() };
-        tx.enqueue(tenant_id, BULK_QUEUE, slice.to_job(now), None);
-    }
 }
 
 async fn lock(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<Vec<Running>> {
@@ -140,21 +122,6 @@ async fn read_shares(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &mut [Run
     Ok(())
 }
 
-/// How many the account should have in flight; `None` if it cannot send: people then wait where they can be seen to.
-async fn outstanding(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<Option<f64>> {
-    let row = sqlx::query!(
-        r#"SELECT l.current_rate AS "rate?"
-        FROM channel_accounts a
-        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
-        WHERE a.tenant_id = $1 AND a.id = $2 AND a.state = 'active'"#,
-        tenant_id.0,
-        account.0,
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    Ok(row.map(|row| row.rate.map_or(WITHOUT_LIMIT, |rate| (rate * AHEAD_SECONDS).ceil())))
-}
-
 /// Locks the people whose turn has come, and fills in the words for each.
 async fn take(
     tx: &mut FleetTx,
@@ -184,27 +151,47 @@ async fn take(
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut contacts: Vec<Uuid> = rows.iter().map(|row| row.contact_id.0).collect();
+    let rows = rows.into_iter().map(|row| (usize::try_from(row.position - 1).unwrap_or_default(), row.contact_id));
+    let rows = spread(rows.collect(), campaigns.len());
+    let mut contacts: Vec<Uuid> = rows.iter().map(|(_, contact_id)| contact_id.0).collect();
     contacts.sort_unstable();
     contacts.dedup();
     let people = people::addressees(tx, tenant_id, &contacts).await?;
     let (mut released, mut skipped) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in rows {
-        let campaign = usize::try_from(row.position - 1).unwrap_or_default();
-        let Some(to) = people.get(&row.contact_id).cloned() else { continue };
+    for (campaign, contact_id) in rows {
+        let Some(to) = people.get(&contact_id).cloned() else { continue };
         match campaigns[campaign].content.filled(&to) {
             Ok(content) => released.push(Released {
                 campaign,
-                contact_id: row.contact_id,
+                contact_id,
                 message_id: MessageId::new(),
                 to,
                 content,
                 conversation: (ConversationId(Uuid::nil()), 0),
             }),
-            Err(reason) => skipped.push(Skipped { campaign, contact_id: row.contact_id, reason }),
+            Err(reason) => skipped.push(Skipped { campaign, contact_id, reason }),
         }
     }
     Ok((released, skipped))
+}
+
+/// Each campaign's people evenly among all others: they are sent to in this order, and each campaign is to have its share of every
+/// second.
+fn spread<T>(people: Vec<(usize, T)>, campaigns: usize) -> Vec<(usize, T)> {
+    let mut of = vec![0_u64; campaigns];
+    people.iter().for_each(|(campaign, _)| of[*campaign] += 1);
+    let mut before = vec![0_u64; campaigns];
+    let mut placed: Vec<(u64, (usize, T))> = people
+        .into_iter()
+        .map(|person| {
+            let nth = &mut before[person.0];
+            *nth += 1;
+            // In the middle of its part of the whole: the first of few comes later than the first of many.
+            (((2 * *nth - 1) << 32) / (2 * of[person.0]), person)
+        })
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, person)| person).collect()
 }
 
 fn deltas(campaigns: &[Running], released: &[Released], skipped: &[Skipped]) -> BTreeMap<CampaignId, Delta> {
@@ -248,4 +235,16 @@ async fn complete(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &[Running], 
 
 fn ids(campaigns: &[Running]) -> Vec<Uuid> {
     campaigns.iter().map(|campaign| campaign.id.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn campaigns_take_turns_by_their_shares() {
+        let people: Vec<(usize, u32)> = (0..2).map(|n| (0, n)).chain((0..6).map(|n| (1, n))).collect();
+        assert_eq!(spread(people, 3), [(1, 0), (0, 0), (1, 1), (1, 2), (1, 3), (0, 1), (1, 4), (1, 5)]);
+        assert_eq!(spread::<()>(Vec::new(), 0), []);
+    }
 }
