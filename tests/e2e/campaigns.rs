@@ -85,5 +85,11 @@ async fn a_campaign_reaches_each_person_once_through_a_pause_and_crashes() {
     assert_eq!((campaign["frozen_count"].as_i64(), shown(&campaign, "skipped")), (Some(PEOPLE), WITHOUT_ADDRESS));
     let books = fleet.mijra(&["campaign", "ledger", id, "--tenant", "acme"]).await;
     assert_eq!((&books["disagreements"], &books["frozen"]), (&json!([]), &json!(PEOPLE)), "{books}");
+    let audit = fleet.mijra(&["audit", "--tenant", "acme", "--target", id]).await;
+    let actions: Vec<_> = audit.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["campaign.resumed", "campaign.paused", "campaign.started", "campaign.created"]);
+    let token = fleet.tenant.token.split('_').nth(1).unwrap();
+    let granted = fleet.mijra(&["token", "grant", "acme", token, "--permission", "audit:read"]).await;
+    assert!(granted["permissions"].as_array().unwrap().contains(&json!("audit:read")), "{granted}");
     assert!(fleet.dead_letters().await.is_empty());
 }

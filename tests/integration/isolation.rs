@@ -72,6 +72,10 @@ const ROWS: &[(&str, &str)] = &[
         "campaign_recipients",
         "INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state) VALUES ($1, $5, $3, 'waiting')",
     ),
+    (
+        "audit",
+        "INSERT INTO audit (tenant_id, id, action, target_kind, target_id) VALUES ($1, $5, 'campaign.started', 'campaign', $5)",
+    ),
     ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
     (
         "control.channel_routes",

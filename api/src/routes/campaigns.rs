@@ -412,7 +412,7 @@ async fn change(
     action: Action,
 ) -> Result<View<CampaignView>> {
     let mut tx = caller.begin(app).await?;
-    match db::campaigns::change(&mut tx, id, action).await? {
+    match db::campaigns::change(&mut tx, id, action, caller.actor()).await? {
         Some(Changed::Done) => {}
         Some(Changed::NotFrom(state)) => {
             let detail = format!("The campaign is {state}: it cannot be {}.", action.participle());

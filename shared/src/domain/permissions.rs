@@ -37,6 +37,8 @@ permissions! {
     CampaignsRead = "campaigns:read",
     /// Create, start, pause, resume and cancel campaigns.
     CampaignsWrite = "campaigns:write",
+    /// See who changed what.
+    AuditRead = "audit:read",
 }
 
 impl fmt::Display for Permission {

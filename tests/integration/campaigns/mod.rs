@@ -13,6 +13,7 @@ use shared::{
         Databases, FleetTx, Placement,
         campaigns::{self, Campaign, Changed, NewCampaign, ledger::Ledger},
     },
+        audit::Actor,
     domain::{
         campaigns::{Action, Audience, CampaignContent},
         ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
@@ -110,7 +111,7 @@ impl Stage {
     /// A request. What came of it, and the steps it led to.
     async fn act(&self, id: CampaignId, action: Action) -> (Changed, Vec<CampaignJob>) {
         let mut tx = self.api.tenant(&Placement::primary(), self.tenant).await.unwrap();
-        let changed = campaigns::change(&mut tx, id, action).await.unwrap().expect("it is there");
+        let changed = campaigns::change(&mut tx, id, action, Actor::Operator).await.unwrap().expect("it is there");
         let due = tx.commit().await.unwrap();
         (changed, due.iter().map(|row| CampaignJob::from_job(&row.job).unwrap()).collect())
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use shared::db::audit::Actor;
 use shared::db::{Databases, Placement};
 use shared::domain::ids::ContactId;
 use shared::import::{self, Format, Target};
@@ -108,7 +109,12 @@ async fn mijra(arguments: &Arguments, progress: &Progress) -> Result<Measurement
     let from = accounts.snapshot()?;
     let began = Instant::now();
     let placement = Placement::primary();
-    let target = Target { databases: &databases, placement: &placement, tenant_id: installation.tenant_id };
+    let target = Target {
+        databases: &databases,
+        placement: &placement,
+        tenant_id: installation.tenant_id,
+        actor: Actor::Operator,
+    };
     let imported = import::contacts(target, Format::Csv, &mut File(file.into()), |_| {}).await;
     let report = imported.map_err(|stopped| anyhow::anyhow!("the import ended early: {:?}", stopped.why))?;
     anyhow::ensure!(report.created == arguments.rows, "{report:?}");

@@ -17,7 +17,11 @@ pub mod wake;
 
 pub use transitions::{Changed, change};
 
-use super::{TenantTx, error::Result};
+use super::{
+    TenantTx,
+    audit::{self, Actor, Entry},
+    error::Result,
+};
 use crate::{
     domain::{
         campaigns::{Audience, CampaignContent, CampaignState},
@@ -26,7 +30,7 @@ use crate::{
     jobs::campaign::{CampaignJob, Task},
 };
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The queue of campaigns' steps, by its name in the topology.
@@ -127,6 +131,7 @@ pub async fn create(tx: &mut TenantTx, new: &NewCampaign<'_>) -> Result<Campaign
         .await?;
     Ok(id)
 }
+    note(tx, Actor::Token(new.author), id, "campaign.created", json!({"name": new.name})).await?;
 
 /// Those of these ids that are no contact of the tenant's.
 ///
@@ -208,6 +213,11 @@ fn job(tenant_id: TenantId, task: Task, now: DateTime<Utc>) -> crate::jobs::Job 
 }
 
 /// A state as it is in the database, where only known ones can be.
+/// Records what somebody did with a campaign.
+async fn note(tx: &mut TenantTx, actor: Actor, id: CampaignId, action: &str, details: Value) -> Result<()> {
+    audit::record(tx, &Entry { actor, action, target_kind: "campaign", target_id: id.0, details }).await
+}
+
 fn state(name: &str) -> CampaignState {
     CampaignState::from_name(name).expect("the column has a check")
 }
