@@ -69,6 +69,7 @@ mod tests {
                 "/api/{tenant}/campaigns/{id}/ledger",
                 "/api/{tenant}/campaigns/{id}/pause",
                 "/api/{tenant}/campaigns/{id}/resume",
+                "/api/{tenant}/campaigns/{id}/retry-failed",
                 "/api/{tenant}/campaigns/{id}/start",
                 "/api/{tenant}/contacts",
                 "/api/{tenant}/contacts/import",

@@ -1,3 +1,25 @@
+-- Trying failed people of a campaign again: what was asked for and how far it is, and which attempts of a send are behind it.
+ALTER TABLE campaigns
+    -- Set while it is under way: who had failed by then is tried again.
+    ADD COLUMN retry_asked_at timestamptz,
+    -- Only those with one of these codes; NULL: all.
+    ADD COLUMN retry_codes text[],
+    -- People from here on have been looked at: it goes from the last to the first.
+    ADD COLUMN retry_through uuid;
+
+ALTER TABLE sends
+    ADD COLUMN retried_at timestamptz,
+    -- Attempts that had failed when it was tried again: what is heard of them later is not about the one under way.
+    ADD COLUMN retried_attempts uuid[];
+
+-- How fast a campaign goes: each hand-over is counted, and two samples of the count are kept, both at most some seconds old.
+ALTER TABLE campaign_counts ADD COLUMN handed_over bigint NOT NULL DEFAULT 0;
+ALTER TABLE campaigns
+    ADD COLUMN sampled_at timestamptz,
+    ADD COLUMN sampled_handed_over bigint,
+    ADD COLUMN sampled_before_at timestamptz,
+    ADD COLUMN sampled_before_handed_over bigint;
+
 -- Who changed what and when: added to by whoever makes the change, in the same transaction, and never changed.
 CREATE TABLE audit (
     tenant_id uuid NOT NULL,

@@ -35,7 +35,7 @@ permissions! {
     MessagesSend = "messages:send",
     /// List and show campaigns.
     CampaignsRead = "campaigns:read",
-    /// Create, start, pause, resume and cancel campaigns.
+    /// Create, start, pause, resume and cancel campaigns, and retry who failed.
     CampaignsWrite = "campaigns:write",
     /// See who changed what.
     AuditRead = "audit:read",

@@ -28,7 +28,7 @@ async fn what_changes_a_campaign_is_recorded_once_and_what_changes_nothing_is_no
             answer(stage.posting(&tenant, &path, &json!({})))
         };
         for action in
-            ["resume", "start", "start", "pause", "pause", "resume", "cancel", "cancel", "start"]
+            ["resume", "start", "start", "pause", "pause", "resume", "retry-failed", "cancel", "cancel", "start"]
         {
             act(action).await;
         }
@@ -41,6 +41,25 @@ async fn what_changes_a_campaign_is_recorded_once_and_what_changes_nothing_is_no
         assert_eq!((&entry["actor"], &entry["token_id"]), (&json!("token"), &json!(token)));
         assert_eq!((&entry["target_kind"], &entry["target_id"]), (&json!("campaign"), &json!(id)));
         assert_eq!(entry["details"], json!({"before": "running", "after": "cancelled"}));
+
+        let other = campaign(stage, &tenant, &account).await;
+        sqlx::raw_sql(
+            "UPDATE campaigns SET state = 'completed' WHERE state = 'draft'; UPDATE campaign_counts SET failed = 2",
+        )
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+        let path = format!("/campaigns/{other}/retry-failed");
+        for _ in 0..2 {
+            assert_eq!(stage.post(&tenant, &path, &json!({"codes": [131026]})).await.status, 200);
+        }
+        let page = stage.get(&tenant, &format!("/audit?target={other}")).await.body;
+        assert_eq!(page["data"].as_array().unwrap().len(), 2, "{page}");
+        let details = json!({"before": "completed", "after": "running", "failed": 2, "codes": ["131026"]});
+        assert_eq!(
+            (&page["data"][0]["action"], &page["data"][0]["details"]),
+            (&json!("campaign.retry_failed"), &details)
+        );
     })
     .await;
 }

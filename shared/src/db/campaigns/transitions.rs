@@ -43,7 +43,9 @@ pub async fn change(tx: &mut TenantTx, id: CampaignId, action: Action, actor: Ac
         "UPDATE campaigns
         SET state = $3,
             started_at = CASE WHEN $3 = 'running' THEN coalesce(started_at, now()) ELSE started_at END,
-            ended_at = CASE WHEN $3 IN ('completed', 'cancelled') THEN now() END
+            ended_at = CASE WHEN $3 IN ('completed', 'cancelled') THEN now() END,
+            retry_asked_at = CASE WHEN $3 <> 'cancelled' THEN retry_asked_at END, sampled_at = NULL, sampled_before_at = NULL,
+            sampled_handed_over = NULL, sampled_before_handed_over = NULL
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
@@ -51,10 +53,10 @@ pub async fn change(tx: &mut TenantTx, id: CampaignId, action: Action, actor: Ac
     )
     .execute(tx.conn())
     .await?;
-    let task = match action {
-        Action::Start => Task::Freeze { campaign_id: id, after: None },
     let details = json!({"before": before.as_str(), "after": after.as_str()});
     note(tx, actor, id, &format!("campaign.{}", action.participle()), details).await?;
+    let task = match action {
+        Action::Start => Task::Freeze { campaign_id: id, after: None },
         Action::Resume => Task::Wake { campaign_id: id, before: None },
         Action::Cancel => Task::Cancel { campaign_id: id, before: None },
         Action::Complete => Task::Check { campaign_id: id },
