@@ -14,7 +14,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 use shared::{
     cache::Decision,
-    db::{self, Databases, Placement, TenantTx, tenants::Tenant, tokens::Token},
+    db::{self, Databases, Placement, TenantTx, audit::Actor, tenants::Tenant, tokens::Token},
     domain::{
         ids::{ApiTokenId, TenantId},
         permissions::Permission,
@@ -54,7 +54,8 @@ needs!(
     CampaignsRead,
     CampaignsWrite,
     LimitsRead,
-    LimitsWrite
+    LimitsWrite,
+    AuditRead
 );
 
 /// Somebody who may do what the handler needs. Taking one authenticates, limits the rate and checks the permission.
@@ -69,6 +70,11 @@ pub struct Caller<N> {
 }
 
 impl<N> Caller<N> {
+    /// As who a change is recorded.
+    pub fn actor(&self) -> Actor {
+        Actor::Token(self.token_id)
+    }
+
     /// A transaction that sees the caller's tenant.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `mijra`: an operator's hands. Each command is a file; what it says is a table for people or, with `--json`, JSON for programs.
 //! Secrets are taken from the environment or standard input rather than from the command line, which others can see.
 
+mod audit;
 mod campaign;
 mod channel_account;
 mod contacts;
@@ -55,6 +56,8 @@ enum Command {
     /// Campaigns
     #[command(subcommand)]
     Campaign(campaign::Command),
+    /// Who changed what of a tenant's, the newest first
+    Audit(audit::Args),
     /// The people tenants talk with
     #[command(subcommand)]
     Contacts(contacts::Command),
@@ -95,6 +98,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
         Command::Limits(command) => limits::run(command, &out).await,
         Command::Campaign(command) => campaign::run(command, &out).await,
+        Command::Audit(args) => audit::run(args, &out).await,
         Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,

@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Kind, Problem},
 };
 use axum::{
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
@@ -36,16 +37,39 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Kind::NotJson).field("Content-Type", "must be application/json").into());
         }
-        let mut digest = Sha256::new();
-        digest.update(request.method().as_str());
-        digest.update([0]);
-        digest.update(request.uri().path());
-        digest.update([0]);
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = body::read(request.into_body(), length, MAX_BODY_BYTES).await.map_err(unread)?;
-        digest.update(&bytes);
-        Ok(Self { value: parse(&bytes)?, digest: digest.finalize().into() })
+        let (bytes, digest) = read(request).await?;
+        Ok(Self { value: parse(&bytes)?, digest })
     }
+}
+
+/// A JSON body that may be left out.
+pub struct OrEmpty<T>(pub Json<T>);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OrEmpty<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(Self(Json::from_request(request, state).await?));
+        }
+        let (bytes, digest) = read(request).await?;
+        if !bytes.is_empty() {
+            return Err(Problem::new(Kind::NotJson).field("Content-Type", "must be application/json").into());
+        }
+        Ok(Self(Json { value: T::default(), digest }))
+    }
+}
+
+async fn read(request: Request) -> Result<(Bytes, [u8; 32]), Problem> {
+    let mut digest = Sha256::new();
+    digest.update(request.method().as_str());
+    digest.update([0]);
+    digest.update(request.uri().path());
+    digest.update([0]);
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes = body::read(request.into_body(), length, MAX_BODY_BYTES).await.map_err(unread)?;
+    digest.update(&bytes);
+    Ok((bytes, digest.finalize().into()))
 }
 
 fn unread(unread: Unread) -> Problem {

@@ -19,7 +19,7 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations, messages, campaigns and limits of a tenant. Every answer that is not a success is a problem \
+        description = "Contacts, conversations, messages, campaigns and limits of a tenant, and who changed what. Every answer that is not a success is a problem \
             (RFC 9457, `application/problem+json`) whose `type` is stable."
     ),
     modifiers(&Bearer),
@@ -40,6 +40,7 @@ impl Modify for Bearer {
 pub fn router() -> (Router<App>, openapi::OpenApi) {
     let tenant = OpenApiRouter::new()
         .merge(routes::campaigns::router())
+        .merge(routes::audit::router())
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::limits::router())
@@ -62,12 +63,14 @@ mod tests {
         assert_eq!(
             paths.keys().collect::<Vec<_>>(),
             [
+                "/api/{tenant}/audit",
                 "/api/{tenant}/campaigns",
                 "/api/{tenant}/campaigns/{id}",
                 "/api/{tenant}/campaigns/{id}/cancel",
                 "/api/{tenant}/campaigns/{id}/ledger",
                 "/api/{tenant}/campaigns/{id}/pause",
                 "/api/{tenant}/campaigns/{id}/resume",
+                "/api/{tenant}/campaigns/{id}/retry-failed",
                 "/api/{tenant}/campaigns/{id}/start",
                 "/api/{tenant}/contacts",
                 "/api/{tenant}/contacts/import",

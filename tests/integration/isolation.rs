@@ -85,6 +85,10 @@ const ROWS: &[(&str, &str)] = &[
         "portfolio_people",
         "INSERT INTO portfolio_people (tenant_id, portfolio_id, contact_id, reached_at) VALUES ($1, $2, $3, now())",
     ),
+    (
+        "audit",
+        "INSERT INTO audit (tenant_id, id, action, target_kind, target_id) VALUES ($1, $5, 'campaign.started', 'campaign', $5)",
+    ),
     ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
     (
         "control.channel_routes",

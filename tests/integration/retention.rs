@@ -26,7 +26,7 @@ async fn lose_partitions(admin: &mut PgConnection) {
         DECLARE
             child regclass;
         BEGIN
-            FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('webhook_log'::regclass, 'trail'::regclass) LOOP
+            FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('webhook_log'::regclass, 'trail'::regclass, 'audit'::regclass) LOOP
                 IF child::text !~ 'default' THEN
                     EXECUTE format('DROP TABLE %s', child);
                 END IF;
@@ -62,7 +62,10 @@ async fn rows_in_the_default_partition_are_moved_into_the_one_that_was_missing()
         FROM unnest(ARRAY[now(), now() + interval '3 days', now() - interval '10 days', now() - interval '40 days']) AS at;
         INSERT INTO trail (tenant_id, message_id, event, at, recorded_at)
         SELECT gen_random_uuid(), gen_random_uuid(), 'sent', at, recorded_at
-        FROM (VALUES (now(), now()), ('2001-01-01', now()), ('2001-01-01', now() - interval '2 years')) AS row (at, recorded_at)",
+        FROM (VALUES (now(), now()), ('2001-01-01', now()), ('2001-01-01', now() - interval '2 years')) AS row (at, recorded_at);
+        INSERT INTO audit (tenant_id, at, id, action, target_kind, target_id)
+        SELECT gen_random_uuid(), at, gen_random_uuid(), 'campaign.started', 'campaign', gen_random_uuid()
+        FROM unnest(ARRAY[now(), now() - interval '2 years', now() - interval '27 months']) AS at",
     )
     .await;
     // The tables' owner need not be a superuser: then it is isolated like everybody.
@@ -71,15 +74,17 @@ async fn rows_in_the_default_partition_are_moved_into_the_one_that_was_missing()
         format!(
             "GRANT CREATE ON SCHEMA public TO {owner};
             GRANT EXECUTE ON FUNCTION isolate_tenants(regclass) TO {owner};
-            ALTER FUNCTION maintain_partitions(interval, interval) OWNER TO {owner};
+            ALTER FUNCTION maintain_partitions(interval, interval, interval) OWNER TO {owner};
             ALTER TABLE webhook_log OWNER TO {owner};
             ALTER TABLE webhook_log_default OWNER TO {owner};
+            ALTER TABLE audit OWNER TO {owner};
+            ALTER TABLE audit_default OWNER TO {owner};
             ALTER TABLE trail OWNER TO {owner};
             ALTER TABLE trail_default OWNER TO {owner}"
         ),
     )
     .await;
-    assert_eq!(missing(&workers).await, 3);
+    assert_eq!(missing(&workers).await, 4);
     assert!(maintain(&workers).await > 0);
     assert_eq!((maintain(&workers).await, missing(&workers).await), (0, 0), "all is done");
     let log = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'webhook_log'::regclass";
@@ -94,6 +99,8 @@ async fn rows_in_the_default_partition_are_moved_into_the_one_that_was_missing()
     );
     assert_eq!(ask(&mut admin, "SELECT count(*) FROM trail").await, 2, "one was recorded too long ago");
     assert_eq!(ask(&mut admin, "SELECT count(*) FROM trail_default").await, 1);
+    assert_eq!(ask(&mut admin, "SELECT count(*) FROM audit").await, 2, "one is older than two years and a month");
+    assert_eq!(ask(&mut admin, "SELECT count(*) FROM audit_default").await, 1);
     let open = "SELECT count(*)
         FROM pg_class c
         WHERE c.relispartition AND c.relkind = 'r'

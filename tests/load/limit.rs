@@ -43,8 +43,10 @@ pub(crate) struct Command {
     seed: u64,
 }
 
-/// The start is left out: the meter and what is kept free for inbound need the first messages to be known.
+/// The start is left out: what is kept free for inbound needs the first messages to be known.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// How long a campaign may take to begin.
+const FLOWS_WITHIN: Duration = Duration::from_secs(60);
 /// People who write.
 const PEOPLE: u32 = 200;
 
@@ -67,6 +69,13 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         .await;
     let parties = fleet.acquaint(command.seed, PEOPLE).await;
     let campaign = backlog(&fleet, &command).await?;
+    let started = Instant::now();
+    // As far as a few seconds of the rate: the campaign is frozen and released from here on.
+    while taken(&fleet).0 < 3 * command.rate as usize {
+        ensure!(started.elapsed() < FLOWS_WITHIN, "the campaign does not begin");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    say(&format!("{} taken {:.1} s after the campaign was started", 3 * command.rate, started.elapsed().as_secs_f64()));
     let senders = fleet.pool(Program::Outbound);
     let stall = Stall::watch();
     let inbound = Traffic {

@@ -1,4 +1,4 @@
-//! `mijra campaign ledger`: a campaign's books, held against each other.
+//! `mijra campaign`: a campaign's books, held against each other; trying again who failed.
 
 use super::{
     output::{Output, or_dash, table},
@@ -6,7 +6,13 @@ use super::{
 };
 use anyhow::Context;
 use shared::{
-    db::campaigns::ledger::{Ledger, ledger},
+    db::{
+        audit::Actor,
+        campaigns::{
+            ledger::{Ledger, ledger},
+            retry::{Asked, ask},
+        },
+    },
     domain::ids::CampaignId,
 };
 use std::process::ExitCode;
@@ -15,6 +21,8 @@ use std::process::ExitCode;
 pub(super) enum Command {
     /// Hold a campaign's people, sends, attempts and shown counts against each other; fails if they disagree
     Ledger(Args),
+    /// Try again who has failed by now: the same message once more, at the pace of the account
+    RetryFailed(RetryFailed),
 }
 
 #[derive(clap::Args, Debug)]
@@ -28,8 +36,48 @@ pub(super) struct Args {
     database: Database,
 }
 
+#[derive(clap::Args, Debug)]
+pub(super) struct RetryFailed {
+    #[command(flatten)]
+    campaign: Args,
+    /// Only who failed with this code; repeat it, or separate with commas.
+    #[arg(long = "code", value_delimiter = ',')]
+    codes: Vec<String>,
+}
+
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
-    let Command::Ledger(args) = command;
+    match command {
+        Command::Ledger(args) => books(args, out).await,
+        Command::RetryFailed(args) => retry_failed(args, out).await,
+    }
+}
+
+/// The scheduler publishes its job.
+async fn retry_failed(args: RetryFailed, out: &Output) -> anyhow::Result<ExitCode> {
+    let RetryFailed { campaign: Args { id, tenant, database }, mut codes } = args;
+    codes.sort_unstable();
+    codes.dedup();
+    let codes = (!codes.is_empty()).then_some(codes);
+    let databases = database.open().await?;
+    let tenant = settings::tenant(&databases, &tenant).await?;
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let asked = ask(&mut tx, id, codes.as_deref(), Actor::Operator).await?;
+    tx.commit().await?;
+    let asked = asked.with_context(|| format!("tenant {} has no campaign {id}", tenant.slug))?;
+    let (done, text) = match asked {
+        Asked::Begun => ("begun", "who failed is tried again"),
+        Asked::UnderWay => ("under_way", "who failed is being tried again already"),
+        Asked::NobodyFailed => ("nobody_failed", "nobody has failed"),
+        Asked::OthersUnderWay => {
+            anyhow::bail!("others of its failed people are being tried again: ask when that is done")
+        }
+        Asked::NotFrom(state) => anyhow::bail!("the campaign is {state}: who failed cannot be tried again"),
+    };
+    out.say(&serde_json::json!({"id": id, "retry": done}), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn books(args: Args, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
     let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;

@@ -8,10 +8,12 @@ use super::{
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde_json::Value;
 use shared::{
     config::SecretArgs,
     db::{
-        self, Databases,
+        self, Databases, FleetTx,
+        audit::{Actor, Entry, record_for},
         channel_accounts::{AccountSecrets, EndpointSecrets, NewAccount, endpoint_seal_context, seal_context},
         tenants::Tenant,
     },
@@ -197,10 +199,12 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
         if created {
             let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
             anyhow::ensure!(inserted, "somebody else added this number at the same moment; run this again");
+            record(&mut fleet, &tenant, id, "channel_account.added", shown(&args)).await?;
         } else {
             db::channel_accounts::update(&mut fleet, tenant.id, &account).await?;
             // Senders notice that it has changed.
             db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
+            record(&mut fleet, &tenant, id, "channel_account.changed", shown(&args)).await?;
         }
         fleet.commit().await?;
     }
@@ -234,6 +238,9 @@ async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
     let id = id.with_context(|| format!("{} has no account with number {}", args.tenant, args.phone_number_id))?;
     let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
     let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?.context("the account is gone")?;
+    if before == "down" {
+        record(&mut fleet, &tenant, id, "channel_account.resumed", serde_json::json!({"before": before})).await?;
+    }
     fleet.commit().await?;
     wake(&databases, &tenant, id).await?;
     let text = match before.as_str() {
@@ -242,6 +249,31 @@ async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
     };
     out.say(&Resumed { id, before }, &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn record(
+    fleet: &mut FleetTx,
+    tenant: &Tenant,
+    id: ChannelAccountId,
+    action: &str,
+    details: Value,
+) -> db::Result<()> {
+    let entry = Entry { actor: Actor::Operator, action, target_kind: "channel_account", target_id: id.0, details };
+    record_for(fleet, tenant.id, &entry).await
+}
+
+/// What an operator gave, without the secrets; that of its own webhook address is named if it was given.
+fn shown(args: &Whatsapp) -> Value {
+    serde_json::json!({
+        "after": {
+            "name": args.name,
+            "phone_number_id": args.phone_number_id,
+            "business_account_id": args.business_account_id,
+            "display_number": args.display_number,
+            "rate": args.rate,
+        },
+        "secrets": if args.app_secret.is_some() { vec!["access_token", "app_secret"] } else { vec!["access_token"] },
+    })
 }
 
 /// What waited for the account goes on; the scheduler publishes its jobs.

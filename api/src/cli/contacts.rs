@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
+    db::audit::Actor,
     domain::tenants::Slug,
     import::{self, Format, Report, Target, Why},
 };
@@ -53,7 +54,8 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, args.tenant.as_str()).await?;
     let bar = bar(bytes)?;
-    let target = Target { databases: &databases, placement: &tenant.placement, tenant_id: tenant.id };
+    let target =
+        Target { databases: &databases, placement: &tenant.placement, tenant_id: tenant.id, actor: Actor::Operator };
     let mut pieces = Pieces { file, bar: bar.clone() };
     let show = |report: &Report| bar.set_message(progress(report, bar.elapsed()));
     let imported = import::contacts(target, format, &mut pieces, show).await;

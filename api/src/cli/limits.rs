@@ -9,6 +9,7 @@ use serde::Serialize;
 use shared::{
     db::{
         self,
+        audit::Actor,
         limits::{self, Limit},
     },
     domain::limits::{LimitValues, Scope},
@@ -155,7 +156,7 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
     values.check(*scope)?;
     let mut tx = begin(database, tenant).await?;
     anyhow::ensure!(
-        limits::set(&mut tx, *scope, *id, &values).await?,
+        limits::set(&mut tx, *scope, *id, &values, Actor::Operator).await?,
         "{tenant} has no {} {id}",
         if *scope == Scope::Portfolio { "portfolio" } else { "channel account" }
     );
@@ -170,7 +171,7 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
 async fn remove(args: &Remove, out: &Output) -> anyhow::Result<ExitCode> {
     let Which { scope, id, tenant, database } = &args.which;
     let mut tx = begin(database, tenant).await?;
-    let removed = limits::remove(&mut tx, *scope, *id).await?;
+    let removed = limits::remove(&mut tx, *scope, *id, Actor::Operator).await?;
     tx.commit().await?;
     let text = if removed { "removed" } else { "there was none" };
     out.say(&serde_json::json!({ "removed": removed }), text)?;

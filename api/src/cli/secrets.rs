@@ -6,6 +6,7 @@ use shared::{
     config::SecretArgs,
     db::{
         self, Databases,
+        audit::{Actor, Entry, record_for},
         channel_accounts::{endpoint_seal_context, seal_context},
         tenants::Tenant,
     },
@@ -65,6 +66,14 @@ async fn rotate(databases: &Databases, keyring: &Keyring, tenant: &Tenant, count
         let before = &account.sealed_secrets;
         // If it was changed meanwhile, it was sealed with a key of whoever changed it; the next run sees to it.
         if db::channel_accounts::reseal(&mut fleet, tenant.id, account.id, before, &sealed).await? {
+            let entry = Entry {
+                actor: Actor::Operator,
+                action: "channel_account.secret_rotated",
+                target_kind: "channel_account",
+                target_id: account.id.0,
+                details: serde_json::json!({"before": account.secret_key_id, "after": sealed.key_id}),
+            };
+            record_for(&mut fleet, tenant.id, &entry).await?;
             count.sealed += 1;
         }
     }

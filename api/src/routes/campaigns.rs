@@ -2,6 +2,8 @@
 //!
 //! A request writes down what is wanted and the job that does it; freezing, releasing and cancelling are done elsewhere.
 
+mod retry;
+
 use super::{
     Page,
     messages::{NewMessage, check_known_template},
@@ -49,6 +51,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(cancel))
         .routes(routes!(ledger))
+        .merge(retry::router())
 }
 
 /// A campaign to be.
@@ -98,10 +101,13 @@ pub struct CampaignView {
     /// How many people were frozen, skipped ones included; absent until all are.
     frozen_count: Option<i64>,
     counts: CountsView,
-    /// What it may send now, per second: its share of the account's rate. Absent unless it runs on an account with a limit.
+    /// Since when who had failed is being tried again; absent unless that is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rate_per_second: Option<f64>,
-    /// In how many seconds everybody will have been written to, at that rate.
+    retrying_since: Option<DateTime<Utc>>,
+    /// How many of its messages were handed to the provider per second, over the last 10 to 20 seconds; 0 when nothing moves.
+    rate_per_second: f64,
+    /// In how many seconds everybody will have been written to, at that rate. Absent unless it runs, all are frozen and
+    /// something moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_seconds: Option<i64>,
     created_at: DateTime<Utc>,
@@ -159,8 +165,7 @@ pub struct LineView {
 
 impl From<Campaign> for CampaignView {
     fn from(c: Campaign) -> Self {
-        let rate = rate(&c);
-        let left = c.waiting + c.in_flight;
+        let eta_seconds = eta_seconds(&c);
         Self {
             id: c.id.0,
             name: c.name,
@@ -169,9 +174,8 @@ impl From<Campaign> for CampaignView {
             content: c.content,
             audience_contacts: c.audience_contacts,
             weight: c.weight,
-            // A float to an integer saturates.
-            eta_seconds: rate.filter(|_| c.frozen_at.is_some()).map(|rate| (left as f64 / rate).ceil() as i64),
-            rate_per_second: rate,
+            eta_seconds,
+            rate_per_second: (c.rate * 100.0).round() / 100.0,
             frozen_count: c.frozen_count,
             counts: CountsView {
                 skipped: c.skipped,
@@ -185,6 +189,7 @@ impl From<Campaign> for CampaignView {
                 failed: c.failed,
                 cancelled: c.cancelled,
             },
+            retrying_since: c.retrying_since,
             created_at: c.created_at,
             started_at: c.started_at,
             frozen_at: c.frozen_at,
@@ -193,10 +198,12 @@ impl From<Campaign> for CampaignView {
     }
 }
 
-/// Its share of the account's rate, while it runs.
-fn rate(c: &Campaign) -> Option<f64> {
-    let of_account = c.account_rate.filter(|_| c.state == "running")?;
-    Some(of_account * f64::from(c.weight) / (c.weights.max(1) as f64))
+/// When nobody will be left, if it goes on as it goes now. A campaign that shares its account goes at its share already.
+fn eta_seconds(c: &Campaign) -> Option<i64> {
+    let left = (c.waiting + c.in_flight) as f64;
+    let known = c.state == "running" && c.frozen_at.is_some() && (c.rate > 0.0 || left == 0.0);
+    // A float to an integer saturates.
+    known.then(|| if left == 0.0 { 0 } else { (left / c.rate).ceil() as i64 })
 }
 
 impl From<Ledger> for LedgerView {
@@ -412,7 +419,7 @@ async fn change(
     action: Action,
 ) -> Result<View<CampaignView>> {
     let mut tx = caller.begin(app).await?;
-    match db::campaigns::change(&mut tx, id, action).await? {
+    match db::campaigns::change(&mut tx, id, action, caller.actor()).await? {
         Some(Changed::Done) => {}
         Some(Changed::NotFrom(state)) => {
             let detail = format!("The campaign is {state}: it cannot be {}.", action.participle());

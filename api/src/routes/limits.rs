@@ -139,7 +139,7 @@ async fn put(
     values.check(scope).map_err(|bad| Problem::new(Kind::Invalid).field(field(bad), bad.to_string()))?;
     let mut tx = caller.begin(&app).await?;
     let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
-    if !db::limits::set(&mut tx, scope, id, &values).await? {
+    if !db::limits::set(&mut tx, scope, id, &values, caller.actor()).await? {
         return Err(Problem::not_found(kind).into());
     }
     let limits = db::limits::list(&mut tx).await?;
@@ -164,7 +164,7 @@ async fn remove(
     Id(id): Id<Uuid>,
 ) -> Result<StatusCode> {
     let mut tx = caller.begin(&app).await?;
-    if !db::limits::remove(&mut tx, scope, id).await? {
+    if !db::limits::remove(&mut tx, scope, id, caller.actor()).await? {
         return Err(Problem::not_found("limit").into());
     }
     tx.commit().await?;

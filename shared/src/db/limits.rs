@@ -1,11 +1,16 @@
 //! Limits as people see and set them. Senders read the rows with every grant, so a change holds from the next one on.
 
-use super::{TenantTx, error::Result};
+use super::{
+    TenantTx,
+    audit::{self, Actor, Entry},
+    error::Result,
+};
 use crate::domain::{
     ids::TenantId,
     limits::{LimitValues, Scope, reserve},
 };
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -81,13 +86,17 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, values: &LimitValues) -> Result<bool> {
+pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, values: &LimitValues, actor: Actor) -> Result<bool> {
     let tenant_id = tx.tenant_id();
     if !exists(tx.conn(), tenant_id, scope, key).await? {
         return Ok(false);
     }
+    let before = locked(tx.conn(), tenant_id, scope, key).await?;
     write(tx.conn(), tenant_id, scope, key, values).await?;
     revise(tx.conn(), tenant_id, scope, key).await?;
+    if before != Some(*values) {
+        note(tx, actor, "limit.set", scope, key, json!({"before": before.map(said), "after": said(*values)})).await?;
+    }
     Ok(true)
 }
 
@@ -95,9 +104,10 @@ pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, values: &LimitValue
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid) -> Result<bool> {
+pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid, actor: Actor) -> Result<bool> {
     let tenant_id = tx.tenant_id();
-    let done = sqlx::query!(
+    let Some(before) = locked(tx.conn(), tenant_id, scope, key).await? else { return Ok(false) };
+    sqlx::query!(
         "DELETE FROM limits WHERE tenant_id = $1 AND scope = $2 AND key = $3",
         tenant_id.0,
         scope.as_str(),
@@ -106,7 +116,39 @@ pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid) -> Result<bool> 
     .execute(tx.conn())
     .await?;
     revise(tx.conn(), tenant_id, scope, key).await?;
-    Ok(done.rows_affected() == 1)
+    note(tx, actor, "limit.removed", scope, key, json!({"before": said(before)})).await?;
+    Ok(true)
+}
+
+/// A limit as it is set, locked until the end of the transaction.
+async fn locked(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<Option<LimitValues>> {
+    Ok(sqlx::query_as!(
+        LimitValues,
+        "SELECT rate, burst, inbound_cost FROM limits WHERE tenant_id = $1 AND scope = $2 AND key = $3 FOR UPDATE",
+        tenant_id.0,
+        scope.as_str(),
+        key,
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+fn said(values: LimitValues) -> Value {
+    let LimitValues { rate, burst, inbound_cost } = values;
+    json!({"rate": rate, "burst": burst, "inbound_cost": inbound_cost})
+}
+
+async fn note(
+    tx: &mut TenantTx,
+    actor: Actor,
+    action: &str,
+    scope: Scope,
+    key: Uuid,
+    mut details: Value,
+) -> Result<()> {
+    details["scope"] = json!(scope);
+    let target_kind = if scope == Scope::Portfolio { "portfolio" } else { "channel_account" };
+    audit::record(tx, &Entry { actor, action, target_kind, target_id: key, details }).await
 }
 
 /// Writes a limit of an account or portfolio that is there.

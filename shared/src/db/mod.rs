@@ -1,6 +1,7 @@
 //! All SQL. Free functions `verb(&mut TenantTx | &mut FleetTx | &mut ControlTx, …)`, checked at compile time. A tenant's data
 //! lives in the database of its placement; code asks for a tenant's transaction and never knows which that is.
 
+pub mod audit;
 pub mod campaigns;
 pub mod channel_accounts;
 pub mod contacts;

@@ -10,6 +10,8 @@ use super::{
 const LOG_DAYS: i32 = 30;
 /// Months the trail of a message is kept.
 const TRAIL_MONTHS: i32 = 13;
+/// Months it is kept who changed what: two years, and the month that is under way.
+const AUDIT_MONTHS: i32 = 25;
 /// Rows that one call removes at most.
 const AT_ONCE: u32 = 5000;
 /// As many large bodies: each is hundreds of rows where Postgres keeps it.
@@ -52,17 +54,18 @@ impl Expiring {
 /// If the database does not answer.
 pub async fn maintain_partitions(tx: &mut FleetTx) -> Result<i32> {
     let changed = sqlx::query_scalar!(
-        r#"SELECT maintain_partitions(make_interval(days => $1), make_interval(months => $2)) AS "changed!""#,
+        r#"SELECT maintain_partitions(make_interval(days => $1), make_interval(months => $2), make_interval(months => $3)) AS "changed!""#,
         LOG_DAYS,
         TRAIL_MONTHS,
+        AUDIT_MONTHS,
     )
     .fetch_one(tx.conn())
     .await?;
     Ok(changed)
 }
 
-/// How many partitions are missing that will be needed next: of the log, those of the next two days; of the trail, the next
-/// month's.
+/// How many partitions are missing that will be needed next: of the log, those of the next two days; of the trail and the
+/// audit, the next month's.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -73,7 +76,8 @@ pub async fn missing_partitions(tx: &mut FleetTx) -> Result<i64> {
             VALUES
                 ('webhook_log', date_trunc('day', now(), 'UTC') + interval '1 day'),
                 ('webhook_log', date_trunc('day', now(), 'UTC') + interval '2 days'),
-                ('trail', date_trunc('month', now(), 'UTC') + interval '1 month')
+                ('trail', date_trunc('month', now(), 'UTC') + interval '1 month'),
+                ('audit', date_trunc('month', now(), 'UTC') + interval '1 month')
         ) AS needed (parent, first_at)
         WHERE to_regclass(parent || to_char(first_at AT TIME ZONE 'UTC', '_YYYYMMDD')) IS NULL"#
     )

@@ -113,19 +113,56 @@ pub async fn list(tx: &mut FleetTx, tenant_id: TenantId) -> Result<Vec<Token>> {
     Ok(tokens.collect())
 }
 
-/// Refuses a token from now on. Whether there was one.
+/// Refuses a token from now on. Whether it was not refused before; `None` if there is none such.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn revoke(tx: &mut FleetTx, tenant_id: TenantId, id: ApiTokenId) -> Result<bool> {
-    let done = sqlx::query!(
-        "UPDATE api_tokens SET revoked_at = COALESCE(revoked_at, now()) WHERE tenant_id = $1 AND id = $2",
+pub async fn revoke(tx: &mut FleetTx, tenant_id: TenantId, id: ApiTokenId) -> Result<Option<bool>> {
+    let was_valid = sqlx::query_scalar!(
+        r#"WITH before AS MATERIALIZED (
+            SELECT revoked_at FROM api_tokens WHERE tenant_id = $1 AND id = $2 FOR UPDATE
+        )
+        UPDATE api_tokens t
+        SET revoked_at = coalesce(before.revoked_at, now())
+        FROM before
+        WHERE t.tenant_id = $1 AND t.id = $2
+        RETURNING before.revoked_at IS NULL AS "was_valid!""#,
         tenant_id.0,
         id.0,
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(was_valid)
+}
+
+/// Lets a token do these things, too. What it may do then, and whether it could not do all of that before; `None` if there is
+/// none such. Permissions of another release, that this one does not know, stay.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn grant(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    id: ApiTokenId,
+    permissions: &[Permission],
+) -> Result<Option<(Vec<Permission>, bool)>> {
+    let permissions: Vec<String> = permissions.iter().map(|p| p.as_str().to_owned()).collect();
+    let row = sqlx::query!(
+        r#"WITH before AS MATERIALIZED (
+            SELECT permissions FROM api_tokens WHERE tenant_id = $1 AND id = $2 FOR UPDATE
+        )
+        UPDATE api_tokens t
+        SET permissions = before.permissions || ARRAY(SELECT DISTINCT unnest($3::text[]) EXCEPT SELECT unnest(before.permissions))
+        FROM before
+        WHERE t.tenant_id = $1 AND t.id = $2
+        RETURNING t.permissions, t.permissions <> before.permissions AS "changed!""#,
+        tenant_id.0,
+        id.0,
+        &permissions,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| (known(&row.permissions), row.changed)))
 }
 
 fn known(names: &[String]) -> Vec<Permission> {

@@ -4,7 +4,8 @@ use super::{ids::ContactId, messages::OutboundContent};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where a campaign stands: draft → running ⇄ paused → completed, or cancelled.
+/// Where a campaign stands: draft → running ⇄ paused → completed, or cancelled. Retrying who failed leads from
+/// completed to running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CampaignState {
     /// Nobody has started it.
@@ -70,6 +71,15 @@ impl CampaignState {
             (Action::Cancel, Draft | Running | Paused | Cancelled) => Some(Cancelled),
             (Action::Complete, Running | Completed) => Some(Completed),
             _ => None,
+        }
+    }
+
+    /// Where trying its failed people again leads; `None`: that cannot be done from here.
+    pub fn when_retried(self) -> Option<Self> {
+        match self {
+            CampaignState::Running | CampaignState::Completed => Some(CampaignState::Running),
+            CampaignState::Paused => Some(CampaignState::Paused),
+            CampaignState::Draft | CampaignState::Cancelled => None,
         }
     }
 }
@@ -370,6 +380,15 @@ mod tests {
                     assert_eq!(next.after(action), Some(next), "{action:?} twice from {state}");
                 }
             }
+        }
+        for (state, expected) in [
+            (Draft, None),
+            (Running, Some(Running)),
+            (Paused, Some(Paused)),
+            (Completed, Some(Running)),
+            (Cancelled, None),
+        ] {
+            assert_eq!(state.when_retried(), expected, "{state}");
         }
         for state in CampaignState::ALL {
             assert_eq!(CampaignState::from_name(state.as_str()), Some(*state));

@@ -35,12 +35,14 @@ permissions! {
     MessagesSend = "messages:send",
     /// List and show campaigns.
     CampaignsRead = "campaigns:read",
-    /// Create, start, pause, resume and cancel campaigns.
+    /// Create, start, pause, resume and cancel campaigns, and retry who failed.
     CampaignsWrite = "campaigns:write",
     /// List limits.
     LimitsRead = "limits:read",
     /// Set and remove limits.
     LimitsWrite = "limits:write",
+    /// See who changed what.
+    AuditRead = "audit:read",
 }
 
 impl fmt::Display for Permission {

@@ -11,11 +11,16 @@ pub use reader::{ColumnProblem, MAX_ROW_BYTES, MAX_ROWS, Unreadable};
 pub use report::{MAX_ERRORS, Report, RowError};
 
 use crate::{
-    db::{self, Databases, Placement, contacts::CreatedMany},
+    db::{
+        self, Databases, Placement, TenantTx,
+        audit::{self, Actor, Entry},
+        contacts::CreatedMany,
+    },
     domain::ids::TenantId,
 };
 use bytes::Bytes;
 use reader::{Batch, Reader};
+use serde_json::{Value, json};
 
 /// How often a batch is written that meets others at the same numbers.
 const TRIES: u32 = 5;
@@ -47,6 +52,8 @@ pub struct Target<'a> {
     pub placement: &'a Placement,
     /// The tenant.
     pub tenant_id: TenantId,
+    /// Who imports them.
+    pub actor: Actor,
 }
 
 /// An import that ended before its stream did.
@@ -79,26 +86,38 @@ pub async fn contacts<P: Pieces>(
     target: Target<'_>,
     format: Format,
     pieces: &mut P,
-    mut progress: impl FnMut(&Report) + Send,
+    progress: impl FnMut(&Report) + Send,
 ) -> Result<Report, Stopped<P::Broken>> {
     let mut report = Report::default();
     let reader = match default_region(target).await {
         Ok(region) => Box::new(Reader::new(format, region)),
         Err(error) => return Err(Stopped { report, why: Why::Database(error) }),
     };
-    let mut source = Source { pieces, piece: Bytes::new(), reader: Some(reader) };
+    let source = Source { pieces, piece: Bytes::new(), reader: Some(reader) };
+    let why = all(target, source, &mut report, progress).await.err();
+    // A database that did not take a batch takes nothing else.
+    let recorded =
+        if matches!(why, Some(Why::Database(_))) { Ok(()) } else { record_end(target, &report, why.is_none()).await };
+    match why.or(recorded.err().map(Why::Database)) {
+        None => Ok(report),
+        Some(why) => Err(Stopped { report, why }),
+    }
+}
+
+async fn all<P: Pieces>(
+    target: Target<'_>,
+    mut source: Source<'_, P>,
+    report: &mut Report,
+    mut progress: impl FnMut(&Report) + Send,
+) -> Result<(), Why<P::Broken>> {
     let mut batch = Batch::default();
     loop {
-        let (written, next) = tokio::join!(write(target, &batch), source.next_batch());
-        match written {
-            Ok(written) => report.add(batch.report, written),
-            Err(error) => return Err(Stopped { report, why: Why::Database(error) }),
-        }
-        progress(&report);
-        match next {
-            Ok(Some(next)) => batch = next,
-            Ok(None) => return Ok(report),
-            Err(why) => return Err(Stopped { report, why }),
+        let (written, next) = tokio::join!(write(target, &batch, report.created), source.next_batch());
+        report.add(batch.report, written.map_err(Why::Database)?);
+        progress(report);
+        match next? {
+            Some(next) => batch = next,
+            None => return Ok(()),
         }
     }
 }
@@ -110,24 +129,48 @@ async fn default_region(target: Target<'_>) -> db::Result<Option<String>> {
     Ok(region)
 }
 
-async fn write(target: Target<'_>, batch: &Batch) -> db::Result<CreatedMany> {
+async fn write(target: Target<'_>, batch: &Batch, created: u64) -> db::Result<CreatedMany> {
     if batch.contacts.is_empty() {
         return Ok(CreatedMany::default());
     }
     let mut tries = 1;
     loop {
-        match write_once(target, batch).await {
+        match write_once(target, batch, created).await {
             Err(error) if error.kind() == db::Kind::Contention && tries < TRIES => tries += 1,
             written => return written,
         }
     }
 }
 
-async fn write_once(target: Target<'_>, batch: &Batch) -> db::Result<CreatedMany> {
+/// With the first contacts goes the word that an import makes some: a crash leaves that at least.
+async fn write_once(target: Target<'_>, batch: &Batch, created: u64) -> db::Result<CreatedMany> {
     let mut tx = target.databases.tenant(target.placement, target.tenant_id).await?;
     let written = db::contacts::create_many(&mut tx, &batch.contacts).await?;
+    if created == 0 && written.created > 0 {
+        record(&mut tx, target, "contacts.import_started", json!({})).await?;
+    }
     tx.commit().await?;
     Ok(written)
+}
+
+/// What came of it, if it made any.
+async fn record_end(target: Target<'_>, report: &Report, complete: bool) -> db::Result<()> {
+    if report.created == 0 {
+        return Ok(());
+    }
+    let details = json!({
+        "created": report.created, "existing": report.existing, "duplicates": report.duplicates, "rejected": report.rejected,
+        "complete": complete,
+    });
+    let mut tx = target.databases.tenant(target.placement, target.tenant_id).await?;
+    record(&mut tx, target, "contacts.imported", details).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn record(tx: &mut TenantTx, target: Target<'_>, action: &str, details: Value) -> db::Result<()> {
+    let Target { tenant_id, actor, .. } = target;
+    audit::record(tx, &Entry { actor, action, target_kind: "tenant", target_id: tenant_id.0, details }).await
 }
 
 /// A stream on its way to batches.

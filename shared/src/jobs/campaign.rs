@@ -39,6 +39,13 @@ pub enum Task {
         /// People from here on have been dealt with: it goes from the last to the first.
         before: Option<ContactId>,
     },
+    /// Who had failed is tried again.
+    Retry {
+        /// Which campaign.
+        campaign_id: CampaignId,
+        /// People from here on have been looked at: it goes from the last to the first.
+        before: Option<ContactId>,
+    },
     /// It has ended: hold its books against each other.
     Check {
         /// Which campaign.
@@ -62,6 +69,7 @@ impl Task {
             Task::Release { .. } => "campaign.release",
             Task::Wake { .. } => "campaign.wake",
             Task::Cancel { .. } => "campaign.cancel",
+            Task::Retry { .. } => "campaign.retry",
             Task::Check { .. } => "campaign.check",
         }
     }
@@ -105,6 +113,7 @@ mod tests {
             Task::Release { account: ChannelAccountId::new() },
             Task::Wake { campaign_id, before: contact },
             Task::Cancel { campaign_id, before: contact },
+            Task::Retry { campaign_id, before: contact },
             Task::Check { campaign_id },
         ] {
             let job = job(task);
@@ -134,6 +143,10 @@ mod tests {
             (
                 format!(r#"{{"task":"freeze","campaign_id":"{id}","after":null}}"#),
                 Task::Freeze { campaign_id, after: None },
+            ),
+            (
+                format!(r#"{{"task":"retry","campaign_id":"{id}","before":"{id}"}}"#),
+                Task::Retry { campaign_id, before: id.parse().ok() },
             ),
             (format!(r#"{{"task":"release","account":"{id}"}}"#), Task::Release { account: id.parse().unwrap() }),
         ] {

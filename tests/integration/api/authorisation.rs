@@ -93,7 +93,7 @@ async fn a_revoked_token_is_refused_within_ten_seconds() {
         let id: ApiTokenId = tenant.token.split('_').nth(1).unwrap().parse().unwrap();
         let operator = stage.operator();
         let mut tx = operator.fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
-        assert!(db::tokens::revoke(&mut tx, tenant.id, id).await.unwrap());
+        assert_eq!(db::tokens::revoke(&mut tx, tenant.id, id).await.unwrap(), Some(true));
         tx.commit().await.unwrap();
         super::until("the token is refused", async || stage.get(&tenant, "/contacts").await.status == 401).await;
     })

@@ -162,30 +162,83 @@ async fn a_campaign_is_started_paused_resumed_and_cancelled_and_each_twice_is_on
 }
 
 #[tokio::test]
+async fn who_failed_is_tried_again_once_however_often_it_is_asked_for() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let id = made(stage, &tenant, &account).await;
+        let retry = Task::Retry { campaign_id: id.parse().unwrap(), before: None };
+        let path = format!("/campaigns/{id}/retry-failed");
+        let ask = |body: Value| answer(stage.posting(&tenant, &path, &body));
+        let refused = ask(json!({})).await;
+        assert_eq!(refused.problem(), (409, "wrong_state", vec![]));
+        assert_eq!(refused.body["detail"], "The campaign is draft: who failed cannot be tried again.");
+        let mut admin = stage.database.admin().await;
+        sqlx::raw_sql("UPDATE campaigns SET state = 'completed', ended_at = now(), frozen_at = now()")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let done = ask(json!({})).await;
+        assert_eq!((done.status.as_u16(), &done.body["state"]), (200, &json!("completed")), "nobody has failed");
+        assert!(stage.drain(&CAMPAIGN).await.is_empty());
+
+        sqlx::raw_sql("UPDATE campaign_counts SET failed = 3").execute(&mut admin).await.unwrap();
+        for (body, field) in
+            [(json!({"codes": []}), "codes"), (json!({"codes": [true]}), "codes[0]"), (json!({"code": [1]}), "code")]
+        {
+            assert_eq!(ask(body.clone()).await.problem(), (422, "invalid", vec![field]), "{body}");
+        }
+        let codes = json!({"codes": [131026, "470"]});
+        let with_key = || answer(stage.posting(&tenant, &path, &codes).header("Idempotency-Key", "once more"));
+        let first = with_key().await;
+        assert_eq!((first.status.as_u16(), &first.body["state"]), (200, &json!("running")), "{}", first.body);
+        assert!(first.body["retrying_since"].is_string() && first.body["ended_at"].is_null(), "{}", first.body);
+        for again in [ask(json!({"codes": ["470", "131026"]})).await, with_key().await] {
+            assert_eq!(again.body, first.body);
+        }
+        assert_eq!(ask(json!({})).await.problem(), (409, "wrong_state", vec![]), "others are under way");
+        let jobs = stage.drain(&CAMPAIGN).await;
+        let tasks: Vec<Task> = jobs.iter().map(|job| CampaignJob::from_job(job).unwrap().task).collect();
+        assert_eq!(tasks, [retry]);
+
+        sqlx::raw_sql("UPDATE campaigns SET state = 'completed', retry_asked_at = NULL")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        assert_eq!(with_key().await.body, first.body, "answered before");
+        assert!(stage.drain(&CAMPAIGN).await.is_empty());
+        let url = stage.posting(&tenant, &path, &json!({})).build().unwrap().url().clone();
+        let bare = reqwest::Client::new().post(url).bearer_auth(&tenant.token);
+        assert_eq!(answer(bare).await.body["state"], "running", "a body is not needed");
+        assert_eq!(stage.drain(&CAMPAIGN).await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_running_campaign_says_how_fast_it_goes_and_when_it_will_be_done_and_its_books_can_be_read() {
     staged(async |stage| {
         let tenant = stage.tenant("demo").await;
         let account = stage.account(&tenant).await;
         let (id, other) = (made(stage, &tenant, &account).await, made(stage, &tenant, &account).await);
         sqlx::raw_sql(
-            "UPDATE campaigns SET state = 'running', started_at = now(), frozen_at = now(), frozen_count = 1000;
-            UPDATE campaign_counts SET waiting = 700, in_flight = 100, sent = 200",
+            "UPDATE campaigns
+            SET state = 'running', started_at = now(), frozen_at = now(), frozen_count = 1000, sampled_at = now() - interval '5 seconds',
+                sampled_handed_over = 900, sampled_before_at = now() - interval '15 seconds', sampled_before_handed_over = 200;
+            UPDATE campaign_counts SET waiting = 700, in_flight = 100, sent = 200, handed_over = 800",
         )
         .execute(&mut stage.database.admin().await)
         .await
         .unwrap();
         let shown = stage.get(&tenant, &format!("/campaigns/{id}")).await.body;
-        assert_eq!(
-            (&shown["rate_per_second"], &shown["eta_seconds"]),
-            (&json!(40.0), &json!(20)),
-            "half of 80 a second"
-        );
+        // 600 in a little more than 15 s.
+        let (rate, eta) = (shown["rate_per_second"].as_f64().unwrap(), shown["eta_seconds"].as_i64().unwrap());
+        assert!((20.0..=40.0).contains(&rate), "{rate}");
+        assert!((20..=40).contains(&eta), "800 are left: {eta}");
         assert_eq!((&shown["frozen_count"], &shown["counts"]["sent"]), (&json!(1000), &json!(200)));
         stage.post(&tenant, &format!("/campaigns/{other}/pause"), &json!({})).await;
-        let shown = stage.get(&tenant, &format!("/campaigns/{id}")).await.body;
-        assert_eq!((&shown["rate_per_second"], &shown["eta_seconds"]), (&json!(80.0), &json!(10)));
         let paused = stage.get(&tenant, &format!("/campaigns/{other}")).await.body;
-        assert_eq!((&paused["rate_per_second"], &paused["eta_seconds"]), (&Value::Null, &Value::Null));
+        assert_eq!((&paused["rate_per_second"], &paused["eta_seconds"]), (&json!(0.0), &Value::Null));
 
         let books = stage.get(&tenant, &format!("/campaigns/{id}/ledger")).await.body;
         assert_eq!((&books["agrees"], &books["frozen_count"]), (&json!(false), &json!(1000)));
@@ -215,7 +268,12 @@ async fn a_campaign_is_its_tenants_alone_and_needs_its_permissions() {
         let token = stage.token(ours.id, &[Permission::CampaignsRead], None).await;
         let reader = Tenant { token, ..ours };
         assert_eq!(stage.get(&reader, &format!("/campaigns/{id}")).await.status, 200);
-        for path in ["/campaigns".to_owned(), format!("/campaigns/{id}/start"), format!("/campaigns/{id}/cancel")] {
+        for path in [
+            "/campaigns".to_owned(),
+            format!("/campaigns/{id}/start"),
+            format!("/campaigns/{id}/cancel"),
+            format!("/campaigns/{id}/retry-failed"),
+        ] {
             let refused = stage.post(&reader, &path, &campaign(&account)).await;
             assert_eq!(refused.problem(), (403, "permission_missing", vec![]), "{path}");
             assert_eq!(refused.body["detail"], "This needs the permission campaigns:write.");

@@ -35,6 +35,10 @@ async fn limits_are_listed_set_and_removed() {
         assert_eq!(stage.get(&tenant, "/limits").await.body["data"].as_array().unwrap().len(), 2);
         assert_eq!(delete(stage, &tenant, &pair).await, 204);
         assert_eq!(delete(stage, &tenant, &pair).await, 404);
+        let audit = stage.get(&tenant, &format!("/audit?target={}", account.id)).await.body;
+        let actions = audit["data"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap());
+        assert_eq!(actions.collect::<Vec<_>>(), ["limit.removed", "limit.set", "limit.set"], "{audit}");
+        assert_eq!(audit["data"][2]["details"]["before"]["rate"], 80.0);
     })
     .await;
 }

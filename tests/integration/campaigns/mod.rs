@@ -1,16 +1,19 @@
-//! Campaigns against a real Postgres, in the roles of the API and of the workers: freezing, releasing, pausing, cancelling, the
-//! books. Jobs are performed here one after another, as the worker would.
+//! Campaigns against a real Postgres, in the roles of the API and of the workers: freezing, releasing, pausing, retrying,
+//! cancelling, the books. Jobs are performed here one after another, as the worker would.
 
 mod books;
 mod ending;
 mod freezing;
+mod pace;
 mod releasing;
+mod retrying;
 mod whole;
 
 use serde_json::{Value, json};
 use shared::{
     db::{
         Databases, FleetTx, Placement,
+        audit::Actor,
         campaigns::{self, Campaign, Changed, NewCampaign, ledger::Ledger},
         outbound::turns::BULK_QUEUE,
         outbox,
@@ -112,7 +115,7 @@ impl Stage {
     /// A request. What came of it, and the steps it led to.
     async fn act(&self, id: CampaignId, action: Action) -> (Changed, Vec<CampaignJob>) {
         let mut tx = self.api.tenant(&Placement::primary(), self.tenant).await.unwrap();
-        let changed = campaigns::change(&mut tx, id, action).await.unwrap().expect("it is there");
+        let changed = campaigns::change(&mut tx, id, action, Actor::Operator).await.unwrap().expect("it is there");
         let due = tx.commit().await.unwrap();
         (changed, due.iter().map(|row| CampaignJob::from_job(&row.job).unwrap()).collect())
     }
@@ -208,11 +211,11 @@ impl Stage {
     async fn end(&mut self, messages: &[MessageId], state: &'static str) {
         sqlx::query(
             "WITH ended AS (
-                UPDATE sends SET state = $2, attempts = 1, attempt_id = gen_random_uuid() WHERE message_id = ANY ($1)
-                RETURNING tenant_id, message_id, attempt_id, campaign_id
+                UPDATE sends SET state = $2, attempts = attempts + 1, attempt_id = gen_random_uuid() WHERE message_id = ANY ($1)
+                RETURNING tenant_id, message_id, attempt_id, attempts, campaign_id
             ), attempt AS (
                 INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, ended_at)
-                SELECT tenant_id, message_id, attempt_id, 1, CASE $2 WHEN 'sent' THEN 'accepted' ELSE $2 END, now() FROM ended
+                SELECT tenant_id, message_id, attempt_id, attempts, CASE $2 WHEN 'sent' THEN 'accepted' ELSE $2 END, now() FROM ended
             )
             UPDATE campaign_counts n
             SET in_flight = in_flight - c.count, sent = sent + CASE $2 WHEN 'sent' THEN c.count ELSE 0 END,

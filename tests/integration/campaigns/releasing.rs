@@ -202,7 +202,12 @@ async fn another_tenants_worker_sees_nothing_of_it() {
     let mut tx = stage.api.tenant(&Placement::primary(), other).await.unwrap();
     assert!(shared::db::campaigns::find(&mut tx, id).await.unwrap().is_none());
     assert!(shared::db::campaigns::ledger::ledger(&mut tx, id).await.unwrap().is_none());
-    assert!(shared::db::campaigns::change(&mut tx, id, Action::Cancel).await.unwrap().is_none());
+    assert!(
+        shared::db::campaigns::change(&mut tx, id, Action::Cancel, shared::db::audit::Actor::Operator)
+            .await
+            .unwrap()
+            .is_none()
+    );
     tx.commit().await.unwrap();
     assert_eq!(stage.count("SELECT count(*) FROM sends").await, 0);
     assert_eq!(stage.show(id).await.state, "running");

@@ -4,6 +4,7 @@
 use super::{Given, Stage};
 use shared::{
     db::{
+        audit::Actor,
         inbound::received,
         limits,
         outbound::grant::{Answer, Judged, Obstacle},
@@ -39,7 +40,7 @@ const fn limit(rate: f64, burst: Option<i32>, inbound_cost: f64) -> LimitValues 
 impl Stage {
     async fn set(&self, scope: Scope, key: Uuid, values: LimitValues) {
         let mut tx = self.workers.tenant(&self.placement, self.tenant).await.unwrap();
-        assert!(limits::set(&mut tx, scope, key, &values).await.unwrap());
+        assert!(limits::set(&mut tx, scope, key, &values, Actor::Operator).await.unwrap());
         tx.commit().await.unwrap();
     }
 
@@ -281,8 +282,10 @@ async fn a_limit_holds_from_the_moment_it_is_set_and_no_more_once_it_is_removed(
     let before: i32 =
         sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();
     let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
-    assert!(limits::remove(&mut tx, Scope::Account, stage.account.0).await.unwrap());
-    assert!(!limits::set(&mut tx, Scope::Account, Uuid::now_v7(), &limit(1.0, None, 0.0)).await.unwrap());
+    assert!(limits::remove(&mut tx, Scope::Account, stage.account.0, Actor::Operator).await.unwrap());
+    assert!(
+        !limits::set(&mut tx, Scope::Account, Uuid::now_v7(), &limit(1.0, None, 0.0), Actor::Operator).await.unwrap()
+    );
     tx.commit().await.unwrap();
     let after: i32 =
         sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();

@@ -181,3 +181,128 @@ async fn a_report_that_waits_under_the_id_of_a_customers_message_does_not_swallo
     assert!(is_new().await);
     assert!(!is_new().await, "it was received before");
 }
+
+impl Stage {
+    /// A send by a first attempt that was taken and then failed, let go again and, if `called`, being called by a second.
+    async fn retried(&mut self, called: bool) -> (MessageId, AttemptId, Option<AttemptId>) {
+        let (conversation, message) = self.lone_send().await;
+        let first = self.granted(message).await;
+        let id = format!("wamid.{first}");
+        self.record(message, conversation, What::Accepted { attempt_id: first, provider_message_id: id.clone() }).await;
+        self.apply(&[self.report(Some((message, first)), &id, Failed)]).await;
+        assert_eq!(self.state(message).await, Failed);
+        self.let_go_again(message).await;
+        let second = if called { Some(self.granted(message).await) } else { None };
+        (message, first, second)
+    }
+
+    /// As a retry of its campaign lets it go: `let_go_again.sql` is tested there.
+    async fn let_go_again(&mut self, message: MessageId) {
+        sqlx::query(
+            "UPDATE sends
+            SET state = 'queued', retried_at = now(), retried_attempts = array_append(retried_attempts, attempt_id), attempt_id = NULL,
+                provider_message_id = NULL, code = NULL, reason = NULL, sent_at = NULL, failed_at = NULL
+            WHERE message_id = $1",
+        )
+        .bind(message)
+        .execute(&mut self.admin)
+        .await
+        .unwrap();
+    }
+
+    async fn is_possibly_doubled(&mut self, message: MessageId) -> bool {
+        self.one("SELECT possibly_doubled FROM sends WHERE message_id = $1", message).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_heard_late_of_a_failed_attempt_is_no_news_of_the_one_after_it() {
+    let mut stage = Stage::new().await;
+    for with_token in [true, false] {
+        for called in [true, false] {
+            for late in [vec![Failed], vec![Sent], vec![Sent, Failed]] {
+                let (message, first, second) = stage.retried(called).await;
+                let token = with_token.then_some((message, first));
+                for state in late.iter().copied() {
+                    stage.apply(&[stage.report(token, &format!("wamid.{first}"), state)]).await;
+                }
+                let expected = if called { Sending } else { Queued };
+                assert_eq!(stage.state(message).await, expected, "{late:?}, token: {with_token}");
+                assert!(!stage.is_possibly_doubled(message).await);
+                let Some(second) = second else { continue };
+                let id = format!("wamid.{second}");
+                stage.apply(&[stage.report(Some((message, second)), &id, Sent)]).await;
+                stage.apply(&[stage.report(token, &format!("wamid.{first}"), Failed)]).await;
+                assert_eq!(stage.state(message).await, Sent, "by the second");
+                stage.apply(&[stage.report(Some((message, second)), &id, Failed)]).await;
+                assert_eq!(stage.state(message).await, Failed, "the attempt that counts");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn that_a_failed_attempt_arrived_after_all_keeps_the_next_from_going_or_shows_that_there_may_be_two() {
+    let mut stage = Stage::new().await;
+    for with_token in [true, false] {
+        for called in [true, false] {
+            for arrived in [Delivered, Read] {
+                let (message, first, second) = stage.retried(called).await;
+                let token = with_token.then_some((message, first));
+                for _ in 0..2 {
+                    stage.apply(&[stage.report(token, &format!("wamid.{first}"), arrived)]).await;
+                }
+                assert_eq!(stage.state(message).await, arrived);
+                assert_eq!(stage.is_possibly_doubled(message).await, called, "{arrived}, token: {with_token}");
+                let answers = stage.ask(&[message]).await;
+                let granted = matches!(answers[0].answer, shared::db::outbound::grant::Answer::Granted(_));
+                assert!(!granted, "the person has it");
+                if let Some(attempt_id) = second {
+                    let conversation =
+                        stage.one("SELECT conversation_id FROM sends WHERE message_id = $1", message).await;
+                    let provider_message_id = format!("wamid.{attempt_id}");
+                    stage.record(message, conversation, What::Accepted { attempt_id, provider_message_id }).await;
+                    assert_eq!((stage.state(message).await, stage.is_possibly_doubled(message).await), (arrived, true));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_attempts_reported_on_at_once_are_each_taken_for_what_they_are() {
+    let mut stage = Stage::new().await;
+    for first_is_first in [true, false] {
+        let (message, first, second) = stage.retried(true).await;
+        let second = second.unwrap();
+        let mut reports = vec![
+            stage.report(Some((message, first)), &format!("wamid.{first}"), Failed),
+            stage.report(Some((message, second)), &format!("wamid.{second}"), Sent),
+        ];
+        if !first_is_first {
+            reports.reverse();
+        }
+        stage.apply(&reports).await;
+        assert_eq!(stage.state(message).await, Sent);
+        let id: String = stage.one("SELECT provider_message_id FROM sends WHERE message_id = $1", message).await;
+        assert_eq!(id, format!("wamid.{second}"));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_says_late_that_a_failed_attempt_was_taken_changes_nothing() {
+    let mut stage = Stage::new().await;
+    let (conversation, message) = stage.lone_send().await;
+    let first = stage.granted(message).await;
+    let id = format!("wamid.{first}");
+    stage.apply(&[stage.report(Some((message, first)), &id, Failed)]).await;
+    stage.let_go_again(message).await;
+    let taken = What::Accepted { attempt_id: first, provider_message_id: id };
+    for state in [Queued, Sending] {
+        if state == Sending {
+            stage.granted(message).await;
+        }
+        stage.record(message, conversation, taken.clone()).await;
+        assert_eq!((stage.state(message).await, stage.is_possibly_doubled(message).await), (state, false));
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use shared::db::audit::Actor;
 use shared::db::{Databases, Placement};
 use shared::domain::ids::ContactId;
 use shared::import::{self, Format, Target};
@@ -120,7 +121,12 @@ pub(super) async fn people(installation: &Installation, rows: u64, file: String)
         application_name: "load import".into(),
     })?;
     let placement = Placement::primary();
-    let target = Target { databases: &databases, placement: &placement, tenant_id: installation.tenant_id };
+    let target = Target {
+        databases: &databases,
+        placement: &placement,
+        tenant_id: installation.tenant_id,
+        actor: Actor::Operator,
+    };
     let imported = import::contacts(target, Format::Csv, &mut File(file.into()), |_| {}).await;
     databases.close().await;
     let report = imported.map_err(|stopped| anyhow::anyhow!("the import ended early: {:?}", stopped.why))?;

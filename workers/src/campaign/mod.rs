@@ -1,4 +1,4 @@
-//! Campaigns: freezing an audience, releasing people at the pace of their account, waking, cancelling, and checking the books
+//! Campaigns: freezing an audience, releasing people at the pace of their account, waking, retrying, cancelling, and checking the books
 //! of what has ended. A job is one step; all that a step does is in one transaction of its own, so performing one only finds
 //! where its tenant's data lives.
 
@@ -15,6 +15,7 @@ use shared::{
             freeze::freeze,
             ledger::{Ledger, ledger},
             release::release,
+            retry::retry,
             wake::wake,
         },
     },
@@ -122,6 +123,7 @@ impl Worker for CampaignWorker {
                 Task::Freeze { campaign_id, after } => freeze(tx, tenant_id, campaign_id, after).await?,
                 Task::Release { account } => release(tx, tenant_id, account).await?,
                 Task::Wake { campaign_id, before } => wake(tx, tenant_id, campaign_id, before).await?,
+                Task::Retry { campaign_id, before } => retry(tx, tenant_id, campaign_id, before).await?,
                 Task::Cancel { campaign_id, before } => cancel(tx, tenant_id, campaign_id, before).await?,
                 // Read while it was performed.
                 Task::Check { .. } => {}

@@ -105,7 +105,12 @@ async fn import(State(app): State<App>, caller: Caller<ContactsWrite>, request: 
             return Err(problem.into());
         }
     };
-    let target = Target { databases: &app.databases, placement: &caller.placement, tenant_id: caller.tenant_id };
+    let target = Target {
+        databases: &app.databases,
+        placement: &caller.placement,
+        tenant_id: caller.tenant_id,
+        actor: caller.actor(),
+    };
     let mut pieces = Pieces { body, turn };
     match import::contacts(target, format, &mut pieces, |_| {}).await {
         Ok(report) => Ok(View(report.into())),

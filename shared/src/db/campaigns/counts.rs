@@ -14,6 +14,7 @@ pub(super) struct Delta {
     pub(super) waiting: i64,
     pub(super) in_flight: i64,
     pub(super) held: i64,
+    pub(super) failed: i64,
     pub(super) cancelled: i64,
 }
 
@@ -28,16 +29,16 @@ pub(super) async fn shift(tx: &mut FleetTx, tenant_id: TenantId, deltas: &BTreeM
     let ids: Vec<Uuid> = deltas.iter().map(|(id, _)| *id).collect();
     sqlx::query!(
         "WITH moved AS MATERIALIZED (
-            SELECT n.campaign_id, d.skipped, d.waiting, d.in_flight, d.held, d.cancelled
-            FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-                AS d (campaign_id, skipped, waiting, in_flight, held, cancelled)
+            SELECT n.campaign_id, d.skipped, d.waiting, d.in_flight, d.held, d.failed, d.cancelled
+            FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+                AS d (campaign_id, skipped, waiting, in_flight, held, failed, cancelled)
             JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = d.campaign_id
             ORDER BY n.campaign_id
             FOR NO KEY UPDATE OF n
         )
         UPDATE campaign_counts n
         SET skipped = n.skipped + moved.skipped, waiting = n.waiting + moved.waiting, in_flight = n.in_flight + moved.in_flight,
-            held = n.held + moved.held, cancelled = n.cancelled + moved.cancelled
+            held = n.held + moved.held, failed = n.failed + moved.failed, cancelled = n.cancelled + moved.cancelled
         FROM moved
         WHERE n.tenant_id = $1 AND n.campaign_id = moved.campaign_id",
         tenant_id.0,
@@ -46,6 +47,7 @@ pub(super) async fn shift(tx: &mut FleetTx, tenant_id: TenantId, deltas: &BTreeM
         &column(|d| d.waiting),
         &column(|d| d.in_flight),
         &column(|d| d.held),
+        &column(|d| d.failed),
         &column(|d| d.cancelled),
     )
     .execute(tx.conn())

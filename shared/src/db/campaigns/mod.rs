@@ -1,5 +1,5 @@
 //! Campaigns. A request creates and shows them and moves them from state to state; the rest is done by jobs, step by step:
-//! [`freeze`], [`release`], [`wake`], [`cancel`]. The [`ledger`] holds what is shown against the rows.
+//! [`freeze`], [`release`], [`wake`], [`cancel`], [`retry`]. The [`ledger`] holds what is shown against the rows.
 //!
 //! Who changes a campaign's people or lets them go locks its row first: so a campaign that was paused or cancelled lets nobody
 //! go, and two releases at once do not give out one credit twice. `campaign_counts` is moved last of all, because every
@@ -11,13 +11,19 @@ pub mod due;
 pub mod freeze;
 pub mod ledger;
 mod people;
+mod rate;
 pub mod release;
+pub mod retry;
 mod transitions;
 pub mod wake;
 
 pub use transitions::{Changed, change};
 
-use super::{TenantTx, error::Result};
+use super::{
+    TenantTx,
+    audit::{self, Actor, Entry},
+    error::Result,
+};
 use crate::{
     domain::{
         campaigns::{Audience, CampaignContent, CampaignState},
@@ -26,7 +32,7 @@ use crate::{
     jobs::campaign::{CampaignJob, Task},
 };
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The queue of campaigns' steps, by its name in the topology.
@@ -76,10 +82,10 @@ pub struct Campaign {
     pub started_at: Option<DateTime<Utc>>,
     /// When it was completed or cancelled.
     pub ended_at: Option<DateTime<Utc>>,
-    /// What the account may send now, per second; all campaigns together.
-    pub account_rate: Option<f64>,
-    /// The weights of all campaigns that run on the account and have people waiting, this one's included.
-    pub weights: i64,
+    /// Since when who had failed is tried again, while that is under way.
+    pub retrying_since: Option<DateTime<Utc>>,
+    /// How many of its sends were handed over per second, over the last 10 to 20 seconds; 0 unless it runs.
+    pub rate: f64,
     /// Left out, with a reason.
     pub skipped: i64,
     /// Not released yet.
@@ -125,6 +131,7 @@ pub async fn create(tx: &mut TenantTx, new: &NewCampaign<'_>) -> Result<Campaign
     sqlx::query!("INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $2)", tenant_id.0, id.0)
         .execute(tx.conn())
         .await?;
+    note(tx, Actor::Token(new.author), id, "campaign.created", json!({"name": new.name})).await?;
     Ok(id)
 }
 
@@ -177,18 +184,17 @@ async fn select(
         Campaign,
         r#"SELECT c.id AS "id: CampaignId", c.name, c.channel_account_id AS "channel_account_id: ChannelAccountId", c.state,
             c.content, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
-            l.current_rate AS "account_rate?", running.weights AS "weights!",
+            c.retry_asked_at AS retrying_since,
+            CASE
+                WHEN c.state = 'running' THEN coalesce(
+                    (n.handed_over - coalesce(c.sampled_before_handed_over, c.sampled_handed_over))
+                        / greatest(EXTRACT(epoch FROM now() - coalesce(c.sampled_before_at, c.sampled_at))::float8, 1),
+                    0)
+                ELSE 0
+            END AS "rate!",
             n.skipped, n.waiting, n.in_flight, n.unknown, n.held, n.sent, n.delivered, n.read, n.failed, n.cancelled
         FROM campaigns c
         JOIN campaign_counts n ON n.tenant_id = c.tenant_id AND n.campaign_id = c.id
-        LEFT JOIN limits l ON l.tenant_id = c.tenant_id AND l.scope = 'account' AND l.key = c.channel_account_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sum(o.weight), 0) AS weights
-            FROM campaigns o
-            JOIN campaign_counts m ON m.tenant_id = o.tenant_id AND m.campaign_id = o.id
-            WHERE o.tenant_id = c.tenant_id AND o.channel_account_id = c.channel_account_id AND o.state = 'running'
-                AND (m.waiting > 0 OR o.id = c.id)
-        ) AS running
         WHERE c.tenant_id = $1 AND c.id BETWEEN $2 AND $3 AND c.id IS DISTINCT FROM $4
         ORDER BY c.id DESC
         LIMIT $5"#,
@@ -205,6 +211,11 @@ async fn select(
 
 fn job(tenant_id: TenantId, task: Task, now: DateTime<Utc>) -> crate::jobs::Job {
     CampaignJob { tenant_id, task }.to_job(now)
+}
+
+/// Records what somebody did with a campaign.
+async fn note(tx: &mut TenantTx, actor: Actor, id: CampaignId, action: &str, details: Value) -> Result<()> {
+    audit::record(tx, &Entry { actor, action, target_kind: "campaign", target_id: id.0, details }).await
 }
 
 /// A state as it is in the database, where only known ones can be.

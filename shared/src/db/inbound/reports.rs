@@ -42,7 +42,7 @@ pub struct Report {
     pub token: Option<SendToken>,
 }
 
-/// What all reports of one message in a batch amount to. The order in which they came does not matter.
+/// What all reports of one message by one id of the provider's amount to. The order in which they came does not matter.
 #[derive(Clone, Debug, Default)]
 struct Sum {
     state: Option<SendState>,
@@ -73,7 +73,8 @@ impl Sum {
             Some(before) => before.after_report(report.state),
         });
         self.provider_message_id.clone_from(&report.provider_message_id);
-        self.attempt_id = report.token.map(|token| token.attempt_id).or(self.attempt_id);
+        let attempt_id = report.token.map(|token| token.attempt_id).filter(|id| !id.0.is_nil());
+        self.attempt_id = attempt_id.or(self.attempt_id);
     }
 }
 
@@ -96,17 +97,12 @@ pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<Vec<Moved>> {
             trail.push((report, message_id));
         }
     }
-    let current = current_attempts(tx, &trail).await?;
-    let mut sums: BTreeMap<(TenantId, MessageId), Sum> = BTreeMap::new();
-    for (report, message_id) in &trail {
-        let send = (report.tenant_id, *message_id);
-        // That an attempt failed says nothing about the one after it. That it arrived does: the person has the message.
-        let is_late = failed_attempt(report).zip(current.get(&send)).is_some_and(|(failed, now)| failed != *now);
-        if !is_late {
-            sums.entry(send).or_default().add(report);
-        }
+    let (mut settled, mut moved) = (Vec::new(), Vec::new());
+    for round in rounds(&trail) {
+        let (of_round, by_round) = settle(tx, &round).await?;
+        settled.extend(of_round);
+        moved.extend(by_round);
     }
-    let (settled, moved) = settle(tx, &sums).await?;
     record(tx, &trail).await?;
     turns::wake_next(tx, &settled).await?;
     Ok(moved)
@@ -179,38 +175,22 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
     Ok(found)
 }
 
-/// The attempt that a report says has failed, if it says which.
-fn failed_attempt(report: &Report) -> Option<AttemptId> {
-    report.token.map(|token| token.attempt_id).filter(|id| report.state == SendState::Failed && !id.0.is_nil())
-}
-
-/// The latest attempts of sends, if a report of the batch says that a certain one has failed. All its sends are then locked, in
-/// their order, so that none begins another attempt meanwhile.
-async fn current_attempts(
-    tx: &mut FleetTx,
-    reports: &[(&Report, MessageId)],
-) -> Result<BTreeMap<(TenantId, MessageId), AttemptId>> {
-    if reports.iter().all(|(report, _)| failed_attempt(report).is_none()) {
-        return Ok(BTreeMap::new());
+/// What is reported, summed up for each of the provider's ids. Of one message with several, by several attempts, each is for a
+/// round of its own: what one says of the send depends on what it has been moved to.
+fn rounds(reports: &[(&Report, MessageId)]) -> Vec<BTreeMap<(TenantId, MessageId), Sum>> {
+    let mut rounds: Vec<BTreeMap<(TenantId, MessageId), Sum>> = Vec::new();
+    for (report, message_id) in reports {
+        let send = (report.tenant_id, *message_id);
+        let is_for = |round: &BTreeMap<_, Sum>| {
+            round.get(&send).is_none_or(|sum| sum.provider_message_id == report.provider_message_id)
+        };
+        let place = rounds.iter().position(is_for).unwrap_or_else(|| {
+            rounds.push(BTreeMap::new());
+            rounds.len() - 1
+        });
+        rounds[place].entry(send).or_default().add(report);
     }
-    let tenants: Vec<Uuid> = reports.iter().map(|(r, _)| r.tenant_id.0).collect();
-    let messages: Vec<Uuid> = reports.iter().map(|(_, id)| id.0).collect();
-    let rows = sqlx::query!(
-        "SELECT s.tenant_id, s.message_id, s.attempt_id
-        FROM sends s
-        WHERE (s.tenant_id, s.message_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
-        ORDER BY s.tenant_id, s.message_id
-        FOR UPDATE",
-        &tenants,
-        &messages,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    let current = rows.into_iter().filter_map(|row| {
-        let send = (TenantId(row.tenant_id), MessageId(row.message_id));
-        Some((send, AttemptId(row.attempt_id?)))
-    });
-    Ok(current.collect())
+    rounds
 }
 
 /// Moves sends on as reported. Returns those that no longer hold up their conversation and did before, and those of campaigns.
@@ -218,9 +198,6 @@ async fn settle(
     tx: &mut FleetTx,
     sums: &BTreeMap<(TenantId, MessageId), Sum>,
 ) -> Result<(Vec<turns::Settled>, Vec<Moved>)> {
-    if sums.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
     let tenants: Vec<Uuid> = sums.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = sums.keys().map(|(_, id)| id.0).collect();
     let states: Vec<String> = sums.values().map(|s| s.state.expect("a sum has a report").as_str().to_owned()).collect();

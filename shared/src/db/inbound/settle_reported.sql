@@ -1,7 +1,16 @@
--- Sends move on as their provider reports. The rule is SendState::after_report; a test compares the two.
+-- Sends move on as their provider reports. The rule is SendState::after_report; a test compares the two. It holds for the attempt
+-- that a send is at. That an earlier one was taken or failed says nothing about it; that an earlier one arrived does: the person
+-- has the message, whatever was decided since.
 WITH report AS MATERIALIZED (
     SELECT s.tenant_id, s.message_id, s.lane, s.campaign_id, s.state AS before, s.turn_released AS released_before,
-        r.state, r.code, r.reason, r.sent_at, r.delivered_at, r.read_at, r.failed_at, r.provider_message_id, r.attempt_id
+        r.state, r.code, r.reason, r.sent_at, r.delivered_at, r.read_at, r.failed_at, r.provider_message_id, r.attempt_id,
+        coalesce(r.attempt_id <> s.attempt_id, r.attempt_id IS NOT NULL AND s.retried_at IS NOT NULL) AS of_another,
+        -- Of an attempt that had failed when the send was let go again. Where our token did not come back, the provider's id says so.
+        CASE
+            WHEN s.retried_at IS NULL THEN false
+            WHEN r.attempt_id IS NULL THEN r.provider_message_id IS DISTINCT FROM s.provider_message_id
+            ELSE coalesce(r.attempt_id = ANY (s.retried_attempts), false)
+        END AS of_retried
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
         $9::timestamptz[], $10::text[], $11::uuid[]
@@ -13,11 +22,11 @@ WITH report AS MATERIALIZED (
 moved AS (
     UPDATE sends s
     SET state = CASE
-            WHEN report.before = 'cancelled' THEN report.before
+            WHEN report.before = 'cancelled' AND NOT report.of_retried THEN report.before
             WHEN report.state = 'failed' AND report.before IN ('delivered', 'read') THEN report.before
             WHEN report.state = 'failed' THEN 'failed'
             WHEN report.before = 'failed' AND report.state = 'sent' THEN 'failed'
-            WHEN report.before = 'failed' THEN report.state
+            WHEN report.before IN ('failed', 'cancelled') THEN report.state
             WHEN array_position(ARRAY['waiting', 'queued', 'sending', 'unknown', 'held', 'sent', 'delivered', 'read'], report.before)
                 < array_position(ARRAY['waiting', 'queued', 'sending', 'unknown', 'held', 'sent', 'delivered', 'read'], report.state)
                 THEN report.state
@@ -28,6 +37,12 @@ moved AS (
         reason = CASE WHEN report.state = 'failed' AND report.before NOT IN ('delivered', 'read', 'cancelled') THEN report.reason
             WHEN report.state IN ('delivered', 'read') THEN NULL ELSE s.reason END,
         provider_message_id = coalesce(s.provider_message_id, report.provider_message_id),
+        possibly_doubled = s.possibly_doubled
+            -- Another attempt has been called since, or is being.
+            OR (report.of_retried AND (
+                report.before IN ('sending', 'unknown', 'held', 'sent')
+                OR (report.before IN ('delivered', 'read') AND s.provider_message_id IS DISTINCT FROM report.provider_message_id)
+            )),
         wait_reason = NULL,
         due_at = NULL,
         sent_at = least(s.sent_at, report.sent_at),
@@ -37,6 +52,8 @@ moved AS (
         updated_at = clock_timestamp()
     FROM report
     WHERE s.tenant_id = report.tenant_id AND s.message_id = report.message_id
+        AND NOT (report.state = 'failed' AND report.of_another)
+        AND NOT (report.state IN ('sent', 'failed') AND report.of_retried)
     RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.attempt_id, s.attempts, s.granted_at, s.state,
         report.lane, report.campaign_id, report.before, report.released_before, report.attempt_id AS reported_attempt_id
 ),

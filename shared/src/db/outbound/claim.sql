@@ -7,10 +7,11 @@ WITH granted AS (
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS claim (tenant_id, message_id, attempt_id)
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
         AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')
-    RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, s.created_at
+    -- One that was let go again is as old as that.
+    RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, coalesce(s.retried_at, s.created_at) AS created_at
 )
 SELECT
-    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient, g.created_at, m.content::text AS "content!", m.refers_to
+    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient, g.created_at AS "created_at!", m.content::text AS "content!", m.refers_to
 FROM granted g
 CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1

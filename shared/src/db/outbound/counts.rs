@@ -24,8 +24,9 @@ pub struct Moved {
     pub after: SendState,
 }
 
-/// The columns that sends are counted in.
-const COLUMNS: usize = 8;
+/// The columns that sends are counted in, and behind them the one that only counts up: how often one was handed over.
+const COLUMNS: usize = 9;
+const HANDED_OVER: usize = 8;
 
 fn column(state: SendState) -> usize {
     match state {
@@ -40,6 +41,12 @@ fn column(state: SendState) -> usize {
     }
 }
 
+/// Whether this was the end of a call: taken, refused, or perhaps taken.
+fn is_hand_over(moved: &Moved) -> bool {
+    use SendState::{Delivered, Failed, Read, Sending, Sent, Unknown};
+    moved.before == Sending && matches!(moved.after, Sent | Delivered | Read | Failed | Unknown)
+}
+
 /// By how much each column of each campaign changes; none where nothing does.
 fn changes(moved: &[Moved]) -> BTreeMap<(TenantId, CampaignId), [i64; COLUMNS]> {
     let mut changes: BTreeMap<(TenantId, CampaignId), [i64; COLUMNS]> = BTreeMap::new();
@@ -49,6 +56,7 @@ fn changes(moved: &[Moved]) -> BTreeMap<(TenantId, CampaignId), [i64; COLUMNS]> 
             let change = changes.entry((m.tenant_id, m.campaign_id)).or_default();
             change[from] -= 1;
             change[to] += 1;
+            change[HANDED_OVER] += i64::from(is_hand_over(m));
         }
     }
     changes.retain(|_, change| change.iter().any(|by| *by != 0));
@@ -70,11 +78,11 @@ pub async fn count(tx: &mut FleetTx, moved: &[Moved]) -> Result<()> {
     sqlx::query!(
         "WITH change AS MATERIALIZED (
             SELECT c.tenant_id, c.campaign_id, delta.in_flight, delta.unknown, delta.held, delta.sent, delta.delivered, delta.read,
-                delta.failed, delta.cancelled
+                delta.failed, delta.cancelled, delta.handed_over
             FROM unnest(
                 $1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-                $10::bigint[]
-            ) AS delta (tenant_id, campaign_id, in_flight, unknown, held, sent, delivered, read, failed, cancelled)
+                $10::bigint[], $11::bigint[]
+            ) AS delta (tenant_id, campaign_id, in_flight, unknown, held, sent, delivered, read, failed, cancelled, handed_over)
             JOIN campaign_counts c ON c.tenant_id = delta.tenant_id AND c.campaign_id = delta.campaign_id
             ORDER BY c.tenant_id, c.campaign_id
             FOR UPDATE OF c
@@ -82,7 +90,7 @@ pub async fn count(tx: &mut FleetTx, moved: &[Moved]) -> Result<()> {
         UPDATE campaign_counts c
         SET in_flight = c.in_flight + change.in_flight, unknown = c.unknown + change.unknown, held = c.held + change.held,
             sent = c.sent + change.sent, delivered = c.delivered + change.delivered, read = c.read + change.read,
-            failed = c.failed + change.failed, cancelled = c.cancelled + change.cancelled
+            failed = c.failed + change.failed, cancelled = c.cancelled + change.cancelled, handed_over = c.handed_over + change.handed_over
         FROM change
         WHERE c.tenant_id = change.tenant_id AND c.campaign_id = change.campaign_id",
         &tenants,
@@ -95,6 +103,7 @@ pub async fn count(tx: &mut FleetTx, moved: &[Moved]) -> Result<()> {
         &by(5),
         &by(6),
         &by(7),
+        &by(HANDED_OVER),
     )
     .execute(tx.conn())
     .await?;
@@ -120,7 +129,10 @@ mod tests {
         let change = changes.get(&(tenant_id, one)).expect("it changed");
         assert_eq!(change[column(SendState::Queued)], -2);
         assert_eq!((change[column(SendState::Sent)], change[column(SendState::Delivered)]), (1, 1));
-        assert_eq!(change.iter().sum::<i64>(), 0);
-        assert!(!changes.contains_key(&(tenant_id, other)), "as many there as before");
+        assert_eq!(change[..HANDED_OVER].iter().sum::<i64>(), 0);
+        assert_eq!(change[HANDED_OVER], 2, "two calls have ended; what is heard later is no other");
+        let change = changes.get(&(tenant_id, other)).expect("a call has ended");
+        assert!(change[..HANDED_OVER].iter().all(|by| *by == 0), "as many there as before");
+        assert_eq!(change[HANDED_OVER], 1);
     }
 }

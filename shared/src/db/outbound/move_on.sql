@@ -5,6 +5,8 @@ WITH record AS MATERIALIZED (
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
         s.unknown_at, s.due_at, s.wait_reason, s.possibly_doubled AS doubled, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
+        -- That the provider took it is no news where it said afterwards that it failed.
+        coalesce(r.attempt_id = ANY (s.retried_attempts), false) AS refuted,
         clock_timestamp() AS now
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::text[]
@@ -23,7 +25,7 @@ verdict AS MATERIALIZED (
         END AS wait,
         CASE
             -- It was taken: that settles whatever was not known, whichever attempt it was. Never backwards.
-            WHEN kind = 'accepted' AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'
+            WHEN kind = 'accepted' AND NOT refuted AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'
             -- It was not sent, and we know it: also after somebody else gave it up as unknown.
             WHEN kind = 'not_sent' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
             WHEN kind = 'account_down' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
@@ -88,7 +90,7 @@ noted AS (
         sent_at = coalesce(s.sent_at, v.now),
         possibly_doubled = s.possibly_doubled OR (NOT v.mine AND v.before = 'sending')
     FROM verdict v
-    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.kind = 'accepted' AND v.state IS NULL
+    WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.kind = 'accepted' AND v.state IS NULL AND NOT v.refuted
     RETURNING s.message_id
 ),
 attempt AS (

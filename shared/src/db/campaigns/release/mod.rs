@@ -15,7 +15,7 @@ pub(super) use pace::{Pace, pace};
 use super::{
     QUEUE,
     counts::{self, Delta},
-    job, people,
+    job, people, rate,
 };
 use crate::{
     db::{error::Result, scope::FleetTx},
@@ -69,6 +69,7 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
     if campaigns.is_empty() {
         return Ok(());
     }
+    rate::sample(tx, tenant_id, &ids(&campaigns)).await?;
     read_shares(tx, tenant_id, &mut campaigns).await?;
     let now = tx.now().await?;
     if let Some(pace) = pace(tx, tenant_id, account).await? {
@@ -103,11 +104,13 @@ async fn lock(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) 
         .collect())
 }
 
-/// How many wait and are in flight: read after the campaigns are locked, so that it holds what the release before did.
+/// How many wait (also to be tried again, which is done elsewhere) and are in flight: read after the campaigns are locked, so that it holds what the release before did.
 async fn read_shares(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &mut [Running]) -> Result<()> {
     let rows = sqlx::query!(
-        r#"SELECT coalesce(n.waiting, 0) AS "waiting!", coalesce(n.in_flight, 0) AS "in_flight!"
+        r#"SELECT coalesce(n.waiting + CASE WHEN c.retry_asked_at IS NULL THEN 0 ELSE n.failed END, 0) AS "waiting!",
+            coalesce(n.in_flight, 0) AS "in_flight!"
         FROM unnest($2::uuid[]) WITH ORDINALITY AS asked (id, position)
+        JOIN campaigns c ON c.tenant_id = $1 AND c.id = asked.id
         LEFT JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = asked.id
         ORDER BY asked.position"#,
         tenant_id.0,
@@ -209,14 +212,14 @@ fn deltas(campaigns: &[Running], released: &[Released], skipped: &[Skipped]) -> 
     deltas
 }
 
-/// Completes the campaigns with nobody left: all frozen, none waiting, in flight or unknown. Their books are checked next.
+/// Completes the campaigns with nobody left: all frozen, none waiting, in flight, unknown or to be tried again. Their books are checked next.
 async fn complete(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &[Running], now: DateTime<Utc>) -> Result<()> {
     let completed = sqlx::query_scalar!(
         r#"UPDATE campaigns c
         SET state = 'completed', ended_at = now()
         FROM unnest($2::uuid[]) AS asked (id)
         JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = asked.id
-        WHERE c.tenant_id = $1 AND c.id = asked.id AND c.state = 'running' AND c.frozen_at IS NOT NULL
+        WHERE c.tenant_id = $1 AND c.id = asked.id AND c.state = 'running' AND c.frozen_at IS NOT NULL AND c.retry_asked_at IS NULL
             AND n.waiting = 0 AND n.in_flight = 0 AND n.unknown = 0
             AND NOT EXISTS (
                 SELECT FROM campaign_recipients r WHERE r.tenant_id = $1 AND r.campaign_id = c.id AND r.state = 'waiting'

@@ -60,7 +60,7 @@ impl Pace {
     pub(in crate::db::campaigns) const AT_ONCE: Self = Self { rate: None };
 
     /// How many should be in flight.
-    pub(super) fn outstanding(self) -> f64 {
+    pub(in crate::db::campaigns) fn outstanding(self) -> f64 {
         self.rate.map_or(WITHOUT_LIMIT, |rate| (rate * AHEAD_SECONDS).ceil())
     }
 

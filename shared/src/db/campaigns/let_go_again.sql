@@ -1,0 +1,38 @@
+-- Sends that have failed begin anew, with what their last attempt left on them taken off; the attempt itself is remembered, so
+-- that what is heard of it later is not taken for news of the next one.
+WITH failed AS MATERIALIZED (
+    SELECT s.message_id, s.attempt_id, s.code, s.reason
+    FROM unnest($2::uuid[]) AS asked (message_id)
+    JOIN sends s ON s.tenant_id = $1 AND s.message_id = asked.message_id
+    WHERE s.state = 'failed'
+    ORDER BY s.message_id
+    FOR UPDATE OF s
+),
+retried AS (
+    UPDATE sends s
+    SET state = CASE WHEN $3::text IS NULL THEN 'queued' ELSE 'waiting' END, wait_reason = $3, due_at = NULL,
+        retried_at = clock_timestamp(),
+        retried_attempts = CASE
+            WHEN s.attempt_id IS NULL THEN s.retried_attempts
+            ELSE array_append(s.retried_attempts, s.attempt_id)
+        END,
+        attempt_id = NULL, granted_at = NULL, deadline = NULL, unknown_at = NULL, turn_released = false,
+        provider_message_id = NULL, code = NULL, reason = NULL, sent_at = NULL, failed_at = NULL,
+        updated_at = clock_timestamp()
+    FROM failed
+    WHERE s.tenant_id = $1 AND s.message_id = failed.message_id
+    RETURNING s.message_id, s.updated_at
+),
+attempt AS (
+    UPDATE send_attempts a
+    SET outcome = 'failed', code = failed.code, reason = failed.reason
+    FROM failed
+    WHERE a.tenant_id = $1 AND a.message_id = failed.message_id AND a.id = failed.attempt_id
+        AND a.outcome IN ('accepted', 'unknown', 'expired')
+),
+note AS (
+    INSERT INTO trail (tenant_id, message_id, event, at)
+    SELECT $1, message_id, 'retried', updated_at FROM retried
+    ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
+)
+SELECT message_id AS "message_id: MessageId" FROM retried
