@@ -32,7 +32,7 @@ async fn load(fleet: &Fleet, seed: u64, traffic: Traffic) -> (Vec<Accepted>, Vec
 /// A small load over a fleet in which these points are armed.
 async fn crash_at(points: &[CrashPoint]) -> Result<Books, String> {
     // Some refusals that are tried again, so that the scheduler has something to sweep.
-    let mut builder = quick().behaviour(|b| b.unavailable_rate = 0.15);
+    let mut builder = quick().behaviour(|b| b.unavailable_rate = 0.08);
     for point in points {
         builder = builder.crash(Program::of(*point), point.as_str(), &[3]);
     }
