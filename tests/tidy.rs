@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &["clock"]),
     ("jobs", &["domain", "clock", "telemetry"]),
     ("queue", &["jobs", "domain", "clock", "lifecycle", "telemetry", "retry", "crash"]),
-    ("db", &["jobs", "domain", "clock", "seal", "telemetry"]),
+    ("db", &["jobs", "domain", "clock", "seal", "telemetry", "crash"]),
     ("import", &["db", "domain"]),
     ("providers", &["domain", "clock", "telemetry"]),
 ];

@@ -20,6 +20,10 @@ pub enum CrashPoint {
     OutboundBeforeCommit,
     /// The outcomes are committed, the jobs not acknowledged.
     OutboundAfterCommit,
+    /// Part of a chunk of people, or of a release, is written, nothing is committed.
+    CampaignMidChunk,
+    /// A release, or another step that leads to jobs, has committed; these are not published yet.
+    CampaignAfterRelease,
     /// The sweep has published due rows, they are not deleted yet.
     SchedulerAfterPublishBeforeDelete,
 }
@@ -35,6 +39,8 @@ impl CrashPoint {
         CrashPoint::OutboundAfterCall,
         CrashPoint::OutboundBeforeCommit,
         CrashPoint::OutboundAfterCommit,
+        CrashPoint::CampaignMidChunk,
+        CrashPoint::CampaignAfterRelease,
         CrashPoint::SchedulerAfterPublishBeforeDelete,
     ];
 
@@ -49,6 +55,8 @@ impl CrashPoint {
             CrashPoint::OutboundAfterCall => "outbound.after_call",
             CrashPoint::OutboundBeforeCommit => "outbound.before_commit",
             CrashPoint::OutboundAfterCommit => "outbound.after_commit",
+            CrashPoint::CampaignMidChunk => "campaign.mid_chunk",
+            CrashPoint::CampaignAfterRelease => "campaign.after_release",
             CrashPoint::SchedulerAfterPublishBeforeDelete => "scheduler.after_publish_before_delete",
         }
     }

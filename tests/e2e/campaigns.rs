@@ -3,26 +3,17 @@
 
 use crate::{CLOSING, SOON, quick, until};
 use serde_json::{Value, json};
+use shared::domain::ids::CampaignId;
 use std::{collections::BTreeMap, time::Duration};
-use support::{fleet::Fleet, programs::Program};
+use support::{books, fleet::Fleet, programs::Program};
 
-const PEOPLE: i64 = 500;
+const PEOPLE: usize = 500;
 /// They cannot be written to.
-const WITHOUT_ADDRESS: i64 = 7;
+const WITHOUT_ADDRESS: usize = 7;
 
-async fn show(fleet: &Fleet, id: &str) -> Value {
-    let path = format!("{}/api/acme/campaigns/{id}", fleet.api);
-    let answer = fleet.http.get(path).bearer_auth(&fleet.tenant.token).send().await.unwrap();
-    answer.json().await.unwrap()
-}
-
-async fn act(fleet: &Fleet, id: &str, action: &str) {
+async fn act(fleet: &Fleet, id: CampaignId, action: &str) {
     let (status, campaign) = fleet.post(&format!("/campaigns/{id}/{action}"), action, &json!({})).await.unwrap();
     assert_eq!(status, 200, "{action}: {campaign}");
-}
-
-fn shown(campaign: &Value, state: &str) -> i64 {
-    campaign["counts"][state].as_i64().unwrap()
 }
 
 /// How often the provider took something for each person.
@@ -37,24 +28,9 @@ fn taken(fleet: &Fleet) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_campaign_reaches_each_person_once_through_a_pause_and_crashes() {
     let fleet = quick().rate(60.0).behaviour(|b| (b.duplicate_rate, b.skip_delivered_rate) = (0.1, 0.0)).start().await;
-    sqlx::query(
-        "INSERT INTO contacts (tenant_id, id, name, phone)
-        SELECT $1, gen_random_uuid(), 'Ada', CASE WHEN n > $3 THEN '+4915' || lpad(n::text, 9, '0') END
-        FROM generate_series(1, $2) AS n",
-    )
-    .bind(fleet.tenant.id)
-    .bind(PEOPLE)
-    .bind(WITHOUT_ADDRESS)
-    .execute(&mut fleet.database.admin().await)
-    .await
-    .unwrap();
-    let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
-    let account = fleet.tenant.account;
-    let new = json!({"name": "Spring", "channel_account_id": account, "content": content, "audience": {"all": true}});
-    let (status, campaign) = fleet.post("/campaigns", "new", &new).await.unwrap();
-    assert_eq!(status, 201, "{campaign}");
-    let id = campaign["id"].as_str().unwrap();
-    act(&fleet, id, "start").await;
+    let audience = fleet.audience(PEOPLE, WITHOUT_ADDRESS).await;
+    let campaign = fleet.campaign("Spring", &audience).await;
+    let id = campaign.id;
 
     until("some are sent to", SOON, async || taken(&fleet).len() > 60).await;
     act(&fleet, id, "pause").await;
@@ -70,22 +46,20 @@ async fn a_campaign_reaches_each_person_once_through_a_pause_and_crashes() {
     for program in [Program::Campaign, Program::Scheduler] {
         fleet.process(program).signal("KILL");
     }
-    until("it is completed", CLOSING, async || show(&fleet, id).await["state"] == "completed").await;
+    let books = books::close_with_campaigns(&fleet, &[], &[campaign], CLOSING).await;
+    books.assert_agree();
 
-    let reached = usize::try_from(PEOPLE - WITHOUT_ADDRESS).unwrap();
+    let reached = PEOPLE - WITHOUT_ADDRESS;
     let taken = taken(&fleet);
     let twice: Vec<_> = taken.iter().filter(|(_, times)| **times > 1).collect();
     assert_eq!((taken.len(), twice), (reached, vec![]), "each person once");
-    until("every report is in", SOON, async || {
-        let campaign = show(&fleet, id).await;
-        shown(&campaign, "delivered") + shown(&campaign, "read") == PEOPLE - WITHOUT_ADDRESS
-    })
-    .await;
-    let campaign = show(&fleet, id).await;
-    assert_eq!((campaign["frozen_count"].as_i64(), shown(&campaign, "skipped")), (Some(PEOPLE), WITHOUT_ADDRESS));
-    let books = fleet.mijra(&["campaign", "ledger", id, "--tenant", "acme"]).await;
-    assert_eq!((&books["disagreements"], &books["frozen"]), (&json!([]), &json!(PEOPLE)), "{books}");
-    let audit = fleet.mijra(&["audit", "--tenant", "acme", "--target", id]).await;
+    assert_eq!((books.people, books.skipped), (PEOPLE, WITHOUT_ADDRESS));
+    let campaign = fleet.show_campaign(id).await.unwrap();
+    let shown = |state: &str| campaign["counts"][state].as_u64().unwrap();
+    assert_eq!(shown("delivered") + shown("read"), reached as u64, "every report is in: {campaign}");
+    let ledger = fleet.mijra(&["campaign", "ledger", &id.to_string(), "--tenant", "acme"]).await;
+    assert_eq!((&ledger["disagreements"], &ledger["frozen"]), (&json!([]), &json!(PEOPLE)), "{ledger}");
+    let audit = fleet.mijra(&["audit", "--tenant", "acme", "--target", &id.to_string()]).await;
     let actions: Vec<_> = audit.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["campaign.resumed", "campaign.paused", "campaign.started", "campaign.created"]);
     let token = fleet.tenant.token.split('_').nth(1).unwrap();
@@ -102,27 +76,17 @@ async fn who_failed_is_tried_again_once_through_a_crash_and_the_books_agree() {
         b.fail_later_codes = vec![131026];
     };
     let fleet = quick().rate(60.0).behaviour(failing).start().await;
-    sqlx::query(
-        "INSERT INTO contacts (tenant_id, id, name, phone)
-        SELECT $1, gen_random_uuid(), 'Ada', '+4915' || lpad(n::text, 9, '0') FROM generate_series(1, 200) AS n",
-    )
-    .bind(fleet.tenant.id)
-    .execute(&mut fleet.database.admin().await)
-    .await
-    .unwrap();
-    let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
-    let account = fleet.tenant.account;
-    let new = json!({"name": "Spring", "channel_account_id": account, "content": content, "audience": {"all": true}});
-    let (_, campaign) = fleet.post("/campaigns", "new", &new).await.unwrap();
-    let id = campaign["id"].as_str().unwrap();
-    act(&fleet, id, "start").await;
+    let audience = fleet.audience(200, 0).await;
+    let id = fleet.campaign("Spring", &audience).await.id;
+    let show = async || fleet.show_campaign(id).await.unwrap();
+    let shown = |campaign: &Value, state: &str| campaign["counts"][state].as_i64().unwrap();
     let everybody_has_an_end = async || {
-        let campaign = show(&fleet, id).await;
+        let campaign = show().await;
         let ended: i64 = ["delivered", "read", "failed"].iter().map(|state| shown(&campaign, state)).sum();
         campaign["state"] == "completed" && ended == 200
     };
     until("it is completed", CLOSING, &everybody_has_an_end).await;
-    let failed = shown(&show(&fleet, id).await, "failed");
+    let failed = shown(&show().await, "failed");
     assert!((50..150).contains(&failed), "about half: {failed}");
     let first = fleet.sandbox.ledger().sends_from(1, usize::MAX).len();
 
@@ -136,11 +100,11 @@ async fn who_failed_is_tried_again_once_through_a_crash_and_the_books_agree() {
     fleet.process(Program::Campaign).signal("KILL");
     retry("again").await;
     until("it is completed anew", CLOSING, &everybody_has_an_end).await;
-    let campaign = show(&fleet, id).await;
+    let campaign = show().await;
     assert_eq!((shown(&campaign, "failed"), &campaign["retrying_since"]), (0, &Value::Null), "{campaign}");
     let calls = fleet.sandbox.ledger().sends_from(1, usize::MAX).len() - first;
     assert_eq!(calls, usize::try_from(failed).unwrap(), "each once more");
-    let books = fleet.mijra(&["campaign", "ledger", id, "--tenant", "acme"]).await;
-    assert_eq!(books["disagreements"], json!([]), "{books}");
+    let ledger = fleet.mijra(&["campaign", "ledger", &id.to_string(), "--tenant", "acme"]).await;
+    assert_eq!(ledger["disagreements"], json!([]), "{ledger}");
     assert!(fleet.dead_letters().await.is_empty());
 }

@@ -1,38 +1,49 @@
-//! Processes that die at the worst moment: at every named point, and whenever somebody kills them. Nothing is lost, nothing is
-//! done twice, and what nobody can know ends by evidence or is held.
+//! Processes that die at the worst moment: at every named point, and whenever somebody kills them, while people write, agents
+//! answer and campaigns run. Nothing is lost, nothing is done twice, and what nobody can know ends by evidence or is held.
 
 use crate::{CLOSING, SOON, quick};
 use shared::crash::CrashPoint;
 use std::time::Duration;
 use support::{
     books::{self, Books},
-    fleet::Fleet,
+    campaigns::Started,
+    fleet::{Accepted, Fleet},
     programs::Program,
     traffic::Traffic,
 };
+use tokio_util::sync::CancellationToken;
 
 const SMALL: Traffic =
     Traffic { webhooks_per_second: 20.0, replies_per_second: 20.0, lasts: Duration::from_secs(4), seed: 11 };
 
-/// SIGABRT.
-const ABORTED: Option<i32> = Some(6);
+/// Traffic, and one campaign after the other as long as it lasts; what was accepted of both.
+async fn load(fleet: &Fleet, seed: u64, traffic: Traffic) -> (Vec<Accepted>, Vec<Started>) {
+    let parties = fleet.acquaint(seed, 10).await;
+    let audience = fleet.audience(60, 3).await;
+    let stop = CancellationToken::new();
+    let traffic = async {
+        let accepted = traffic.run(fleet, &parties).await;
+        stop.cancel();
+        accepted
+    };
+    tokio::join!(traffic, fleet.campaigns(&audience, &stop))
+}
 
-/// Small traffic over a fleet in which these points are armed.
+/// A small load over a fleet in which these points are armed.
 async fn crash_at(points: &[CrashPoint]) -> Result<Books, String> {
     // Some refusals that are tried again, so that the scheduler has something to sweep.
-    let mut builder = quick().behaviour(|b| b.unavailable_rate = 0.15);
+    let mut builder = quick().behaviour(|b| b.unavailable_rate = 0.08);
     for point in points {
         builder = builder.crash(Program::of(*point), point.as_str(), &[3]);
     }
     let fleet = builder.start().await;
-    let parties = fleet.acquaint(11, 10).await;
-    let accepted = SMALL.run(&fleet, &parties).await;
-    let books = books::close(&fleet, &accepted, CLOSING).await;
+    let (accepted, campaigns) = load(&fleet, 11, SMALL).await;
+    let books = books::close_with_campaigns(&fleet, &accepted, &campaigns, CLOSING).await;
     let names: Vec<&str> = points.iter().map(|point| point.as_str()).collect();
     let mut complaints = Vec::new();
     for point in points {
         let exits = fleet.process(Program::of(*point)).exits();
-        if exits.iter().filter(|exit| exit.signal == ABORTED).count() != 1 {
+        if exits.iter().filter(|exit| exit.is_crash()).count() != 1 {
             complaints.push(format!("{} did not crash once: {exits:?}", point.as_str()));
         }
     }
@@ -47,8 +58,8 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     use CrashPoint::*;
     // Several at a time where they do not hide one another: one in each program.
     let rounds: [&[CrashPoint]; 4] = [
-        &[ApiAfterConfirm, InboundAfterCommit, OutboundAfterClaim],
-        &[ApiAfterCommitBeforePublish, InboundBeforeAck, OutboundAfterCall],
+        &[ApiAfterConfirm, InboundAfterCommit, OutboundAfterClaim, CampaignMidChunk],
+        &[ApiAfterCommitBeforePublish, InboundBeforeAck, OutboundAfterCall, CampaignAfterRelease],
         &[SchedulerAfterPublishBeforeDelete, OutboundBeforeCommit],
         &[OutboundAfterCommit],
     ];
@@ -67,7 +78,6 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_of_each_process_in_turn() {
     let fleet = quick().start().await;
-    let parties = fleet.acquaint(12, 10).await;
     let killing = async {
         for program in Program::ALL {
             tokio::time::sleep(Duration::from_millis(900)).await;
@@ -78,8 +88,8 @@ async fn kill_9_of_each_process_in_turn() {
         }
     };
     let traffic = Traffic { lasts: Duration::from_secs(5), ..SMALL };
-    let (accepted, ()) = tokio::join!(traffic.run(&fleet, &parties), killing);
-    let books = books::close(&fleet, &accepted, CLOSING).await;
+    let ((accepted, campaigns), ()) = tokio::join!(load(&fleet, 12, traffic), killing);
+    let books = books::close_with_campaigns(&fleet, &accepted, &campaigns, CLOSING).await;
     books.assert_agree();
 }
 

@@ -2,7 +2,7 @@
 //! go. Shows that no sliding second has more grants and received messages than the limit by the database's clock, that the
 //! provider refused nothing, how they arrived, and how much of the limit was used.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,7 +68,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         .start()
         .await;
     let parties = fleet.acquaint(command.seed, PEOPLE).await;
-    let campaign = backlog(&fleet, &command).await?;
+    // More people than can be written to in the time.
+    let people = rate as usize * usize::try_from(command.seconds + 30)?;
+    let campaign = fleet.campaign("Backlog", &fleet.audience(people, 0).await).await.id;
     let started = Instant::now();
     // As far as a few seconds of the rate: the campaign is frozen and released from here on.
     while taken(&fleet).0 < 3 * command.rate as usize {
@@ -94,29 +96,6 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
 
 /// From when until when there was a backlog, by the database's clock.
 type Backlog = (DateTime<Utc>, DateTime<Utc>);
-
-/// A campaign to more people than can be written to in the time, started.
-async fn backlog(fleet: &Fleet, command: &Command) -> Result<String> {
-    let people = i64::from(command.rate) * i64::try_from(command.seconds + 30)?;
-    sqlx::query(
-        "INSERT INTO contacts (tenant_id, id, name, phone)
-        SELECT $1, gen_random_uuid(), 'Ada', '+4915' || lpad(n::text, 9, '0') FROM generate_series(1, $2) AS n",
-    )
-    .bind(fleet.tenant.id)
-    .bind(people)
-    .execute(&mut fleet.database.admin().await)
-    .await
-    .context("the audience")?;
-    let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
-    let account = fleet.tenant.account;
-    let new = json!({"name": "Backlog", "channel_account_id": account, "content": content, "audience": {"all": true}});
-    let (status, made) = fleet.post("/campaigns", "new", &new).await?;
-    ensure!(status.is_success(), "the campaign cannot be made: {made}");
-    let id = made["id"].as_str().context("a campaign has an id")?.to_owned();
-    let (status, problem) = fleet.post(&format!("/campaigns/{id}/start"), "start", &json!({})).await?;
-    ensure!(status.is_success(), "the campaign cannot be started: {problem}");
-    Ok(id)
-}
 
 /// Changes the number of senders as wanted, an equal part of the time each. From when until when, and whether those that were told
 /// to end did so.

@@ -18,6 +18,7 @@ mod measure;
 mod mijra;
 mod outage;
 mod role;
+mod servers;
 mod services;
 
 use std::io::Write;
@@ -46,7 +47,8 @@ enum Command {
     Send(Box<mijra::SendArguments>),
     /// The main job in small, on a running installation, and its books
     Demo(Box<demo::Arguments>),
-    /// Crashes, standstills and cut connections under load, and the books after each
+    /// Crashes, kills, standstills, cut connections and stopped servers under webhooks, replies and campaigns, and the books
+    /// after each; or a long soak of them by chance
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),

@@ -1,11 +1,12 @@
 //! `load outage`: each server taken away under load for minutes, and brought back. Nothing may be lost, nothing may end among the
 //! dead letters, and what piled up must be worked off.
 
-use anyhow::{Context, Result, ensure};
+use crate::servers::{self, Away};
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::{
     path::PathBuf,
-    process::{ExitCode, Stdio},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 use support::{
@@ -57,15 +58,6 @@ impl Which {
             Which::Redis => Server::Redis,
         }
     }
-
-    /// As `deploy/dev` calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Which::Postgres => "postgres",
-            Which::Rabbitmq => "rabbitmq",
-            Which::Redis => "redis",
-        }
-    }
 }
 
 /// Load before and after the outage.
@@ -75,6 +67,7 @@ const PEOPLE: u32 = 100;
 /// Takes the servers away one after the other, prints a row for each, and says whether all went well.
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     let away = Duration::from_secs(command.seconds);
+    let way = if command.real { Away::Stopped(&command.dev) } else { Away::OutOfReach };
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "server",
@@ -113,12 +106,17 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         };
         let trouble = async {
             tokio::time::sleep(AROUND).await;
-            take_away(&command, &fleet, *which).await?;
+            way.take(&fleet, which.server()).await?;
             tokio::time::sleep(away).await;
-            bring_back(&command, &fleet, *which).await?;
+            way.bring_back(&fleet, which.server()).await?;
             let back = Instant::now();
             let late = fleet.ready_within(Duration::from_secs(120)).await;
-            ensure!(late.is_empty(), "not ready two minutes after {} came back: {}", which.name(), late.join(", "));
+            ensure!(
+                late.is_empty(),
+                "not ready two minutes after {} came back: {}",
+                servers::name(which.server()),
+                late.join(", ")
+            );
             Ok::<(Instant, Duration), anyhow::Error>((back, back.elapsed()))
         };
         let (accepted, trouble) = tokio::join!(traffic.run(&fleet, &parties), trouble);
@@ -139,7 +137,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         say(&row.join("  "));
         table.add_row(row);
         if !books.agree() {
-            details.push(format!("{}:\n{books}", which.name()));
+            details.push(format!("{}:\n{books}", servers::name(which.server())));
         }
     }
     say(&table.to_string());
@@ -147,37 +145,6 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         say(detail);
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-async fn take_away(command: &Command, fleet: &Fleet, which: Which) -> Result<()> {
-    if command.real {
-        return deploy(command, "stop", which).await;
-    }
-    fleet.relay(which.server()).close();
-    Ok(())
-}
-
-async fn bring_back(command: &Command, fleet: &Fleet, which: Which) -> Result<()> {
-    if command.real {
-        return deploy(command, "start", which).await;
-    }
-    fleet.relay(which.server()).restore();
-    Ok(())
-}
-
-async fn deploy(command: &Command, verb: &str, which: Which) -> Result<()> {
-    let status = tokio::process::Command::new(&command.dev)
-        .args([verb, which.name()])
-        // What we were given would tell it that these servers are not its own.
-        .env_remove("DATABASE_URL")
-        .env_remove("AMQP_URL")
-        .env_remove("REDIS_URL")
-        .stdin(Stdio::null())
-        .status()
-        .await
-        .with_context(|| format!("run {}", command.dev.display()))?;
-    ensure!(status.success(), "{} {verb} {}: {status}", command.dev.display(), which.name());
-    Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the result of the run")]

@@ -1,10 +1,14 @@
 //! Closing the books: what Postgres says against what the provider's stand-in saw, message by message and person by person.
 //! Waits, within a bound, until nothing moves any more; then compares and says what does not agree.
 
+mod campaigns;
+
 use crate::{
+    campaigns::Started,
     fleet::{Accepted, Fleet},
     sandbox::ledger::SendEntry,
 };
+use campaigns::Frozen;
 use comfy_table::{Table, presets};
 use shared::domain::{ids::MessageId, sends::SendState};
 use sqlx::{PgConnection, Row};
@@ -26,9 +30,16 @@ pub struct Books {
     pub stored: usize,
     /// Messages that the API accepted for sending.
     pub accepted: usize,
+    /// Campaigns that the API accepted.
+    pub campaigns: usize,
+    /// Their people: one of two campaigns is two.
+    pub people: usize,
+    /// Of these, skipped because they cannot be written to.
+    pub skipped: usize,
     /// Sends by state.
     pub states: BTreeMap<SendState, usize>,
-    /// Messages of people acknowledged and not stored, messages accepted and not there or without an end.
+    /// Messages of people acknowledged and not stored, messages accepted and not there or without an end, people of campaigns
+    /// that are not frozen or have no end.
     pub lost: usize,
     /// Messages of people stored more than once, requests of one agent that became two messages.
     pub stored_twice: usize,
@@ -36,6 +47,8 @@ pub struct Books {
     pub taken_twice: usize,
     /// Of these, sent again because the account says so, and shown as possibly doubled.
     pub taken_twice_and_shown: usize,
+    /// Shown as possibly doubled: sent again because the account says so.
+    pub possibly_doubled: usize,
     /// Held for a person.
     pub held: usize,
     /// Held ones that the provider has in truth.
@@ -65,6 +78,8 @@ struct Send {
     provider_message_id: Option<String>,
     was_unknown: bool,
     recipient: String,
+    code: Option<String>,
+    of_campaign: bool,
 }
 
 /// Waits until all is quiet, or the time is over, and closes the books. `accepted` is what the API accepted, once a message.
@@ -72,6 +87,19 @@ struct Send {
 /// # Panics
 /// If a server does not answer.
 pub async fn close(fleet: &Fleet, accepted: &[Accepted], within: Duration) -> Books {
+    close_with_campaigns(fleet, accepted, &[], within).await
+}
+
+/// The same, where campaigns ran, too. Each is waited for until it is completed.
+///
+/// # Panics
+/// If a server does not answer.
+pub async fn close_with_campaigns(
+    fleet: &Fleet,
+    accepted: &[Accepted],
+    campaigns: &[Started],
+    within: Duration,
+) -> Books {
     let mut admin = fleet.database.admin().await;
     let started = Instant::now();
     let quiet = wait_until_quiet(fleet, &mut admin, accepted, within).await;
@@ -79,10 +107,12 @@ pub async fn close(fleet: &Fleet, accepted: &[Accepted], within: Duration) -> Bo
     if !quiet {
         books.wrong.push(format!("something still moved after {} s", within.as_secs()));
     }
-    books.people(fleet, &mut admin).await;
+    books.people_who_wrote(fleet, &mut admin).await;
     let sends = sends(&mut admin).await;
     let requests = fleet.sandbox.ledger().sends_from(1, usize::MAX);
-    books.accepted_by_us(accepted, &sends);
+    let frozen = campaigns::frozen(&mut admin).await;
+    books.accepted_by_us(accepted, &frozen, &sends);
+    books.campaigns(fleet, campaigns, &frozen, &sends, &requests).await;
     books.taken_by_provider(&sends, &requests);
     books.attempts(&mut admin, &sends, &requests).await;
     books.order(&sends, &requests);
@@ -115,6 +145,7 @@ async fn is_quiet(fleet: &Fleet, admin: &mut PgConnection, accepted: &[Accepted]
         "SELECT (SELECT count(*) FROM sends WHERE state IN ('waiting', 'queued', 'sending', 'unknown'))
             + (SELECT count(*) FROM outbox
                 WHERE job ->> 'kind' NOT IN ('outbound.release_turn', 'outbound.settle') AND publish_after < now() + interval '5 minutes')
+            + (SELECT count(*) FROM campaigns WHERE state = 'running')
             + (SELECT count(*) FROM control.outbox)
             + (SELECT count(*) FROM control.spill)",
     )
@@ -173,7 +204,8 @@ async fn sends(admin: &mut PgConnection) -> HashMap<MessageId, Send> {
     let rows = sqlx::query(
         "SELECT s.message_id, s.conversation_id, s.seq, s.state, s.attempts::bigint AS attempts,
             (SELECT count(*) FROM send_attempts a WHERE a.tenant_id = s.tenant_id AND a.message_id = s.message_id AND a.outcome <> 'given_back') AS written,
-            s.turn_released, s.possibly_doubled, s.provider_message_id, s.unknown_at IS NOT NULL AS was_unknown, s.recipient
+            s.turn_released, s.possibly_doubled, s.provider_message_id, s.unknown_at IS NOT NULL AS was_unknown, s.recipient, s.code,
+            s.campaign_id IS NOT NULL AS of_campaign
         FROM sends s",
     )
     .fetch_all(admin)
@@ -190,6 +222,8 @@ async fn sends(admin: &mut PgConnection) -> HashMap<MessageId, Send> {
         provider_message_id: row.get("provider_message_id"),
         was_unknown: row.get("was_unknown"),
         recipient: row.get("recipient"),
+        code: row.get("code"),
+        of_campaign: row.get("of_campaign"),
     };
     rows.iter().map(|row| (MessageId(row.get("message_id")), send(row))).collect()
 }
@@ -225,7 +259,7 @@ impl Books {
     }
 
     /// Every message that the receiver has acknowledged is stored once, with the person who wrote it.
-    async fn people(&mut self, fleet: &Fleet, admin: &mut PgConnection) {
+    async fn people_who_wrote(&mut self, fleet: &Fleet, admin: &mut PgConnection) {
         let rows = sqlx::query(
             "SELECT m.provider_message_id, count(DISTINCT m.id), array_agg(DISTINCT a.value) FILTER (WHERE a.value IS NOT NULL)
             FROM messages m
@@ -267,14 +301,16 @@ impl Books {
         self.say("messages with the wrong person", &strangers);
     }
 
-    /// Every message that the API accepted is there once and has come to an end.
-    fn accepted_by_us(&mut self, accepted: &[Accepted], sends: &HashMap<MessageId, Send>) {
+    /// Every message that the API accepted, or that is for somebody of a campaign, is there once and has come to an end.
+    fn accepted_by_us(&mut self, accepted: &[Accepted], frozen: &Frozen, sends: &HashMap<MessageId, Send>) {
         for send in sends.values() {
             *self.states.entry(send.state).or_default() += 1;
             self.were_unknown += usize::from(send.was_unknown);
+            self.possibly_doubled += usize::from(send.possibly_doubled);
         }
         self.held = self.in_state(SendState::Held);
-        let known: BTreeSet<MessageId> = accepted.iter().map(|accepted| accepted.message).collect();
+        let mut known: BTreeSet<MessageId> = accepted.iter().map(|accepted| accepted.message).collect();
+        known.extend(frozen.messages());
         self.accepted = known.len();
         let missing: Vec<String> =
             known.iter().filter(|id| !sends.contains_key(id)).map(MessageId::to_string).collect();
@@ -364,12 +400,15 @@ impl Books {
     }
 
     /// The provider got each conversation's messages in the order in which we accepted them. One that was unknown for so long
-    /// that it lost its turn may come later.
+    /// that it lost its turn may come later. Campaigns' messages have no turn: nobody waits for them.
     fn order(&mut self, sends: &HashMap<MessageId, Send>, requests: &[SendEntry]) {
         let mut last: HashMap<Uuid, i64> = HashMap::new();
         let mut wrong = Vec::new();
         for entry in requests.iter().filter(|entry| entry.wamid().is_some()) {
             let Some((id, send)) = message_of(entry).and_then(|id| Some((id, sends.get(&id)?))) else { continue };
+            if send.of_campaign {
+                continue;
+            }
             let before = last.entry(send.conversation).or_insert(0);
             if send.seq < *before && !send.turn_released && !send.possibly_doubled {
                 wrong.push(format!("{id}, number {} of its conversation, after number {before}", send.seq));
@@ -414,6 +453,8 @@ impl fmt::Display for Books {
             self.states.values().sum::<usize>().to_string(),
             self.accepted.to_string(),
         ]);
+        let people = format!("{} ({} skipped)", self.people, self.skipped);
+        table.add_row([format!("people of {} campaigns", self.campaigns), people, String::new()]);
         for (state, count) in &self.states {
             table.add_row([format!("  {state}"), count.to_string(), String::new()]);
         }
@@ -422,6 +463,7 @@ impl fmt::Display for Books {
             ("stored twice", self.stored_twice),
             ("taken twice by the provider", self.taken_twice),
             ("  of these shown as possibly doubled", self.taken_twice_and_shown),
+            ("shown as possibly doubled", self.possibly_doubled),
             ("held though the provider has it", self.held_but_taken),
             ("unknown for a while", self.were_unknown),
             ("  of these settled by evidence", self.settled_by_evidence),

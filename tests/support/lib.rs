@@ -7,6 +7,7 @@
 )]
 
 pub mod books;
+pub mod campaigns;
 pub mod database;
 pub mod fleet;
 pub mod frames;

@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shared::domain::ids::ConversationId;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 /// Somebody with a conversation.
 #[derive(Clone, Debug)]
@@ -55,13 +56,21 @@ impl Fleet {
 impl Traffic {
     /// Runs until the time is over and every answer is accepted. Which were.
     pub async fn run(self, fleet: &Fleet, parties: &[Party]) -> Vec<Accepted> {
-        let told =
-            self.moments(self.webhooks_per_second, 1).for_each_concurrent(AT_ONCE, |(number, dice)| async move {
+        self.run_until(&CancellationToken::new(), fleet, parties).await
+    }
+
+    /// The same, or until told to stop.
+    pub async fn run_until(self, stop: &CancellationToken, fleet: &Fleet, parties: &[Party]) -> Vec<Accepted> {
+        let told = self
+            .moments(self.webhooks_per_second, 1)
+            .take_until(stop.clone().cancelled_owned())
+            .for_each_concurrent(AT_ONCE, |(number, dice)| async move {
                 let party = &parties[dice % parties.len()];
                 fleet.tell(&party.person, format!("message {number}")).await;
             });
         let replied = self
             .moments(self.replies_per_second, 2)
+            .take_until(stop.clone().cancelled_owned())
             .map(|(number, dice)| async move {
                 let party = &parties[dice % parties.len()];
                 fleet.reply(party.conversation, &format!("answer {number}")).await

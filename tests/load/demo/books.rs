@@ -4,38 +4,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use comfy_table::Table;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Row};
 use url::Url;
 use uuid::Uuid;
 
+use super::campaign::{Campaign, Ledger};
 use super::stand_in::{StandIn, Told};
-use super::{Received, Sent};
+use super::verdict::{Ours, Theirs, difference, is_open};
 
 pub(super) struct Books {
     pool: PgPool,
+    tenant: String,
 }
 
 /// Both sides, and where they differ.
 pub(super) struct Comparison {
-    told: u64,
-    stored: u64,
-    people: u64,
-    sends: BTreeMap<String, u64>,
-    taken: u64,
-    taken_twice: u64,
-    refused: BTreeMap<String, u64>,
-    quarantined: u64,
-    duplicates: u64,
+    pub(super) told: u64,
+    pub(super) stored: u64,
+    pub(super) people: u64,
+    pub(super) replies: Tally,
+    pub(super) campaign: Tally,
+    pub(super) taken_twice: u64,
+    pub(super) refused: BTreeMap<String, u64>,
+    pub(super) quarantined: u64,
+    pub(super) duplicates: u64,
+    /// The campaign's own.
+    pub(super) ledger: Ledger,
     pub(super) disagreements: Vec<String>,
 }
 
+/// The same messages by state, each side in its own words.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) ours: BTreeMap<String, u64>,
+    pub(super) theirs: BTreeMap<String, u64>,
+}
+
 impl Books {
-    pub(super) async fn open(url: &Url) -> Result<Self> {
+    pub(super) async fn open_for(url: &Url, tenant: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url.as_str())?.disable_statement_logging();
         let pool = PgPoolOptions::new().max_connections(2).connect_with(options).await.context("open the books")?;
-        Ok(Self { pool })
+        Ok(Self { pool, tenant: tenant.to_owned() })
     }
 
     /// Ids that were told and acknowledged but are not stored.
@@ -60,79 +70,144 @@ impl Books {
         .await?)
     }
 
-    /// How many of these sends are still under way.
-    pub(super) async fn unsettled(&self, ids: &[Uuid]) -> Result<u64> {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM sends WHERE message_id = ANY ($1) AND state IN ('waiting', 'queued', 'sending', 'unknown')",
+    /// The tenant's account and the tenant.
+    pub(super) async fn account(&self) -> Result<(Uuid, Uuid)> {
+        let row = sqlx::query(
+            "SELECT a.id, a.tenant_id
+            FROM channel_accounts a
+            JOIN control.tenants t ON t.id = a.tenant_id
+            WHERE t.slug = $1 AND a.state = 'active'
+            ORDER BY a.id
+            LIMIT 1",
         )
-        .bind(ids)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u64::try_from(count)?)
+        .bind(&self.tenant)
+        .fetch_optional(&self.pool)
+        .await?
+        .with_context(|| format!("{} has no active account", self.tenant))?;
+        Ok((row.try_get("id")?, row.try_get("tenant_id")?))
     }
 
-    pub(super) async fn compare(&self, stand_in: &StandIn, sent: &[Uuid]) -> Result<Comparison> {
+    /// The contacts of these numbers.
+    pub(super) async fn contacts(&self, tenant: Uuid, phones: &[String]) -> Result<Vec<Uuid>> {
+        Ok(sqlx::query_scalar("SELECT id FROM contacts WHERE tenant_id = $1 AND phone = ANY ($2)")
+            .bind(tenant)
+            .bind(phones)
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    /// So many contacts without an address, the same ones each time. The API makes none without a number.
+    pub(super) async fn contacts_without_address(&self, tenant: Uuid, count: usize) -> Result<Vec<Uuid>> {
+        Ok(sqlx::query_scalar(
+            "WITH person AS (
+                SELECT md5($1::text || ' has no address ' || n)::uuid AS id
+                FROM generate_series(1, $2::bigint) AS n
+            ),
+            made AS (
+                INSERT INTO contacts (tenant_id, id, name)
+                SELECT $1, id, 'Nobody can reach me' FROM person
+                ON CONFLICT DO NOTHING
+            )
+            SELECT id FROM person",
+        )
+        .bind(tenant)
+        .bind(i64::try_from(count)?)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// These replies, as our books have them.
+    async fn replies(&self, ids: &[Uuid]) -> Result<Vec<Ours>> {
+        let rows = sqlx::query("SELECT message_id, recipient, state, code FROM sends WHERE message_id = ANY ($1)")
+            .bind(ids)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(ours).collect()
+    }
+
+    /// The campaign's people who were written to, as our books have them.
+    async fn people(&self, campaign: &Campaign) -> Result<Vec<Ours>> {
+        let rows = sqlx::query(
+            "SELECT s.message_id, s.recipient, s.state, s.code
+            FROM campaign_recipients r
+            JOIN sends s ON s.tenant_id = r.tenant_id AND s.message_id = r.message_id
+            WHERE r.campaign_id = $1",
+        )
+        .bind(campaign.id)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(ours).collect()
+    }
+
+    /// How many messages are under way, or have been reported on what the books do not hold yet.
+    pub(super) async fn open(&self, stand_in: &StandIn, sent: &[Uuid], campaign: &Campaign) -> Result<u64> {
+        let theirs = stand_in.messages().await?;
+        let ours = [self.replies(sent).await?, self.people(campaign).await?].concat();
+        let none = Theirs::default();
+        let open = ours.iter().filter(|ours| is_open(ours, theirs.get(&ours.message_id).unwrap_or(&none)));
+        Ok(open.count() as u64)
+    }
+
+    pub(super) async fn compare(
+        &self,
+        stand_in: &StandIn,
+        sent: &[Uuid],
+        campaign: &Campaign,
+        ledger: Ledger,
+    ) -> Result<Comparison> {
         let mut disagreements = Vec::new();
         let told = stand_in.told().await?;
         let stored = self.compare_inbound(&told, &mut disagreements).await?;
 
-        let taken = stand_in.taken().await?;
-        let mut times: BTreeMap<Uuid, u64> = BTreeMap::new();
-        for t in &taken {
-            *times.entry(t.message_id).or_default() += 1;
+        let theirs = stand_in.messages().await?;
+        let (replies, people) = (self.replies(sent).await?, self.people(campaign).await?);
+        let none = Theirs::default();
+        let of = |ours: &Ours| theirs.get(&ours.message_id).unwrap_or(&none);
+        disagreements.extend(replies.iter().chain(&people).filter_map(|ours| difference(ours, of(ours))));
+        if replies.len() != sent.len() {
+            disagreements.push(format!("{} replies were accepted, {} sends are stored", sent.len(), replies.len()));
         }
-        let rows = sqlx::query("SELECT message_id, state, recipient FROM sends WHERE message_id = ANY ($1)")
-            .bind(sent)
-            .fetch_all(&self.pool)
-            .await?;
-        let mut sends: BTreeMap<String, u64> = BTreeMap::new();
-        let mut by_person: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for row in &rows {
-            let (id, state): (Uuid, String) = (row.try_get("message_id")?, row.try_get("state")?);
-            let recipient: String = row.try_get("recipient")?;
-            *sends.entry(state.clone()).or_default() += 1;
-            let at_provider = times.get(&id).copied().unwrap_or(0);
-            let person = by_person.entry(recipient.trim_start_matches('+').to_owned()).or_default();
-            person.0 += u64::from(matches!(state.as_str(), "sent" | "delivered" | "read"));
-            person.1 += u64::from(at_provider > 0);
-            let fits = match state.as_str() {
-                "sent" | "delivered" | "read" => at_provider == 1,
-                // Refused at the call, or taken and reported as failed later.
-                "failed" => at_provider == 0 || taken.iter().any(|t| t.message_id == id && t.failed),
-                // Held: the line broke, no evidence came, a person decides; the provider knows that it did not take it.
-                "cancelled" | "held" => at_provider == 0,
-                // What was not finished in time.
-                _ => false,
-            };
-            if !fits {
-                disagreements
-                    .push(format!("message {id} to {recipient} is {state}, the provider took it {at_provider} times"));
-            }
+        let frozen = ledger.frozen_count.unwrap_or(0);
+        if frozen != campaign.people as u64 {
+            disagreements.push(format!("the campaign is to {} people, {frozen} are frozen", campaign.people));
         }
-        if rows.len() != sent.len() {
-            disagreements.push(format!("{} replies were accepted, {} sends are stored", sent.len(), rows.len()));
+        let reachable = campaign.people - campaign.without_address;
+        let persons: BTreeSet<&str> = people.iter().map(|ours| ours.recipient.as_str()).collect();
+        if persons.len() != reachable || people.len() != reachable {
+            disagreements.push(format!(
+                "{reachable} people can be written to; {} messages are for {} of them",
+                people.len(),
+                persons.len()
+            ));
         }
-        let known: BTreeSet<Uuid> = sent.iter().copied().collect();
-        for t in taken.iter().filter(|t| !known.contains(&t.message_id)) {
-            disagreements.push(format!("the provider took {} for {}, which nobody sent", t.message_id, t.recipient));
-        }
-        for (person, (ours, theirs)) in by_person.iter().filter(|(_, (ours, theirs))| ours > theirs) {
-            disagreements.push(format!("{person}: {ours} sent by our books, {theirs} by the provider's"));
+        disagreements.extend(ledger.disagreements.iter().map(|wrong| format!("the campaign's ledger: {wrong}")));
+        let known: BTreeSet<Uuid> = replies.iter().chain(&people).map(|ours| ours.message_id).collect();
+        for (id, stray) in theirs.iter().filter(|(id, theirs)| theirs.taken > 0 && !known.contains(id)) {
+            disagreements.push(format!("the provider took {id} for {}, which nobody sent", stray.recipient));
         }
         let count = async |query: &'static str| -> Result<u64> {
             let count: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
             Ok(u64::try_from(count)?)
         };
+        let tally = |ours: &[Ours]| {
+            let mut tally = Tally::default();
+            for ours in ours {
+                *tally.ours.entry(ours.state.clone()).or_default() += 1;
+                *tally.theirs.entry(of(ours).state().to_owned()).or_default() += 1;
+            }
+            tally
+        };
         Ok(Comparison {
             told: told.iter().map(|t| &t.id).collect::<BTreeSet<_>>().len() as u64,
             stored,
             people: told.iter().map(|t| &t.person).collect::<BTreeSet<_>>().len() as u64,
-            sends,
-            taken: times.len() as u64,
-            taken_twice: times.values().filter(|count| **count > 1).count() as u64,
+            replies: tally(&replies),
+            campaign: tally(&people),
+            taken_twice: theirs.values().filter(|theirs| theirs.taken > 1).count() as u64,
             refused: stand_in.refused().await?,
             quarantined: count("SELECT count(*) FROM control.quarantine").await?,
             duplicates: count("SELECT count(*) FROM webhook_log WHERE outcome = 'duplicate'").await?,
+            ledger,
             disagreements,
         })
     }
@@ -174,44 +249,11 @@ impl Books {
     }
 }
 
-impl Comparison {
-    pub(super) fn table(&self, received: &Received, sent: &Sent) -> Table {
-        let answered = |status: &str| -> u64 { received.answers.values().filter_map(|a| a.get(status)).sum() };
-        let mut table = Table::new();
-        table.set_header(["", "Mijra", "the provider's stand-in"]);
-        let mut row = |what: &str, ours: String, theirs: String| {
-            table.add_row([what.to_owned(), ours, theirs]);
-        };
-        let refused: u64 = received.webhooks - answered("200");
-        row("webhooks accepted", String::new(), answered("200").to_string());
-        row("webhooks refused", format!("{} kept in quarantine", self.quarantined), refused.to_string());
-        row("webhooks that were only duplicates", self.duplicates.to_string(), String::new());
-        row("messages from people", self.stored.to_string(), self.told.to_string());
-        row("people", String::new(), self.people.to_string());
-        let rate = format!(
-            "{:.0}/s, p50 {:.1} ms, p99 {:.1} ms",
-            received.webhooks as f64 / received.seconds,
-            received.p50_ms,
-            received.p99_ms
-        );
-        row("webhooks, rate and answer", String::new(), rate);
-        row("replies accepted", sent.ids.len().to_string(), String::new());
-        let (p50, p99) = (sent.latency_us.value_at_quantile(0.5), sent.latency_us.value_at_quantile(0.99));
-        let rate = format!(
-            "{:.0}/s, p50 {:.1} ms, p99 {:.1} ms",
-            sent.ids.len() as f64 / sent.seconds,
-            p50 as f64 / 1e3,
-            p99 as f64 / 1e3
-        );
-        row("replies, rate and answer", rate, String::new());
-        for (state, count) in &self.sends {
-            row(&format!("sends {state}"), count.to_string(), String::new());
-        }
-        row("messages taken", String::new(), self.taken.to_string());
-        row("taken twice", String::new(), self.taken_twice.to_string());
-        for (code, count) in &self.refused {
-            row(&format!("refusals, code {code}"), String::new(), count.to_string());
-        }
-        table
-    }
+fn ours(row: &PgRow) -> Result<Ours> {
+    Ok(Ours {
+        message_id: row.try_get("message_id")?,
+        recipient: row.try_get("recipient")?,
+        state: row.try_get("state")?,
+        code: row.try_get("code")?,
+    })
 }

@@ -1,12 +1,16 @@
-//! The main job, for real and in small: signed webhooks of every kind in, some repeated, out of order or forged; agents'
-//! replies out while the provider throttles, fails and is slow with statuses. Then the books: what Postgres holds beside
-//! what the provider's stand-in says, person by person. Whoever disagrees makes the exit status 1.
+//! The main job, for real and in small: signed webhooks of every kind in, some repeated, out of order or forged; a campaign and
+//! agents' replies out while the provider throttles, fails and is slow with statuses. Then the books: what Postgres holds
+//! beside what the provider's stand-in says, person by person. Whoever disagrees makes the exit status 1.
 
 mod books;
+mod campaign;
 mod stand_in;
+mod tables;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,11 +18,12 @@ use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Client, StatusCode};
-use serde_json::{Value, json};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
 use url::Url;
 
 use books::Books;
+use campaign::Api;
 use stand_in::StandIn;
 
 /// `load demo`
@@ -33,7 +38,7 @@ pub(crate) struct Arguments {
     /// The tenant's name in URLs
     #[arg(long)]
     tenant: String,
-    /// A token of the tenant that may read conversations and send messages
+    /// A token of the tenant that may make contacts, send messages and run campaigns
     #[arg(long, env = "MIJRA_TOKEN", hide_env_values = true)]
     token: String,
     /// Postgres, with a role that sees everything, to close the books
@@ -48,6 +53,12 @@ pub(crate) struct Arguments {
     /// How many people write
     #[arg(long, default_value_t = 200)]
     people: u32,
+    /// To how many contacts the campaign goes, some of them without an address
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(2..=5_000))]
+    campaign: u64,
+    /// A file to leave the campaign's id in
+    #[arg(long)]
+    leave_id: Option<PathBuf>,
 }
 
 /// Webhooks of one step on the progress bar.
@@ -61,9 +72,11 @@ const AGENTS: usize = 8;
 /// `load demo`
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let stand_in = StandIn::new(&arguments.sandbox);
-    let books = Books::open(&arguments.database_url).await?;
-    stand_in.forget().await?;
+    let books = Books::open_for(&arguments.database_url, &arguments.tenant).await?;
+    let api = Api::new(&arguments);
     stand_in.behave(&json!({})).await?;
+    api.cancel_earlier().await?;
+    stand_in.forget().await?;
 
     let received = receive(&arguments, &stand_in).await?;
     wait("storing", || async { books.missing(&stand_in.told().await?).await.map(|missing| missing.len() as u64) })
@@ -73,7 +86,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     stand_in
         .behave(&json!({
             "latency_ms": {"min": 5, "max": 60},
-            "throughput_per_second": 60,
+            "throughput_per_second": 70,
             "throttle_status": 429,
             "refuse_rate": 0.02,
             "refuse_code": 131_026,
@@ -83,17 +96,25 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             "reorder_rate": 0.05,
         }))
         .await?;
-    let sent = reply(&arguments, &books).await?;
+    let campaign = api.begin(usize::try_from(arguments.campaign)?, &books).await?;
+    if let Some(file) = &arguments.leave_id {
+        std::fs::write(file, campaign.id.to_string()).with_context(|| format!("write {}", file.display()))?;
+    }
+    // Answers wait for no campaign.
+    let sent = reply(&arguments, &api, &books).await?;
+    api.watch(&campaign).await?;
     wait("settling", || async {
         stand_in.settle().await?;
-        books.unsettled(&sent.ids).await
+        books.open(&stand_in, &sent.ids, &campaign).await
     })
     .await?;
     stand_in.behave(&json!({})).await?;
 
-    let comparison = books.compare(&stand_in, &sent.ids).await?;
+    let ledger = api.ledger(&campaign).await?;
+    let comparison = books.compare(&stand_in, &sent.ids, &campaign, ledger).await?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", comparison.table(&received, &sent))?;
+    writeln!(out, "{}", tables::traffic(&comparison, &received, &sent))?;
+    writeln!(out, "{}", tables::campaign(&comparison))?;
     if comparison.disagreements.is_empty() {
         writeln!(out, "The books agree, person by person.")?;
         return Ok(ExitCode::SUCCESS);
@@ -157,30 +178,20 @@ struct Sent {
     latency_us: Histogram<u64>,
 }
 
-async fn reply(arguments: &Arguments, books: &Books) -> Result<Sent> {
-    let client = Client::new();
+async fn reply(arguments: &Arguments, api: &Api, books: &Books) -> Result<Sent> {
     let conversations = books.open_conversations().await?;
     if conversations.is_empty() {
         bail!("nobody has written: there is no conversation to reply in");
     }
     let bar = bar(arguments.replies as u64, "replies");
     let began = Instant::now();
-    let root = arguments.api.as_str().trim_end_matches('/').to_owned();
     let calls = stream::iter(0..arguments.replies).map(|number| {
-        let (client, bar) = (client.clone(), bar.clone());
-        let conversation = conversations[number % conversations.len()];
-        let url = format!("{root}/api/{}/conversations/{conversation}/messages", arguments.tenant);
+        let bar = bar.clone();
+        let path = format!("/conversations/{}/messages", conversations[number % conversations.len()]);
         let body = json!({"type": "text", "text": format!("Reply {number}: your parcel left our warehouse.")});
-        let request = client
-            .post(url)
-            .bearer_auth(&arguments.token)
-            .header("Idempotency-Key", uuid::Uuid::now_v7().to_string())
-            .json(&body);
         async move {
             let asked = Instant::now();
-            let answer = request.send().await.context("call the API")?;
-            let status = answer.status();
-            let answer: Value = answer.json().await.context("read the API's answer")?;
+            let (status, answer) = api.call(Method::POST, &path, Some(&body)).await?;
             if status != StatusCode::ACCEPTED && status != StatusCode::CREATED {
                 bail!("a reply was answered {status}: {answer}");
             }

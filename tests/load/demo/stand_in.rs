@@ -7,6 +7,9 @@ use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
+use uuid::Uuid;
+
+use super::verdict::Theirs;
 
 pub(super) struct StandIn {
     client: Client,
@@ -34,15 +37,6 @@ impl Told {
     pub(super) fn names_the_person(&self) -> bool {
         self.kind != "user_id_changed"
     }
-}
-
-/// A message that the product handed over.
-#[derive(Debug, Clone)]
-pub(super) struct Taken {
-    /// Our id, from our token.
-    pub(super) message_id: uuid::Uuid,
-    pub(super) recipient: String,
-    pub(super) failed: bool,
 }
 
 impl StandIn {
@@ -74,23 +68,23 @@ impl StandIn {
         Ok(told.into_iter().filter(Told::is_to_be_stored).collect())
     }
 
-    /// What was taken from the product, by its token.
-    pub(super) async fn taken(&self) -> Result<Vec<Taken>> {
+    /// What became of each message that the product asked for, by the id in its token.
+    pub(super) async fn messages(&self) -> Result<BTreeMap<Uuid, Theirs>> {
         let entries: Vec<Value> = lines(&self.call(Method::GET, "/ledger", None).await?)?;
-        let mut taken = Vec::new();
-        for entry in entries.iter().filter(|entry| entry["verdict"].get("accepted").is_some()) {
+        let mut messages: BTreeMap<Uuid, Theirs> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry["kind"] != "read_receipt") {
             let token = entry["opaque"].as_str().unwrap_or_default();
             let message = token.strip_prefix("m1:").and_then(|rest| rest.split(':').next());
-            let Some(message_id) = message.and_then(|id| id.parse().ok()) else {
-                bail!("the stand-in took a message without our token: {entry}");
+            let Some(id) = message.and_then(|id| id.parse().ok()) else {
+                bail!("the stand-in was asked for a message without our token: {entry}");
             };
-            taken.push(Taken {
-                message_id,
-                recipient: entry["recipient"].as_str().unwrap_or_default().to_owned(),
-                failed: entry["statuses"].to_string().contains("failed"),
-            });
+            let theirs = messages.entry(id).or_default();
+            theirs.recipient = entry["recipient"].as_str().unwrap_or_default().to_owned();
+            theirs.taken += u64::from(entry["verdict"].get("accepted").is_some());
+            theirs.refused = entry["verdict"]["refused"]["code"].as_u64();
+            theirs.report(entry["statuses"].as_array().into_iter().flatten().filter_map(Value::as_str));
         }
-        Ok(taken)
+        Ok(messages)
     }
 
     /// Refusals by code, and what it did not look at.

@@ -2,7 +2,7 @@
 
 use crate::programs::Program;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::{File, OpenOptions},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
@@ -19,7 +19,7 @@ pub(super) struct Plan {
     pub(super) program: Program,
     pub(super) number: usize,
     pub(super) environment: BTreeMap<String, String>,
-    /// Crash points armed at the first start, the second …; none at later ones.
+    /// Crash points armed at the first start, the second …; none at later ones but those of [`Process::arm`].
     pub(super) crashes: Vec<String>,
     pub(super) health: SocketAddr,
     pub(super) log: PathBuf,
@@ -49,6 +49,8 @@ pub struct Process {
 
 struct Shared {
     pid: Mutex<Option<u32>>,
+    /// Armed at the next start, the one after …
+    crashes: Mutex<VecDeque<String>>,
     exits: watch::Sender<Vec<Exit>>,
     /// Not to be started again.
     over: watch::Sender<bool>,
@@ -65,15 +67,23 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
+impl Exit {
+    /// Whether it ended itself at once, as at a crash point (SIGABRT).
+    pub fn is_crash(&self) -> bool {
+        self.signal == Some(6)
+    }
+}
+
 /// A pause before starting again, as a supervisor makes.
 const BEFORE_RESPAWN: Duration = Duration::from_millis(300);
-/// A program that ends again and again is not started for ever.
-const MOST_STARTS: usize = 60;
+/// A program that ends again and again is not started for ever; one that is ended in each of hundreds of rounds is.
+const MOST_STARTS: usize = 1_000;
 
 impl Process {
     pub(super) fn start(plan: Plan) -> Self {
         let shared = Arc::new(Shared {
             pid: Mutex::new(None),
+            crashes: Mutex::new(plan.crashes.iter().cloned().collect()),
             exits: watch::Sender::new(Vec::new()),
             over: watch::Sender::new(false),
         });
@@ -138,6 +148,11 @@ impl Process {
         self.ended(before, within).await
     }
 
+    /// Arms a crash point (`shared::crash`) for one more start: `<point>:<pass>`.
+    pub fn arm(&self, point: &str, pass: u64) {
+        lock(&self.shared.crashes).push_back(format!("{point}:{pass}"));
+    }
+
     /// Waits until it has ended once more than `before` times.
     pub async fn ended(&self, before: usize, within: Duration) -> Option<Exit> {
         let mut exits = self.shared.exits.subscribe();
@@ -155,10 +170,10 @@ impl Process {
 
 async fn supervise(plan: Plan, shared: Arc<Shared>) {
     let mut over = shared.over.subscribe();
-    for start in 0..MOST_STARTS {
+    for _ in 0..MOST_STARTS {
         let mut command = Command::new(plan.program.path());
         command.env_clear().envs(std::env::var("PATH").map(|path| ("PATH", path))).envs(&plan.environment);
-        command.envs(plan.crashes.get(start).map(|point| ("MIJRA_CRASH_POINT", point)));
+        command.envs(lock(&shared.crashes).pop_front().map(|point| ("MIJRA_CRASH_POINT", point)));
         let log = || OpenOptions::new().create(true).append(true).open(&plan.log).map(Stdio::from);
         let (Ok(out), Ok(err)) = (log(), log()) else { return };
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(true).spawn();

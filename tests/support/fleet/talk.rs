@@ -72,21 +72,36 @@ impl Fleet {
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
-    /// An agent answers, and insists with the same key until the API has accepted it.
+    /// Reads from the API once. Anything but 200 is no answer.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get(&self, path: &str) -> reqwest::Result<Value> {
+        let url = format!("{}/api/{}{path}", self.api, self.tenant.slug);
+        self.http.get(url).bearer_auth(&self.tenant.token).send().await?.error_for_status()?.json().await
+    }
+
+    /// An agent answers, and insists until the API has accepted it.
     ///
     /// # Panics
     /// If it is refused, or not accepted in time.
     pub async fn reply(&self, conversation: ConversationId, text: &str) -> Accepted {
-        let key = Uuid::new_v4().to_string();
         let path = format!("/conversations/{conversation}/messages");
-        let body = json!({"type": "text", "text": text});
+        let message = self.insist(&path, &json!({"type": "text", "text": text}), StatusCode::ACCEPTED).await;
+        let id = message["id"].as_str().and_then(|id| id.parse().ok());
+        Accepted { message: id.expect("an accepted message has an id"), conversation }
+    }
+
+    /// Asks with the same key until the API has accepted it; its answer.
+    ///
+    /// # Panics
+    /// If it is refused, or not accepted in time.
+    pub async fn insist(&self, path: &str, body: &Value, accepted: StatusCode) -> Value {
+        let key = Uuid::new_v4().to_string();
         let deadline = Instant::now() + INSIST;
         loop {
-            let refused = match self.post(&path, &key, &body).await {
-                Ok((StatusCode::ACCEPTED, message)) => {
-                    let id = message["id"].as_str().and_then(|id| id.parse().ok());
-                    return Accepted { message: id.expect("an accepted message has an id"), conversation };
-                }
+            let refused = match self.post(path, &key, body).await {
+                Ok((status, answer)) if status == accepted => return answer,
                 Ok((status, problem)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
                     // 409: an earlier try with this key is under way.
                     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
@@ -95,7 +110,7 @@ impl Fleet {
                 Ok((status, problem)) => format!("{status}: {problem}"),
                 Err(error) => format!("{error:?}"),
             };
-            assert!(Instant::now() < deadline, "the API does not accept a message: {refused}");
+            assert!(Instant::now() < deadline, "the API does not accept {path}: {refused}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -4,10 +4,11 @@
 
 use crate::{
     placements::Placements,
-    worker::{Placed, Settle, Ticket, Worker},
+    worker::{CrashPoints, Placed, Settle, Ticket, Worker},
 };
 use anyhow::anyhow;
 use shared::{
+    crash::CrashPoint,
     db::{
         self, Databases, FleetTx, Placement,
         campaigns::{
@@ -130,6 +131,11 @@ impl Worker for CampaignWorker {
             }
         }
         Ok(())
+    }
+
+    // The place within a step is passed where the step is taken.
+    fn crash_points() -> CrashPoints {
+        CrashPoints { before_publish: Some(CrashPoint::CampaignAfterRelease), ..CrashPoints::default() }
     }
 }
 

@@ -111,9 +111,9 @@ impl Worker for InboundWorker {
 
     fn crash_points() -> CrashPoints {
         CrashPoints {
-            before_commit: None,
             after_commit: Some(CrashPoint::InboundAfterCommit),
             before_ack: Some(CrashPoint::InboundBeforeAck),
+            ..CrashPoints::default()
         }
     }
 }

@@ -163,7 +163,7 @@ impl Worker for OutboundWorker {
         CrashPoints {
             before_commit: Some(CrashPoint::OutboundBeforeCommit),
             after_commit: Some(CrashPoint::OutboundAfterCommit),
-            before_ack: None,
+            ..CrashPoints::default()
         }
     }
 }

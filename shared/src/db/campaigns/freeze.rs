@@ -7,6 +7,7 @@ use super::{
     job, people,
 };
 use crate::{
+    crash::{self, CrashPoint},
     db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::{Audience, CampaignContent},
@@ -55,6 +56,7 @@ pub async fn freeze(
         }
     };
     let delta = insert(tx, tenant_id, campaign_id, &campaign.content.0, &next).await?;
+    crash::pass(CrashPoint::CampaignMidChunk);
     let through = next.last().copied().or(after.map(|id| id.0));
     if next.len() < CHUNK {
         sqlx::query!(

@@ -18,6 +18,7 @@ use super::{
     job, people, rate,
 };
 use crate::{
+    crash::{self, CrashPoint},
     db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::{Addressee, CampaignContent, Share, SkipReason, credits, scaled_down},
@@ -76,6 +77,9 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
         let (mut released, skipped) = take(tx, tenant_id, &campaigns, pace.outstanding()).await?;
         place::place(tx, tenant_id, account, &mut released).await?;
         write::insert(tx, tenant_id, account, &campaigns, &released).await?;
+        if !released.is_empty() {
+            crash::pass(CrashPoint::CampaignMidChunk);
+        }
         write::mark(tx, tenant_id, &campaigns, &released, &skipped).await?;
         let messages: Vec<MessageId> = released.iter().map(|person| person.message_id).collect();
         let ahead = campaigns.iter().map(|campaign| campaign.share.in_flight).sum();
