@@ -70,12 +70,15 @@ pub(super) async fn run(services: &Services, size: &Size, progress: &Progress) -
         let with = one(services, size, true, progress, &mut wrong).await?;
         let mut of_pair: Vec<f64> =
             without.iter().filter_map(|(account, end)| Some(end / with.get(account)?)).collect();
-        let (median, worst) = (median(&mut of_pair).context("no account was done")?, of_pair[0]);
-        let last = |ends: &Ends| ends.values().copied().fold(0.0, f64::max);
+        let (ratio, worst) = (median(&mut of_pair).context("no account was done")?, of_pair[0]);
+        let done = |ends: &Ends| {
+            let mut ends: Vec<f64> = ends.values().copied().collect();
+            (median(&mut ends).unwrap_or_default(), ends.last().copied().unwrap_or_default())
+        };
+        let ((half, last), (half_with, last_with)) = (done(&without), done(&with));
         let said = format!(
-            "{median:.3}, worst {worst:.3}; all done after {:.1} s without, {:.1} s with",
-            last(&without),
-            last(&with)
+            "{ratio:.3}, worst {worst:.3}; half of the accounts done after {half:.1} s, all after {last:.1} s; \
+            with the two {half_with:.1} s, {last_with:.1} s"
         );
         progress.say(&format!("fairness, pair {pair}: {said}"));
         verdicts.figure(format!("pair {pair}: median without ÷ with"), said);
