@@ -51,11 +51,9 @@ const SLOW_MS: u64 = 5_000;
 /// No account is slowed down by more than a tenth by others.
 const RATIO: f64 = 0.90;
 const FROZEN_WITHIN: Duration = Duration::from_secs(120);
-/// Before the workers are let go, people have been released on all accounts.
-const RELEASED_WITHIN: Duration = Duration::from_secs(60);
 const DONE_WITHIN: Duration = Duration::from_secs(300);
 
-/// How long after the first call each account had its last message received.
+/// How long after the beginning each account had its last message received.
 type Ends = HashMap<u64, f64>;
 
 /// Runs the part.
@@ -100,8 +98,7 @@ async fn one(
     let plan = Plan {
         numbers: size.fairness_accounts,
         rate: Some(f64::from(size.fairness_rate)),
-        // They are started when everything lies ready.
-        senders: 0,
+        senders: size.fairness_senders,
         behaviour: Behaviour { latency_ms: Span { min: 20, max: 80 }, ..Behaviour::fastest() },
         people: size.fairness_people,
     };
@@ -127,15 +124,18 @@ async fn measure(stage: &mut Stage, size: &Size, progress: &Progress, wrong: &mu
     for account in stage.installation.accounts.clone() {
         campaigns.push(stage.campaign(account, 1).await?);
     }
-    stage.start_frozen(&campaigns, FROZEN_WITHIN).await?;
+    // Nobody is sent to before everybody is frozen, and then all begin at once; the workers have run since long before, since one
+    // that has just started takes its first jobs one by one.
     for id in &campaigns {
-        until("people are released", RELEASED_WITHIN, async || Ok(stage.show(*id).await?.count("in_flight") > 0))
-            .await?;
+        stage.act(*id, "start").await?;
+        stage.act(*id, "pause").await?;
     }
+    stage.frozen(&campaigns, FROZEN_WITHIN).await?;
 
     progress.phase("sending");
-    for _ in 0..size.fairness_senders {
-        stage.start_sender().await?;
+    let began = Utc::now();
+    for id in &campaigns {
+        stage.act(*id, "resume").await?;
     }
     let others = &campaigns[2..];
     let mut left = others.to_vec();
@@ -151,14 +151,13 @@ async fn measure(stage: &mut Stage, size: &Size, progress: &Progress, wrong: &mu
     })
     .await?;
     let received = received::all(stage).await?;
-    let first = received.iter().map(|received| received.at).min().context("nothing was received")?;
     let mut last: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for received in &received {
         let at = last.entry(&received.number).or_insert(received.at);
         *at = received.at.max(*at);
     }
     let ends = (2..size.fairness_accounts)
-        .filter_map(|account| Some((account, (*last.get(number_id(account).as_str())? - first).as_seconds_f64())))
+        .filter_map(|account| Some((account, (*last.get(number_id(account).as_str())? - began).as_seconds_f64())))
         .collect();
 
     progress.phase("closing the books");

@@ -137,6 +137,11 @@ impl Stage {
         for id in campaigns {
             self.act(*id, "start").await?;
         }
+        self.frozen(campaigns, within).await
+    }
+
+    /// Waits until everybody is frozen.
+    pub(super) async fn frozen(&self, campaigns: &[CampaignId], within: Duration) -> Result<()> {
         for id in campaigns {
             until("everybody is frozen", within, async || Ok(self.show(*id).await?.is_frozen())).await?;
         }
