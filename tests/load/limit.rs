@@ -1,4 +1,4 @@
-//! `load limit`: an account at its limit for minutes, with a campaign's backlog, messages that come in, and senders that come and
+//! `load limit`: an account at its limit for minutes, with campaigns' backlog, messages that come in, and senders that come and
 //! go. Shows that no sliding second has more grants and received messages than the limit by the database's clock, that the
 //! provider refused nothing, how they arrived, and how much of the limit was used.
 
@@ -47,6 +47,8 @@ pub(crate) struct Command {
 const WARM_UP: Duration = Duration::from_secs(3);
 /// How long a campaign may take to begin.
 const FLOWS_WITHIN: Duration = Duration::from_secs(60);
+/// A list of people is no longer than that.
+const PEOPLE_OF_A_CAMPAIGN: usize = 4_000;
 /// People who write.
 const PEOPLE: u32 = 200;
 
@@ -70,7 +72,11 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     let parties = fleet.acquaint(command.seed, PEOPLE).await;
     // More people than can be written to in the time.
     let people = rate as usize * usize::try_from(command.seconds + 30)?;
-    let campaign = fleet.campaign("Backlog", &fleet.audience(people, 0).await).await.id;
+    let mut campaigns = Vec::new();
+    for part in (0..people).step_by(PEOPLE_OF_A_CAMPAIGN) {
+        let audience = fleet.audience(PEOPLE_OF_A_CAMPAIGN.min(people - part), 0).await;
+        campaigns.push(fleet.campaign("Backlog", &audience).await.id);
+    }
     let started = Instant::now();
     // As far as a few seconds of the rate: the campaign is frozen and released from here on.
     while taken(&fleet).0 < 3 * command.rate as usize {
@@ -89,8 +95,10 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     let (_, span) = tokio::join!(inbound.run(&fleet, &parties), scaled(&fleet, &command, senders));
     let (span, ended_well) = span?;
     let longest_stall = stall.end();
-    let (status, problem) = fleet.post(&format!("/campaigns/{campaign}/cancel"), "cancel", &json!({})).await?;
-    ensure!(status.is_success(), "the campaign cannot be cancelled: {problem}");
+    for campaign in campaigns {
+        let (status, problem) = fleet.post(&format!("/campaigns/{campaign}/cancel"), "cancel", &json!({})).await?;
+        ensure!(status.is_success(), "a campaign cannot be cancelled: {problem}");
+    }
     report(&fleet, &command, span, longest_stall, ended_well).await
 }
 

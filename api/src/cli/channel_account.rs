@@ -20,7 +20,7 @@ use shared::{
     domain::{
         channel::Provider,
         ids::ChannelAccountId,
-        limits::{LimitValues, Scope},
+        limits::{LimitChange, Scope},
     },
     providers::whatsapp,
     seal::Keyring,
@@ -73,12 +73,12 @@ pub(super) struct Whatsapp {
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
     /// Messages a second (providers/whatsapp section 11: 80 by default, 20 for coexistence numbers, 1000 after an upgrade).
-    /// Messages received count, too.
-    #[arg(long, default_value_t = 80.0, value_parser = rate)]
-    rate: f64,
+    /// Messages received count, too. 80 unless given; an update without it leaves it as it is.
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
     /// Write to one person as fast as to any other. Unless given, each person gets a message in 6 seconds, with up to 45 at
     /// once (providers/whatsapp section 11).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "update")]
     no_pair_limit: bool,
     /// Meta's id of the business portfolio, whose numbers share its messaging limit.
     #[arg(long, value_parser = provider_id)]
@@ -184,7 +184,7 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     if created || args.update {
         let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
         let secrets = AccountSecrets { access_token: args.access_token.expose_secret().to_owned() };
-        let limits = limits(&args);
+        let limits = limits(&args, created);
         let account = NewAccount {
             id,
             provider: Provider::Whatsapp,
@@ -219,15 +219,16 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What WhatsApp allows a number, as far as it is known.
-fn limits(args: &Whatsapp) -> Vec<(Scope, LimitValues)> {
-    let mut limits = vec![(Scope::Account, LimitValues { rate: args.rate, burst: None, inbound_cost: 1.0 })];
-    if !args.no_pair_limit {
+/// What WhatsApp allows a number, as far as it is known: of one that is there already, only what was given.
+fn limits(args: &Whatsapp, created: bool) -> Vec<(Scope, LimitChange)> {
+    let limit = |rate| LimitChange { rate, burst: None, inbound_cost: None };
+    let mut limits = Vec::new();
+    let rate = args.rate.or(created.then_some(whatsapp::MESSAGES_PER_SECOND));
+    limits.extend(rate.map(|rate| (Scope::Account, limit(rate))));
+    if created && !args.no_pair_limit {
         limits.push((Scope::Pair, whatsapp::PAIR_LIMIT));
     }
-    let tier =
-        args.messaging_limit.map(|people| LimitValues { rate: f64::from(people), burst: None, inbound_cost: 0.0 });
-    limits.extend(tier.map(|tier| (Scope::Portfolio, tier)));
+    limits.extend(args.messaging_limit.map(|people| (Scope::Portfolio, limit(f64::from(people)))));
     limits
 }
 
@@ -271,6 +272,8 @@ fn shown(args: &Whatsapp) -> Value {
             "business_account_id": args.business_account_id,
             "display_number": args.display_number,
             "rate": args.rate,
+            "portfolio_id": args.portfolio_id,
+            "messaging_limit": args.messaging_limit,
         },
         "secrets": if args.app_secret.is_some() { vec!["access_token", "app_secret"] } else { vec!["access_token"] },
     })

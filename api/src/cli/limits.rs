@@ -12,7 +12,7 @@ use shared::{
         audit::Actor,
         limits::{self, Limit},
     },
-    domain::limits::{LimitValues, Scope},
+    domain::limits::{LimitChange, LimitValues, Scope},
 };
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -59,12 +59,12 @@ pub(super) struct Set {
     /// … in what time. People of a portfolio are always counted by the day.
     #[arg(long, value_enum, default_value = "second")]
     per: Per,
-    /// So many at once; of an account it follows from the rate.
+    /// So many at once; as before unless given. Of an account it follows from the rate.
     #[arg(long)]
     burst: Option<i32>,
-    /// What a received message takes of it: 1 where the provider counts both ways.
-    #[arg(long, default_value_t = 0.0)]
-    inbound_cost: f64,
+    /// What a received message takes of it, 1 where the provider counts both ways; as before unless given.
+    #[arg(long)]
+    inbound_cost: Option<f64>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -151,15 +151,19 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
         *scope != Scope::Portfolio || args.per == Per::Second,
         "people of a portfolio are counted by the day: leave out --per"
     );
-    let values =
-        LimitValues { rate: args.rate / args.per.seconds(), burst: args.burst, inbound_cost: args.inbound_cost };
-    values.check(*scope)?;
+    let change =
+        LimitChange { rate: args.rate / args.per.seconds(), burst: args.burst, inbound_cost: args.inbound_cost };
     let mut tx = begin(database, tenant).await?;
-    anyhow::ensure!(
-        limits::set(&mut tx, *scope, *id, &values, Actor::Operator).await?,
-        "{tenant} has no {} {id}",
-        if *scope == Scope::Portfolio { "portfolio" } else { "channel account" }
-    );
+    match limits::set(&mut tx, *scope, *id, change, Actor::Operator).await? {
+        // Senders wait for the limit's row: it is let go before anything is counted.
+        limits::Set::Done => tx.commit().await?,
+        limits::Set::Bad(bad) => return Err(bad.into()),
+        limits::Set::NoSuchThing => {
+            let kind = if *scope == Scope::Portfolio { "portfolio" } else { "channel account" };
+            anyhow::bail!("{tenant} has no {kind} {id}");
+        }
+    };
+    let mut tx = begin(database, tenant).await?;
     let limit = limits::list(&mut tx).await?.into_iter().find(|limit| (limit.scope, limit.key) == (*scope, *id));
     tx.commit().await?;
     let row = Row::from(limit.context("the limit is gone again")?);

@@ -201,7 +201,9 @@ impl From<Campaign> for CampaignView {
 /// When nobody will be left, if it goes on as it goes now. A campaign that shares its account goes at its share already.
 fn eta_seconds(c: &Campaign) -> Option<i64> {
     let left = (c.waiting + c.in_flight) as f64;
-    let known = c.state == "running" && c.frozen_at.is_some() && (c.rate > 0.0 || left == 0.0);
+    // How many a retry will find is not known before it has looked.
+    let known =
+        c.state == "running" && c.frozen_at.is_some() && c.retrying_since.is_none() && (c.rate > 0.0 || left == 0.0);
     // A float to an integer saturates.
     known.then(|| if left == 0.0 { 0 } else { (left / c.rate).ceil() as i64 })
 }

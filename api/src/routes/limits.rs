@@ -14,8 +14,11 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::{
-    db::{self, limits::Limit},
-    domain::limits::{BadLimit, LimitValues, Scope},
+    db::{
+        self,
+        limits::{Limit, Set},
+    },
+    domain::limits::{BadLimit, LimitChange, LimitValues, Scope},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -32,10 +35,11 @@ pub fn router() -> OpenApiRouter<App> {
 pub struct NewLimit {
     /// account, pair: messages a second (one in six seconds is 0.1667). portfolio: people in any 24 hours.
     rate: f64,
-    /// So many at once. Of an account it follows from the rate unless given: as many as keep every second within it.
+    /// So many at once; as before unless given. Of an account that never had one it follows from the rate: as many as keep every
+    /// second within it.
     burst: Option<i32>,
-    /// What a message that is received takes of an account's limit: 1 where the provider counts both ways, else 0, as it is
-    /// unless given.
+    /// What a message that is received takes of an account's limit: 1 where the provider counts both ways, else 0; as before, or
+    /// as the provider is known for, unless given.
     inbound_cost: Option<f64>,
 }
 
@@ -113,7 +117,8 @@ async fn list(State(app): State<App>, caller: Caller<LimitsRead>, params: Params
     Ok(View(Limits { data: limits.into_iter().map(LimitView::from).collect() }))
 }
 
-/// Sets a limit. It holds from the next message on, within a second.
+/// Sets a limit. It holds from the next message on; one that has been put off for its sake is tried again within seconds, at the
+/// latest after a minute.
 #[utoipa::path(
     put, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
     params(
@@ -135,13 +140,18 @@ async fn put(
     Json { value: new, .. }: Json<NewLimit>,
 ) -> Result<View<LimitView>> {
     let NewLimit { rate, burst, inbound_cost } = new;
-    let values = LimitValues { rate, burst, inbound_cost: inbound_cost.unwrap_or(0.0) };
-    values.check(scope).map_err(|bad| Problem::new(Kind::Invalid).field(field(bad), bad.to_string()))?;
+    let change = LimitChange { rate, burst, inbound_cost };
     let mut tx = caller.begin(&app).await?;
-    let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
-    if !db::limits::set(&mut tx, scope, id, &values, caller.actor()).await? {
-        return Err(Problem::not_found(kind).into());
-    }
+    match db::limits::set(&mut tx, scope, id, change, caller.actor()).await? {
+        Set::Done => tx.commit().await?,
+        Set::NoSuchThing => {
+            let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
+            return Err(Problem::not_found(kind).into());
+        }
+        Set::Bad(bad) => return Err(Problem::new(Kind::Invalid).field(field(bad), bad.to_string()).into()),
+    };
+    // Senders wait for the limit's row: it is let go before anything is counted.
+    let mut tx = caller.begin(&app).await?;
     let limits = db::limits::list(&mut tx).await?;
     tx.commit().await?;
     let limit = limits.into_iter().find(|limit| (limit.scope, limit.key) == (scope, id));

@@ -5,7 +5,7 @@ use crate::{
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, TenantId},
-        limits::{LimitValues, Scope},
+        limits::{LimitChange, Scope},
     },
     seal::Sealed,
 };
@@ -69,7 +69,7 @@ pub struct NewAccount<'a> {
     /// The provider's id of the portfolio it belongs to, if that is known.
     pub portfolio: Option<&'a str>,
     /// Its limits, and its portfolio's.
-    pub limits: &'a [(Scope, LimitValues)],
+    pub limits: &'a [(Scope, LimitChange)],
 }
 
 /// A channel account as an operator sees it.
@@ -160,45 +160,43 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
 /// Sets the limits given, and ties the account to its portfolio.
 async fn set_limits(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<()> {
     let portfolio = match account.portfolio {
-        Some(external_id) => Some(join_portfolio(tx, tenant_id, account, external_id).await?),
+        Some(external_id) => Some(find_portfolio(tx, tenant_id, account.provider, external_id).await?),
         None => None,
     };
-    for (scope, values) in account.limits {
+    for (scope, change) in account.limits {
         let key = if *scope == Scope::Portfolio { portfolio } else { Some(account.id.0) };
         if let Some(key) = key {
-            limits::write(tx.conn(), tenant_id, *scope, key, values).await?;
+            limits::change(tx.conn(), tenant_id, (*scope, key), *change, account.provider).await?;
         }
+    }
+    // After the limits: whoever locks both does so in this order.
+    if let Some(portfolio) = portfolio {
+        sqlx::query!(
+            "UPDATE channel_accounts SET portfolio_id = $3 WHERE tenant_id = $1 AND id = $2",
+            tenant_id.0,
+            account.id.0,
+            portfolio,
+        )
+        .execute(tx.conn())
+        .await?;
     }
     Ok(())
 }
 
-async fn join_portfolio(
-    tx: &mut FleetTx,
-    tenant_id: TenantId,
-    account: &NewAccount<'_>,
-    external_id: &str,
-) -> Result<Uuid> {
-    let portfolio = sqlx::query_scalar!(
+/// The portfolio of this id at the provider; made if there is none.
+async fn find_portfolio(tx: &mut FleetTx, tenant_id: TenantId, provider: Provider, external_id: &str) -> Result<Uuid> {
+    Ok(sqlx::query_scalar!(
         "INSERT INTO portfolios (tenant_id, id, provider, external_id)
         VALUES ($1, $2, $3, $4)
         ON CONFLICT (tenant_id, provider, external_id) DO UPDATE SET external_id = excluded.external_id
         RETURNING id",
         tenant_id.0,
         Uuid::now_v7(),
-        account.provider.as_str(),
+        provider.as_str(),
         external_id,
     )
     .fetch_one(tx.conn())
-    .await?;
-    sqlx::query!(
-        "UPDATE channel_accounts SET portfolio_id = $3 WHERE tenant_id = $1 AND id = $2",
-        tenant_id.0,
-        account.id.0,
-        portfolio,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(portfolio)
+    .await?)
 }
 
 /// The accounts of the tenants in scope, by tenant and name.

@@ -6,8 +6,9 @@ use super::{
     error::Result,
 };
 use crate::domain::{
+    channel::Provider,
     ids::TenantId,
-    limits::{LimitValues, Scope, reserve},
+    limits::{BadLimit, LimitChange, LimitValues, Scope, reserve},
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
                 SELECT max(r.messages)
                 FROM received_seconds r
                 WHERE r.tenant_id = l.tenant_id AND r.channel_account_id = l.key
-                    AND r.second > floor(EXTRACT(epoch FROM now()))::bigint - 10
+                    AND r.second BETWEEN floor(EXTRACT(epoch FROM now()))::bigint - 9 AND floor(EXTRACT(epoch FROM now()))::bigint
             ) END AS busiest_second
         FROM limits l
         LEFT JOIN channel_accounts a ON a.tenant_id = l.tenant_id AND a.id = l.key
@@ -73,7 +74,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
                 name: row.name,
                 values: LimitValues { rate: row.rate, burst: row.burst, inbound_cost: row.inbound_cost },
                 current_rate: row.current_rate,
-                reserved: reserve(row.current_rate, row.busiest_second.unwrap_or(0), row.inbound_cost),
+                reserved: reserve(row.rate, row.busiest_second.unwrap_or(0), row.inbound_cost),
                 stopped_until: row.stopped_until,
                 used: row.used,
             })
@@ -81,23 +82,35 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
         .collect())
 }
 
-/// Sets a limit; what throttling had lowered is forgotten. Whether the tenant has that account or portfolio. The values are to be
-/// [checked](LimitValues::check) before.
+/// Changes a limit, or sets the first of its kind; what throttling had lowered or stopped is forgotten.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, values: &LimitValues, actor: Actor) -> Result<bool> {
+pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, change: LimitChange, actor: Actor) -> Result<Set> {
     let tenant_id = tx.tenant_id();
-    if !exists(tx.conn(), tenant_id, scope, key).await? {
-        return Ok(false);
-    }
+    let Some(provider) = provider(tx.conn(), tenant_id, scope, key).await? else { return Ok(Set::NoSuchThing) };
     let before = locked(tx.conn(), tenant_id, scope, key).await?;
-    write(tx.conn(), tenant_id, scope, key, values).await?;
-    revise(tx.conn(), tenant_id, scope, key).await?;
-    if before != Some(*values) {
-        note(tx, actor, "limit.set", scope, key, json!({"before": before.map(said), "after": said(*values)})).await?;
+    let values = change.of(before, scope, provider);
+    if let Err(bad) = values.check(scope) {
+        return Ok(Set::Bad(bad));
     }
-    Ok(true)
+    write(tx.conn(), tenant_id, scope, key, &values).await?;
+    revise(tx.conn(), tenant_id, scope, key).await?;
+    if before != Some(values) {
+        note(tx, actor, "limit.set", scope, key, json!({"before": before.map(said), "after": said(values)})).await?;
+    }
+    Ok(Set::Done)
+}
+
+/// What became of a change to a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// It holds.
+    Done,
+    /// The tenant has no such account or portfolio.
+    NoSuchThing,
+    /// It makes no sense.
+    Bad(BadLimit),
 }
 
 /// Removes a limit. Whether there was one.
@@ -151,8 +164,19 @@ async fn note(
     audit::record(tx, &Entry { actor, action, target_kind, target_id: key, details }).await
 }
 
-/// Writes a limit of an account or portfolio that is there.
-pub(super) async fn write(
+/// Changes a limit of an account or portfolio that is there and this transaction's own.
+pub(super) async fn change(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    (scope, key): (Scope, Uuid),
+    change: LimitChange,
+    provider: Provider,
+) -> Result<()> {
+    let before = locked(conn, tenant_id, scope, key).await?;
+    write(conn, tenant_id, scope, key, &change.of(before, scope, provider)).await
+}
+
+async fn write(
     conn: &mut PgConnection,
     tenant_id: TenantId,
     scope: Scope,
@@ -165,7 +189,7 @@ pub(super) async fn write(
             SELECT count(*) FROM portfolio_people WHERE tenant_id = $1 AND portfolio_id = $3
         ) ELSE 0 END)
         ON CONFLICT (tenant_id, scope, key) DO UPDATE
-            SET rate = excluded.rate, current_rate = excluded.rate, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
+            SET rate = excluded.rate, current_rate = excluded.rate, stopped_until = '-infinity', lowered_at = NULL, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
         tenant_id.0,
         scope.as_str(),
         key,
@@ -178,18 +202,19 @@ pub(super) async fn write(
     Ok(())
 }
 
-async fn exists(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<bool> {
-    Ok(sqlx::query_scalar!(
-        r#"SELECT CASE WHEN $2 = 'portfolio'
-            THEN EXISTS (SELECT FROM portfolios WHERE tenant_id = $1 AND id = $3)
-            ELSE EXISTS (SELECT FROM channel_accounts WHERE tenant_id = $1 AND id = $3)
-        END AS "exists!""#,
+/// At whom the account or portfolio is, if there is one.
+async fn provider(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<Option<Provider>> {
+    let provider = sqlx::query_scalar!(
+        r#"SELECT provider AS "provider!" FROM portfolios WHERE tenant_id = $1 AND id = $3 AND $2 = 'portfolio'
+        UNION ALL
+        SELECT provider FROM channel_accounts WHERE tenant_id = $1 AND id = $3 AND $2 <> 'portfolio'"#,
         tenant_id.0,
         scope.as_str(),
         key,
     )
-    .fetch_one(conn)
-    .await?)
+    .fetch_optional(conn)
+    .await?;
+    Ok(provider.and_then(|provider| provider.parse().ok()))
 }
 
 /// Senders remember an account's rate as the ceiling of their own spacing; a new revision makes them look again.

@@ -115,6 +115,62 @@ pub async fn expire_idempotency_keys(tx: &mut FleetTx) -> Result<Removed> {
     Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
 }
 
+/// Removes meters of pairs that owe nothing: a person without one may get as many at once as anybody.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn expire_pair_meters(tx: &mut FleetTx) -> Result<Removed> {
+    let done = sqlx::query!(
+        "DELETE FROM pair_meters
+        WHERE (tenant_id, channel_account_id, contact_id) IN (
+            SELECT tenant_id, channel_account_id, contact_id
+            FROM pair_meters
+            WHERE next_at < now() - interval '1 hour'
+            LIMIT $1
+            FOR UPDATE SKIP LOCKED
+        )",
+        i64::from(AT_ONCE),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
+}
+
+/// Removes people whose day with a portfolio is over.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn expire_portfolio_people(tx: &mut FleetTx) -> Result<Removed> {
+    // Whoever counts people holds the limit's row.
+    sqlx::query!("SELECT key FROM limits WHERE scope = 'portfolio' ORDER BY tenant_id, key FOR UPDATE")
+        .fetch_all(tx.conn())
+        .await?;
+    let removed = sqlx::query_scalar!(
+        r#"WITH over AS (
+            DELETE FROM portfolio_people
+            WHERE (tenant_id, portfolio_id, contact_id) IN (
+                SELECT tenant_id, portfolio_id, contact_id
+                FROM portfolio_people
+                WHERE reached_at <= now() - interval '24 hours'
+                LIMIT $1
+            )
+            RETURNING tenant_id, portfolio_id
+        ),
+        of_each AS (SELECT tenant_id, portfolio_id, count(*) AS people FROM over GROUP BY tenant_id, portfolio_id),
+        counted AS (
+            UPDATE limits l
+            SET used = greatest(0, l.used - of_each.people)
+            FROM of_each
+            WHERE l.tenant_id = of_each.tenant_id AND l.scope = 'portfolio' AND l.key = of_each.portfolio_id
+        )
+        SELECT count(*) AS "removed!" FROM over"#,
+        i64::from(AT_ONCE),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Removed::of_at_most(AT_ONCE, u64::try_from(removed).unwrap_or_default()))
+}
+
 /// Removes rows of the control tables that are too old.
 ///
 /// # Errors

@@ -21,6 +21,14 @@ impl Provider {
             Provider::Whatsapp => "whatsapp",
         }
     }
+
+    /// What a message that is received takes of an account's rate: WhatsApp's throughput is of both ways together
+    /// (providers/whatsapp section 11).
+    pub fn inbound_cost(self) -> f64 {
+        match self {
+            Provider::Whatsapp => 1.0,
+        }
+    }
 }
 
 impl fmt::Display for Provider {

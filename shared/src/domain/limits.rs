@@ -1,5 +1,6 @@
 //! Limits that providers set, and the arithmetic by which they are kept (GCRA, ITU-T I.371).
 
+use super::channel::Provider;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
@@ -59,11 +60,35 @@ pub struct LimitValues {
     pub inbound_cost: f64,
 }
 
+/// A change to a limit: what is not given stays as it is, or is what the provider is known for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LimitChange {
+    /// [`LimitValues::rate`].
+    pub rate: f64,
+    /// [`LimitValues::burst`].
+    pub burst: Option<i32>,
+    /// [`LimitValues::inbound_cost`].
+    pub inbound_cost: Option<f64>,
+}
+
+impl LimitChange {
+    /// The limit as it is after the change.
+    pub fn of(self, before: Option<LimitValues>, scope: Scope, provider: Provider) -> LimitValues {
+        let usual = if scope == Scope::Account { provider.inbound_cost() } else { 0.0 };
+        let had = before.map_or(usual, |before| before.inbound_cost);
+        LimitValues {
+            rate: self.rate,
+            burst: self.burst.or(before.and_then(|before| before.burst)),
+            inbound_cost: self.inbound_cost.unwrap_or(had),
+        }
+    }
+}
+
 /// Why a limit cannot be set so.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub enum BadLimit {
     /// Its rate.
-    #[error("rate must be a number above 0, at most 1000000")]
+    #[error("rate must be at least 0.0001 and at most 1000000; of a portfolio a whole number of people")]
     Rate,
     /// Its burst.
     #[error("burst must be at least 1, of an account at most half its rate, and a portfolio has none")]
@@ -80,7 +105,8 @@ impl LimitValues {
     /// What is wrong with it.
     pub fn check(&self, scope: Scope) -> Result<(), BadLimit> {
         let Self { rate, burst, inbound_cost } = *self;
-        if !(rate.is_finite() && (0.001..=1_000_000.0).contains(&rate)) {
+        let whole = scope != Scope::Portfolio || (rate >= 1.0 && rate.fract() == 0.0);
+        if !(rate.is_finite() && (0.0001..=1_000_000.0).contains(&rate) && whole) {
             return Err(BadLimit::Rate);
         }
         let burst_fits = match scope {
@@ -97,14 +123,18 @@ impl LimitValues {
 }
 
 /// What is kept free of an account's rate for messages yet to be received, where the provider counts those too: as many as came
-/// in the busiest second of late, and a little more because they are counted by whole seconds and a moment after they came.
-/// Sends keep a tenth of the rate, however many come in.
+/// in the busiest second of late, and a fortieth of the rate because they are counted by whole seconds and a moment after they
+/// came. Sends keep a tenth of the rate, however many come in.
 pub fn reserve(rate: f64, busiest_second: i32, inbound_cost: f64) -> f64 {
     if inbound_cost <= 0.0 {
         return 0.0;
     }
-    let margin = (rate / 40.0).ceil();
-    ((f64::from(busiest_second) + margin) * inbound_cost).min(rate * 0.9)
+    ((f64::from(busiest_second) + rate / 40.0) * inbound_cost).min(rate * 0.9)
+}
+
+/// How many sends a second an account has: its rate without what is kept free, or less while its provider throttles it.
+pub fn sends_per_second(rate: f64, current_rate: f64, kept: f64, cost: f64) -> f64 {
+    (rate - kept).min(current_rate) / cost
 }
 
 /// A meter: so many at once, and after that so many a second.
@@ -116,7 +146,9 @@ pub struct Shape {
 
 impl Shape {
     /// No sliding second `[t, t + 1 s)` gets more than `rate`: the burst and what follows within a second are `rate` together.
+    /// Of a rate above one, whole messages: 1.5 a second would let two go in some seconds.
     pub fn within_each_second(rate: f64, burst: Option<i32>) -> Self {
+        let rate = if rate > 1.0 { rate.floor() } else { rate };
         let burst = burst.map_or_else(|| (rate / 32.0).ceil(), f64::from).min((rate / 2.0).floor()).max(1.0);
         Self { burst, sustained: rate - (burst - 1.0) }
     }
@@ -124,6 +156,13 @@ impl Shape {
     /// `burst` at once, borrowed from what `rate` allows later.
     pub fn borrowing(rate: f64, burst: Option<i32>) -> Self {
         Self { burst: burst.map_or(1.0, f64::from).max(1.0), sustained: rate }
+    }
+
+    /// The meter's time as it counts now: no meter of this shape owes more than its burst. One that was slower when it was
+    /// last used, or a clock that has stepped back, would hold it up for that.
+    pub fn next_at(&self, next_at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+        let owed = TimeDelta::microseconds((self.burst * 1_000_000.0 / self.sustained).ceil() as i64);
+        next_at.clamp(now, now + owed)
     }
 
     /// How many may go when the meter's time is so far ahead of the clock.
@@ -168,11 +207,20 @@ mod tests {
 
     #[test]
     fn no_sliding_second_exceeds_the_rate_and_nearly_all_of_it_is_used() {
-        for rate in [1.0, 2.0, 5.0, 33.0, 57.0, 80.0, 250.0] {
+        for rate in [1.0, 1.5, 2.0, 5.0, 33.0, 57.9, 80.0, 250.0] {
             let busiest = busiest(Shape::within_each_second(rate, None), 3);
-            assert!(busiest as f64 <= rate && busiest as f64 >= rate * 0.95, "{busiest} at {rate}");
+            assert!(busiest as f64 <= rate && busiest as f64 >= rate.floor() * 0.95, "{busiest} at {rate}");
         }
         assert_eq!(busiest(Shape::within_each_second(10.0, Some(5)), 3), 10, "with a burst of its own, too");
+    }
+
+    #[test]
+    fn a_meter_owes_no_more_than_its_burst_however_slow_it_was() {
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        let shape = Shape::within_each_second(80.0, None);
+        let next_at = shape.next_at(now + TimeDelta::hours(1), now);
+        assert_eq!((next_at - now).num_milliseconds(), 38);
+        assert_eq!((shape.allowed(next_at - now), shape.next_at(now - TimeDelta::hours(1), now)), (0, now));
     }
 
     #[test]
@@ -189,7 +237,9 @@ mod tests {
     fn room_is_kept_for_what_comes_in() {
         assert_eq!(reserve(80.0, 20, 0.0), 0.0, "only where the provider counts it");
         assert_eq!(reserve(80.0, 20, 1.0), 22.0);
-        assert_eq!(reserve(80.0, 0, 1.0), 2.0);
+        assert_eq!((reserve(80.0, 0, 1.0), reserve(2.0, 0, 1.0)), (2.0, 0.05));
+        assert_eq!(sends_per_second(80.0, 40.0, 22.0, 1.0), 40.0, "throttled below what is left");
+        assert_eq!(sends_per_second(80.0, 80.0, 22.0, 2.0), 29.0);
         assert_eq!(reserve(80.0, 500, 1.0), 72.0, "sends keep a tenth");
     }
 
@@ -202,6 +252,7 @@ mod tests {
             (Scope::Account, limit(80.0, Some(41), 0.0), BadLimit::Burst),
             (Scope::Pair, limit(1.0, Some(0), 0.0), BadLimit::Burst),
             (Scope::Portfolio, limit(2000.0, Some(5), 0.0), BadLimit::Burst),
+            (Scope::Portfolio, limit(250.9, None, 0.0), BadLimit::Rate),
             (Scope::Pair, limit(1.0, None, 1.0), BadLimit::InboundCost),
             (Scope::Account, limit(80.0, None, -1.0), BadLimit::InboundCost),
         ] {

@@ -35,7 +35,7 @@ use shared::{
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, ContactId, ConversationId, JobId, TenantId},
-        limits::{LimitValues, Scope},
+        limits::{LimitChange, Scope},
         permissions::Permission,
     },
     lifecycle::Lifecycle,
@@ -220,7 +220,7 @@ impl Stage {
             display_address: None,
             secrets: &self.keyring.seal(&seal_context(id), &secrets),
             portfolio: None,
-            limits: &[(Scope::Account, LimitValues { rate: 80.0, burst: None, inbound_cost: 1.0 })],
+            limits: &[(Scope::Account, LimitChange { rate: 80.0, burst: None, inbound_cost: None })],
         };
         let mut tx = operator.fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
         assert!(db::channel_accounts::insert(&mut tx, tenant.id, &account).await.unwrap());

@@ -153,10 +153,10 @@ impl Stage {
         led
     }
 
-    /// The slices in the outbox, as if the time of the last had come.
+    /// The slices in the outbox, as if the time of the last had come; what else is there keeps its time.
     async fn slices(&self) -> Vec<OutboundSlice> {
         let mut admin = self.database.admin().await;
-        sqlx::query("UPDATE outbox SET publish_after = publish_after - interval '1 day'")
+        sqlx::query("UPDATE outbox SET publish_after = publish_after - interval '1 day' WHERE queue = 'outbound.bulk'")
             .execute(&mut admin)
             .await
             .unwrap();

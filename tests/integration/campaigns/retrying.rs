@@ -70,7 +70,7 @@ async fn who_failed_is_queued_again_and_the_campaign_completes_anew() {
     assert!(stage.release().await.steps.is_empty(), "not completed while somebody is to be tried again");
 
     let led = stage.step(steps[0]).await;
-    assert_eq!((led.slices.len(), sorted(&led)), (2, messages[5..].iter().copied().collect()), "55 in slices of 50");
+    assert_eq!((led.slices.len(), sorted(&led)), (3, messages[5..].iter().copied().collect()), "55, 20 a second");
     assert_eq!(stage.retried().await, 55);
     let shown = stage.show(id).await;
     assert_eq!((shown.sent, shown.failed, shown.in_flight, shown.retrying_since), (5, 0, 55, None));
@@ -196,13 +196,19 @@ async fn a_retry_goes_on_behind_a_full_chunk_in_which_nobody_failed() {
         }
         messages.extend(led.messages());
     }
-    stage.end(&messages[1..], "sent").await;
-    stage.end(&messages[..1], "failed").await;
+    let first: MessageId = sqlx::query_scalar("SELECT message_id FROM campaign_recipients WHERE contact_id = $1")
+        .bind(people[0])
+        .fetch_one(&mut stage.admin)
+        .await
+        .unwrap();
+    messages.retain(|message| *message != first);
+    stage.end(&messages, "sent").await;
+    stage.end(&[first], "failed").await;
     let (_, steps) = stage.ask(id, None).await;
     let led = stage.step(steps[0]).await;
     let next = Task::Retry { campaign_id: id, before: Some(people[2]) };
     assert_eq!((led.messages().len(), led.tasks()), (0, vec![next]), "the last first");
-    assert_eq!(stage.follow(led.steps).await.messages(), [messages[0]]);
+    assert_eq!(stage.follow(led.steps).await.messages(), [first]);
     assert_eq!(stage.show(id).await.retrying_since, None);
 }
 

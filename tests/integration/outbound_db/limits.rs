@@ -6,12 +6,13 @@ use shared::{
     db::{
         audit::Actor,
         inbound::received,
-        limits,
+        limits::{self, Set},
         outbound::grant::{Answer, Judged, Obstacle},
+        retention::{self, Removed},
     },
     domain::{
         ids::{AttemptId, ConversationId, MessageId},
-        limits::{LimitValues, Scope},
+        limits::{BadLimit, LimitChange, LimitValues, Scope},
         sends::SendState::Queued,
     },
 };
@@ -33,14 +34,14 @@ fn granted(answers: &[Judged]) -> usize {
     answers.iter().filter(|judged| matches!(judged.answer, Answer::Granted(_))).count()
 }
 
-const fn limit(rate: f64, burst: Option<i32>, inbound_cost: f64) -> LimitValues {
-    LimitValues { rate, burst, inbound_cost }
+const fn limit(rate: f64, burst: Option<i32>, inbound_cost: f64) -> LimitChange {
+    LimitChange { rate, burst, inbound_cost: Some(inbound_cost) }
 }
 
 impl Stage {
-    async fn set(&self, scope: Scope, key: Uuid, values: LimitValues) {
+    async fn set(&self, scope: Scope, key: Uuid, change: LimitChange) {
         let mut tx = self.workers.tenant(&self.placement, self.tenant).await.unwrap();
-        assert!(limits::set(&mut tx, scope, key, &values, Actor::Operator).await.unwrap());
+        assert_eq!(limits::set(&mut tx, scope, key, change, Actor::Operator).await.unwrap(), Set::Done);
         tx.commit().await.unwrap();
     }
 
@@ -272,24 +273,69 @@ async fn a_limit_holds_from_the_moment_it_is_set_and_no_more_once_it_is_removed(
     let mut stage = Stage::new().await;
     let waiting = stage.templates(40).await;
     stage.hand_to_bulk(&waiting).await;
-    stage.set(Scope::Account, stage.account.0, limit(2.0, None, 0.0)).await;
+    stage.set(Scope::Account, stage.account.0, limit(0.01, None, 0.0)).await;
     let answers = stage.ask(&waiting).await;
     assert_eq!(granted(&answers), 1);
     stage.set(Scope::Account, stage.account.0, limit(320.0, None, 0.0)).await;
-    stage.execute("UPDATE limits SET next_at = now()").await;
+    // What the slow meter owed is forgotten but for a burst.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let answers = stage.ask(&obstacle_ids(&answers)).await;
     assert_eq!(granted(&answers), 10);
     let before: i32 =
         sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();
     let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
     assert!(limits::remove(&mut tx, Scope::Account, stage.account.0, Actor::Operator).await.unwrap());
-    assert!(
-        !limits::set(&mut tx, Scope::Account, Uuid::now_v7(), &limit(1.0, None, 0.0), Actor::Operator).await.unwrap()
-    );
+    let nobody = limits::set(&mut tx, Scope::Account, Uuid::now_v7(), limit(1.0, None, 0.0), Actor::Operator);
+    assert_eq!(nobody.await.unwrap(), Set::NoSuchThing);
     tx.commit().await.unwrap();
     let after: i32 =
         sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();
     assert_eq!(after, before + 1, "senders are told to look again at what they remember of the account");
     let rest = obstacle_ids(&answers);
     assert_eq!(granted(&stage.ask(&rest).await), rest.len());
+}
+
+#[tokio::test]
+async fn what_is_not_given_stays_as_it_is_or_is_what_the_provider_is_known_for() {
+    let stage = Stage::new().await;
+    let change = |rate, burst| LimitChange { rate, burst, inbound_cost: None };
+    let listed = async || {
+        let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
+        let listed = limits::list(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        listed.iter().map(|limit| (limit.scope, limit.values)).collect::<Vec<_>>()
+    };
+    stage.set(Scope::Account, stage.account.0, change(80.0, Some(2))).await;
+    stage.set(Scope::Account, stage.account.0, change(40.0, None)).await;
+    let kept = LimitValues { rate: 40.0, burst: Some(2), inbound_cost: 1.0 };
+    assert_eq!(listed().await, [(Scope::Account, kept)], "WhatsApp counts both ways");
+    let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
+    let bad = limits::set(&mut tx, Scope::Account, stage.account.0, change(1.0, Some(2)), Actor::Operator).await;
+    assert_eq!(bad.unwrap(), Set::Bad(BadLimit::Burst));
+}
+
+#[tokio::test]
+async fn what_owes_nothing_is_forgotten() {
+    let mut stage = Stage::new().await;
+    stage.set(Scope::Pair, stage.account.0, limit(1.0, Some(5), 0.0)).await;
+    stage.portfolio(10.0).await;
+    let messages = stage.templates(4).await;
+    assert_eq!(granted(&stage.ask(&messages).await), 4);
+    stage
+        .execute(
+            "UPDATE pair_meters SET next_at = now() - interval '2 hours'
+            WHERE contact_id IN (SELECT contact_id FROM pair_meters LIMIT 3)",
+        )
+        .await;
+    stage
+        .execute(
+            "UPDATE portfolio_people SET reached_at = now() - interval '25 hours'
+            WHERE contact_id IN (SELECT contact_id FROM portfolio_people LIMIT 3)",
+        )
+        .await;
+    let mut tx = stage.fleet().await;
+    assert_eq!(retention::expire_pair_meters(&mut tx).await.unwrap(), Removed { rows: 3, more: false });
+    assert_eq!(retention::expire_portfolio_people(&mut tx).await.unwrap(), Removed { rows: 3, more: false });
+    tx.commit().await.unwrap();
+    assert_eq!(stage.used().await, (1, 1));
 }

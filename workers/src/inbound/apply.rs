@@ -27,6 +27,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 const WINDOW: TimeDelta = TimeDelta::hours(24);
 /// What is older than this by the provider's time is nobody's news: it is stored and triggers nothing.
 const FRESH: TimeDelta = TimeDelta::hours(24);
+/// What was received longer ago does not count in this second's messages.
+const JUST_NOW: TimeDelta = TimeDelta::seconds(3);
 /// So much of a message is shown in a list of conversations.
 const PREVIEW_CHARS: usize = 200;
 
@@ -45,7 +47,7 @@ impl Item<'_> {
 }
 
 /// Writes a batch down.
-pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {
+pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<Utc>) -> Result<(), db::Error> {
     let items = distinct_messages(effects);
     let wanted: Vec<Wanted> = items.iter().map(|item| wanted(item)).collect();
     let contacts = people::resolve(tx, &wanted).await?;
@@ -87,13 +89,15 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), d
     let entries: Vec<Entry> = effects.iter().map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
     log::insert(tx, &entries).await?;
     counts::count(tx, &moved).await?;
-    received::count(tx, &received_now(&fresh)).await
+    received::count(tx, &received_now(&fresh, now)).await
 }
 
-/// How many messages each account received: what a replay brings was counted when it came.
-fn received_now(fresh: &[(&Item<'_>, Pair)]) -> BTreeMap<(TenantId, ChannelAccountId), i32> {
+/// How many messages each account received now. What a replay brings came long ago, and so did what is made up for after an
+/// outage of ours.
+fn received_now(fresh: &[(&Item<'_>, Pair)], now: DateTime<Utc>) -> BTreeMap<(TenantId, ChannelAccountId), i32> {
     let mut received = BTreeMap::new();
-    for (item, _) in fresh.iter().filter(|(item, _)| !item.webhook.meta.replay) {
+    let is_now = |item: &Item<'_>| !item.webhook.meta.replay && item.webhook.meta.received_at > now - JUST_NOW;
+    for (item, _) in fresh.iter().filter(|(item, _)| is_now(item)) {
         *received.entry((item.webhook.tenant_id, item.channel_account_id)).or_default() += 1;
     }
     received

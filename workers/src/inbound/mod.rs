@@ -93,7 +93,7 @@ impl Worker for InboundWorker {
     }
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {
-        apply::apply(tx, effects).await
+        apply::apply(tx, effects, self.clock.now()).await
     }
 
     fn weight(effect: &Inbound) -> usize {

@@ -330,14 +330,18 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             return Some(send);
         }
         Obstacle::Rate(wait) => {
-            let after = if send.carrier.lane() == 0 { wait } else { wait.min(CAMPAIGN_AGAIN) };
+            let at_most = if send.carrier.lane() == 0 { grant::ANSWER_AGAIN } else { CAMPAIGN_AGAIN };
+            let after = wait.min(at_most);
             send.record(Some(place), What::Waits { reason: "rate", after: Some(after) });
         }
         Obstacle::Pair(wait) => {
             send.record(Some(place), What::Waits { reason: "pair", after: Some(wait.min(LIMIT_AGAIN)) });
         }
         Obstacle::Portfolio(wait) => {
-            send.record(Some(place), What::Waits { reason: "portfolio", after: Some(wait.min(LIMIT_AGAIN)) });
+            // The first place that is free is for an answer, and campaigns' messages do not all come for it at once.
+            let spread = Duration::from_millis(rand::random_range(0..15_000));
+            let after = if send.carrier.lane() == 0 { wait.min(LIMIT_AGAIN) } else { LIMIT_AGAIN - spread };
+            send.record(Some(place), What::Waits { reason: "portfolio", after: Some(after) });
         }
         // Asked for again as soon as one of the account's calls has ended.
         Obstacle::Room => {

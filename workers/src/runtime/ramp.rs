@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub(crate) const SUSPICIOUS_DELIVERIES: u32 = 3;
 /// So many in a row without a suspicious one are enough.
 const ENOUGH: usize = 20;
+/// As good as those: so long in which every one that ended went well. Twenty that take their time would be many seconds.
+const STEADY: Duration = Duration::from_secs(2);
 /// An empty queue has no crashing job at its head.
 const QUIET: Duration = Duration::from_secs(1);
 /// A job that merely takes long must not hold up the others.
@@ -18,16 +20,19 @@ pub(crate) struct Ramp {
     acked: usize,
     out: usize,
     last: Instant,
+    /// The start, or the last suspicious delivery.
+    since: Instant,
 }
 
 impl Ramp {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { acked: 0, out: 0, last: now }
+        Self { acked: 0, out: 0, last: now, since: now }
     }
 
     pub(crate) fn delivered(&mut self, deliveries: u32, now: Instant) {
         if deliveries >= SUSPICIOUS_DELIVERIES {
             self.acked = 0;
+            self.since = now;
         }
         self.out += 1;
         self.last = now;
@@ -42,7 +47,8 @@ impl Ramp {
     /// Whether the rest may follow.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         let patience = if self.out == 0 { QUIET } else { LONG };
-        self.acked >= ENOUGH || now.saturating_duration_since(self.last) >= patience
+        let steady = self.acked > 0 && now.saturating_duration_since(self.since) >= STEADY;
+        self.acked >= ENOUGH || steady || now.saturating_duration_since(self.last) >= patience
     }
 }
 
@@ -73,6 +79,19 @@ mod tests {
         ramp.delivered(SUSPICIOUS_DELIVERIES, now);
         ramp.acked(1, now);
         assert!(!ramp.is_over(now));
+    }
+
+    #[test]
+    fn some_seconds_in_which_all_went_well_are_enough_for_jobs_that_take_their_time() {
+        let now = Instant::now();
+        let mut ramp = Ramp::new(now);
+        ramp.delivered(1, now);
+        ramp.acked(1, now + STEADY / 2);
+        ramp.delivered(1, now + STEADY / 2);
+        assert!(!ramp.is_over(now + STEADY * 3 / 4));
+        assert!(ramp.is_over(now + STEADY));
+        ramp.delivered(SUSPICIOUS_DELIVERIES, now + STEADY);
+        assert!(!ramp.is_over(now + STEADY), "it begins anew");
     }
 
     #[test]

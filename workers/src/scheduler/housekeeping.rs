@@ -60,7 +60,21 @@ pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants
         tx.commit().await?;
         Ok(removed)
     });
-    let removed = removed.await?;
+    let mut removed = removed.await?;
+    removed += while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::expire_pair_meters(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
+    removed += while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::expire_portfolio_people(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
     if removed > 0 {
         info!(%placement, removed, "rows past their time are gone");
     }

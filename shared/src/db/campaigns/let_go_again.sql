@@ -1,7 +1,9 @@
 -- Sends that have failed begin anew, with what their last attempt left on them taken off; the attempt itself is remembered, so
 -- that what is heard of it later is not taken for news of the next one.
 WITH failed AS MATERIALIZED (
-    SELECT s.message_id, s.attempt_id, s.code, s.reason
+    -- Who was refused because their window had closed was not called for: an attempt that is still on the send is another one, and
+    -- what is heard of it stays news.
+    SELECT s.message_id, CASE WHEN s.code = 'window_closed' THEN NULL ELSE s.attempt_id END AS attempt_id, s.code, s.reason
     FROM unnest($2::uuid[]) AS asked (message_id)
     JOIN sends s ON s.tenant_id = $1 AND s.message_id = asked.message_id
     WHERE s.state = 'failed'
@@ -13,8 +15,8 @@ retried AS (
     SET state = CASE WHEN $3::text IS NULL THEN 'queued' ELSE 'waiting' END, wait_reason = $3, due_at = NULL,
         retried_at = clock_timestamp(),
         retried_attempts = CASE
-            WHEN s.attempt_id IS NULL THEN s.retried_attempts
-            ELSE array_append(s.retried_attempts, s.attempt_id)
+            WHEN failed.attempt_id IS NULL THEN s.retried_attempts
+            ELSE array_append(s.retried_attempts, failed.attempt_id)
         END,
         attempt_id = NULL, granted_at = NULL, deadline = NULL, unknown_at = NULL, turn_released = false,
         provider_message_id = NULL, code = NULL, reason = NULL, sent_at = NULL, failed_at = NULL,

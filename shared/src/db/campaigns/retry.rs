@@ -54,7 +54,8 @@ pub enum Asked {
 pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, actor: Actor) -> Result<Option<Asked>> {
     let tenant_id = tx.tenant_id();
     let found = sqlx::query!(
-        r#"SELECT c.state, c.retry_asked_at IS NOT NULL AS "under_way!", c.retry_codes, n.failed, now() AS "now!"
+        r#"SELECT c.state, c.retry_asked_at IS NOT NULL AS "under_way!", c.retry_codes,
+            c.retry_through AS "retry_through: ContactId", n.failed, now() AS "now!"
         FROM campaigns c
         JOIN campaign_counts n ON n.tenant_id = c.tenant_id AND n.campaign_id = c.id
         WHERE c.tenant_id = $1 AND c.id = $2
@@ -69,6 +70,9 @@ pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, ac
     let Some(after) = before.when_retried() else { return Ok(Some(Asked::NotFrom(before))) };
     if found.under_way {
         let same = found.retry_codes.as_deref() == codes;
+        // Should its job be lost, asking again takes it up; else this one finds that it comes too late.
+        let task = Task::Retry { campaign_id: id, before: found.retry_through };
+        tx.enqueue(QUEUE, job(tenant_id, task, found.now), None);
         return Ok(Some(if same { Asked::UnderWay } else { Asked::OthersUnderWay }));
     }
     if found.failed == 0 {

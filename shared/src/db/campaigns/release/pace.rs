@@ -6,7 +6,7 @@ use crate::{
     db::{error::Result, outbound::turns::BULK_QUEUE, scope::FleetTx},
     domain::{
         ids::{ChannelAccountId, MessageId, TenantId},
-        limits::reserve,
+        limits::{reserve, sends_per_second},
     },
     jobs::outbound::{OutboundSlice, SLICE},
 };
@@ -35,11 +35,11 @@ pub(in crate::db::campaigns) async fn pace(
     account: ChannelAccountId,
 ) -> Result<Option<Pace>> {
     let row = sqlx::query!(
-        r#"SELECT l.current_rate AS "rate?", l.cost AS "cost?", l.inbound_cost AS "inbound_cost?", (
+        r#"SELECT l.rate AS "rate?", l.current_rate AS "current_rate?", l.cost AS "cost?", l.inbound_cost AS "inbound_cost?", (
             SELECT max(r.messages)
             FROM received_seconds r
             WHERE r.tenant_id = a.tenant_id AND r.channel_account_id = a.id
-                AND r.second > floor(EXTRACT(epoch FROM clock_timestamp()))::bigint - 10
+                AND r.second BETWEEN floor(EXTRACT(epoch FROM now()))::bigint - 9 AND floor(EXTRACT(epoch FROM now()))::bigint
         ) AS busiest_second
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
@@ -51,7 +51,9 @@ pub(in crate::db::campaigns) async fn pace(
     .await?;
     Ok(row.map(|row| {
         let kept = |rate| reserve(rate, row.busiest_second.unwrap_or(0), row.inbound_cost.unwrap_or(0.0));
-        Pace { rate: row.rate.map(|rate| (rate - kept(rate)) / row.cost.unwrap_or(1.0)) }
+        let sends =
+            |rate| sends_per_second(rate, row.current_rate.unwrap_or(rate), kept(rate), row.cost.unwrap_or(1.0));
+        Pace { rate: row.rate.map(sends) }
     }))
 }
 

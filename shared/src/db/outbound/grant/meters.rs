@@ -5,7 +5,7 @@ use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
         ids::{ChannelAccountId, TenantId},
-        limits::{Scope, Shape, reserve},
+        limits::{Scope, Shape, reserve, sends_per_second},
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -44,11 +44,17 @@ pub(super) struct Tier {
     pub(super) used: i64,
 }
 
-/// How an answer that must wait for its turn keeps campaigns' messages from taking it: for the time it waits, and so much more
-/// until it has asked again.
+/// An answer that must wait for its turn keeps campaigns' messages from taking it: for the time it waits, and so much more until
+/// its worker has asked again.
 const ASKS_AGAIN_WITHIN: Duration = Duration::from_millis(100);
-/// One that waits longer is not held by its worker any more.
-const ANSWERS_HELD_FOR: Duration = Duration::from_secs(2);
+/// One that waits longer than this is not held: it comes back by way of the outbox, which takes so much longer.
+const HELD_FOR: Duration = Duration::from_secs(2);
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// No answer is put off for longer than five seconds ([`ANSWER_AGAIN`]).
+const ANSWERS_WAIT_AT_MOST: Duration = Duration::from_secs(6);
+
+/// An answer that waits for its turn at the meter asks again after this time at the latest: the limit may have been raised.
+pub const ANSWER_AGAIN: Duration = Duration::from_secs(5);
 
 impl Meters {
     /// Locks the limits of accounts, each with its portfolio.
@@ -74,11 +80,14 @@ impl Meters {
             match scope {
                 Scope::Account => {
                     let kept = reserve(rate, row.busiest_second.unwrap_or(0), row.inbound_cost.unwrap_or(0.0));
+                    let current = row.current_rate.unwrap_or(rate);
+                    let shape = Shape::within_each_second(sends_per_second(rate, current, kept, cost), row.burst);
+                    let longest = TimeDelta::from_std(ANSWERS_WAIT_AT_MOST).unwrap_or_default();
                     let meter = Meter {
-                        shape: Shape::within_each_second((rate - kept) / cost, row.burst),
-                        next_at: row.next_at.unwrap_or(now),
+                        shape,
+                        next_at: shape.next_at(row.next_at.unwrap_or(now), now),
                         stopped_until: row.stopped_until.unwrap_or(now),
-                        answers_wait_until: row.answers_wait_until.unwrap_or(now),
+                        answers_wait_until: row.answers_wait_until.unwrap_or(now).min(now + longest),
                     };
                     meters.accounts.insert(account, meter);
                 }
@@ -132,8 +141,9 @@ impl Meters {
         let (mut tenants, mut ids, mut next, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (account, moved) in moves {
             let Some(meter) = self.accounts.get(account) else { continue };
-            let waits = moved.answer_waits.filter(|wait| *wait < ANSWERS_HELD_FOR);
-            let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait + ASKS_AGAIN_WITHIN).ok());
+            let more = |wait: Duration| if wait < HELD_FOR { ASKS_AGAIN_WITHIN } else { COMES_BACK_WITHIN };
+            let waits = moved.answer_waits.map(|wait| wait.min(ANSWER_AGAIN) + more(wait));
+            let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait).ok());
             let had = meter.answers_wait_until > self.now;
             if moved.granted == 0 && answers_wait_until.is_none() && !(had && moved.answered) {
                 continue;

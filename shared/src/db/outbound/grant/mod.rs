@@ -8,6 +8,8 @@
 mod meters;
 mod people;
 
+pub use meters::ANSWER_AGAIN;
+
 use self::{
     meters::{Meters, Move},
     people::{Asked, People, Refusal},
@@ -243,7 +245,7 @@ fn about_people(
         let looked_at = if may_go == 0 { 0 } else { may_go.saturating_add(SPARE) };
         asked.extend(candidates.sends.iter().take(looked_at).map(|send| {
             let message_id = judged[send.judged].message_id;
-            Asked { account: *account, message_id, portfolio: candidates.portfolio }
+            Asked { account: *account, message_id, lane: send.lane, portfolio: candidates.portfolio }
         }));
     }
     asked

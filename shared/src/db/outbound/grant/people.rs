@@ -5,7 +5,7 @@ use super::{
     meters::{Meters, PortfolioKey},
 };
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{error::Result, outbound::turns::NOW_LANE, scope::FleetTx},
     domain::{
         ids::{ContactId, MessageId, TenantId},
         limits::Shape,
@@ -23,6 +23,7 @@ use uuid::Uuid;
 pub(super) struct Asked {
     pub(super) account: Account,
     pub(super) message_id: MessageId,
+    pub(super) lane: i16,
     pub(super) portfolio: Option<Uuid>,
 }
 
@@ -59,6 +60,8 @@ pub(super) struct People {
 
 /// People whose day is over are forgotten so many at a time.
 const FORGET_AT_ONCE: i64 = 2_000;
+/// A campaign leaves a hundredth of a portfolio's people to answers and single messages.
+const KEPT_FOR_ANSWERS: i64 = 100;
 /// How long to wait where the time cannot be told.
 const SOME_TIME: Duration = Duration::from_secs(60);
 
@@ -143,8 +146,8 @@ impl People {
     pub(super) fn admit(&mut self, send: &Asked, meters: &mut Meters) -> std::result::Result<(), Refusal> {
         let Some(person) = self.people.get(&(send.account.0, send.message_id)).copied() else { return Ok(()) };
         let pair = meters.pair(&send.account).map(|shape| {
-            let next_at = self.pairs.get(&(send.account, person.contact_id)).copied().unwrap_or(person.pair_next_at);
-            (shape, next_at)
+            let next_at = self.pairs.get(&(send.account, person.contact_id)).copied();
+            (shape, next_at.unwrap_or_else(|| shape.next_at(person.pair_next_at, meters.now)))
         });
         if let Some(wait) = pair.and_then(|(shape, next_at)| waits(shape, next_at - meters.now)) {
             return Err(Refusal::Pair(wait));
@@ -152,7 +155,8 @@ impl People {
         if let Some(portfolio) = send.portfolio.map(|id| (send.account.0, id)) {
             let known = person.window_open || person.reached || self.reached.contains(&(portfolio, person.contact_id));
             if let Some(tier) = meters.tier(&portfolio).filter(|_| !known) {
-                if tier.used >= tier.people {
+                let kept = if send.lane == NOW_LANE { 0 } else { tier.people / KEPT_FOR_ANSWERS };
+                if tier.used >= tier.people - kept {
                     return Err(Refusal::Portfolio(self.free_in.get(&portfolio).copied().unwrap_or(SOME_TIME)));
                 }
                 tier.used += 1;
@@ -176,7 +180,9 @@ impl People {
         for send in granted {
             let Some(person) = self.people.get(&(send.account.0, send.message_id)) else { continue };
             let Some(shape) = meters.pair(&send.account) else { continue };
-            let next_at = next.entry((send.account, person.contact_id)).or_insert(person.pair_next_at);
+            let next_at = next
+                .entry((send.account, person.contact_id))
+                .or_insert_with(|| shape.next_at(person.pair_next_at, meters.now));
             *next_at = shape.after(*next_at, 1);
         }
         if next.is_empty() {
