@@ -137,6 +137,9 @@ pub fn sends_per_second(rate: f64, current_rate: f64, kept: f64, cost: f64) -> f
     (rate - kept).min(current_rate) / cost
 }
 
+/// A meter owes no more than its burst; so much more is not owed to this shape of it.
+const ABSURD: TimeDelta = TimeDelta::seconds(1);
+
 /// A meter: so many at once, and after that so many a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
@@ -158,11 +161,12 @@ impl Shape {
         Self { burst: burst.map_or(1.0, f64::from).max(1.0), sustained: rate }
     }
 
-    /// The meter's time as it counts now: no meter of this shape owes more than its burst. One that was slower when it was
-    /// last used, or a clock that has stepped back, would hold it up for that.
+    /// The meter's time as it counts now. No meter of this shape owes more than its burst: one that was much slower when it was
+    /// last used, or a clock that has stepped back, would hold it up for that. Such a one is believed to have one left.
     pub fn next_at(&self, next_at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
-        let owed = TimeDelta::microseconds((self.burst * 1_000_000.0 / self.sustained).ceil() as i64);
-        next_at.clamp(now, now + owed)
+        let of = |count: f64| TimeDelta::microseconds((count * 1_000_000.0 / self.sustained) as i64);
+        let absurd = now + of(self.burst) + ABSURD;
+        if next_at > absurd { now + of(self.burst - 1.0) } else { next_at.max(now) }
     }
 
     /// How many may go when the meter's time is so far ahead of the clock.
@@ -215,12 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_owes_no_more_than_its_burst_however_slow_it_was() {
+    fn a_meter_that_was_much_slower_begins_anew() {
         let now = DateTime::<Utc>::UNIX_EPOCH;
         let shape = Shape::within_each_second(80.0, None);
         let next_at = shape.next_at(now + TimeDelta::hours(1), now);
-        assert_eq!((next_at - now).num_milliseconds(), 38);
-        assert_eq!((shape.allowed(next_at - now), shape.next_at(now - TimeDelta::hours(1), now)), (0, now));
+        assert_eq!(shape.allowed(next_at - now), 1);
+        for owed in [0, 30, 500] {
+            let owed = now + TimeDelta::milliseconds(owed);
+            assert_eq!(shape.next_at(owed, now), owed, "what may be owed is");
+        }
+        assert_eq!(shape.next_at(now - TimeDelta::hours(1), now), now);
     }
 
     #[test]

@@ -50,7 +50,7 @@ async fn waking_goes_on_behind_a_full_chunk() {
     let mut stage = Stage::new().await;
     let all = i64::try_from(CHUNK).unwrap() + 2;
     let people = stage.people(all).await;
-    stage.execute("UPDATE limits SET current_rate = 3000").await;
+    stage.execute("UPDATE limits SET rate = 3000, current_rate = 3000").await;
     let id = stage.running("Hello").await;
     while !stage.release().await.messages().is_empty() {}
     stage.execute("UPDATE sends SET state = 'waiting', wait_reason = 'campaign'").await;

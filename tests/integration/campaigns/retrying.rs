@@ -97,7 +97,11 @@ async fn only_those_with_the_codes_asked_for_are_tried_again() {
         .unwrap();
     let (asked, steps) = stage.ask(id, Some(&["131026", "470"])).await;
     assert_eq!(asked, Asked::Begun);
-    assert_eq!(stage.ask(id, Some(&["131026", "470"])).await, (Asked::UnderWay, vec![]), "the same again");
+    assert_eq!(
+        stage.ask(id, Some(&["131026", "470"])).await,
+        (Asked::UnderWay, steps.clone()),
+        "should its job be lost"
+    );
     assert_eq!(stage.ask(id, None).await, (Asked::OthersUnderWay, vec![]));
     assert_eq!(sorted(&stage.follow(steps).await), messages[..7].iter().copied().collect());
     let shown = stage.show(id).await;
@@ -132,10 +136,10 @@ async fn who_fails_after_the_request_or_again_is_left_for_the_next() {
 #[tokio::test]
 async fn people_are_let_go_again_by_credit_and_nobody_twice_whatever_comes_between() {
     let mut stage = Stage::new().await;
-    stage.execute("UPDATE limits SET current_rate = 60").await;
+    stage.execute("UPDATE limits SET rate = 60, current_rate = 60").await;
     let (id, messages) = stage.completed(250, 0).await;
     // 20 a second: at most 100 in flight.
-    stage.execute("UPDATE limits SET current_rate = 20").await;
+    stage.execute("UPDATE limits SET rate = 20, current_rate = 20").await;
     let (_, first) = stage.ask(id, None).await;
     let mut all = BTreeSet::new();
     for expected in [100, 100, 50] {
@@ -171,9 +175,9 @@ async fn people_are_let_go_again_by_credit_and_nobody_twice_whatever_comes_betwe
 #[tokio::test]
 async fn a_retry_shares_the_account_with_a_campaign_that_has_people_left() {
     let mut stage = Stage::new().await;
-    stage.execute("UPDATE limits SET current_rate = 60").await;
+    stage.execute("UPDATE limits SET rate = 60, current_rate = 60").await;
     let (id, _) = stage.completed(300, 0).await;
-    stage.execute("UPDATE limits SET current_rate = 20").await;
+    stage.execute("UPDATE limits SET rate = 20, current_rate = 20").await;
     let other = stage.running("Hello again").await;
     let (_, steps) = stage.ask(id, None).await;
     assert_eq!(stage.release().await.messages().len(), 50, "half of 100");
@@ -186,7 +190,7 @@ async fn a_retry_goes_on_behind_a_full_chunk_in_which_nobody_failed() {
     let mut stage = Stage::new().await;
     let all = i64::try_from(CHUNK).unwrap() + 2;
     let people = stage.people(all).await;
-    stage.execute("UPDATE limits SET current_rate = 3000").await;
+    stage.execute("UPDATE limits SET rate = 3000, current_rate = 3000").await;
     let id = stage.running("Hello").await;
     let mut messages = Vec::new();
     loop {

@@ -277,8 +277,9 @@ async fn a_limit_holds_from_the_moment_it_is_set_and_no_more_once_it_is_removed(
     let answers = stage.ask(&waiting).await;
     assert_eq!(granted(&answers), 1);
     stage.set(Scope::Account, stage.account.0, limit(320.0, None, 0.0)).await;
-    // What the slow meter owed is forgotten but for a burst.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answers = stage.ask(&obstacle_ids(&answers)).await;
+    assert_eq!(granted(&answers), 1, "what the slow meter owed is forgotten");
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let answers = stage.ask(&obstacle_ids(&answers)).await;
     assert_eq!(granted(&answers), 10);
     let before: i32 =
