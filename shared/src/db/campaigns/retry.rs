@@ -69,11 +69,13 @@ pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, ac
     let before = state(&found.state);
     let Some(after) = before.when_retried() else { return Ok(Some(Asked::NotFrom(before))) };
     if found.under_way {
-        let same = found.retry_codes.as_deref() == codes;
+        if found.retry_codes.as_deref() != codes {
+            return Ok(Some(Asked::OthersUnderWay));
+        }
         // Should its job be lost, asking again takes it up; else this one finds that it comes too late.
         let task = Task::Retry { campaign_id: id, before: found.retry_through };
         tx.enqueue(QUEUE, job(tenant_id, task, found.now), None);
-        return Ok(Some(if same { Asked::UnderWay } else { Asked::OthersUnderWay }));
+        return Ok(Some(Asked::UnderWay));
     }
     if found.failed == 0 {
         return Ok(Some(Asked::NobodyFailed));
