@@ -123,8 +123,6 @@ pub struct CrashPoints {
     pub before_commit: Option<CrashPoint>,
     /// Committed, the outbox not published.
     pub after_commit: Option<CrashPoint>,
-    /// The same, and there is something to publish.
-    pub before_publish: Option<CrashPoint>,
     /// Everything done but the acknowledgement.
     pub before_ack: Option<CrashPoint>,
 }

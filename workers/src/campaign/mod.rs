@@ -135,7 +135,7 @@ impl Worker for CampaignWorker {
 
     // The place within a step is passed where the step is taken.
     fn crash_points() -> CrashPoints {
-        CrashPoints { before_publish: Some(CrashPoint::CampaignAfterRelease), ..CrashPoints::default() }
+        CrashPoints { after_commit: Some(CrashPoint::CampaignAfterRelease), ..CrashPoints::default() }
     }
 }
 

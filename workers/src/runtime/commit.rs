@@ -67,7 +67,6 @@ pub(crate) struct Committing<S: Store> {
     pub(crate) linger: Duration,
     pub(crate) committers: usize,
     pub(crate) after_commit: Option<CrashPoint>,
-    pub(crate) before_publish: Option<CrashPoint>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) pause: Pause,
     pub(crate) desk: UnboundedSender<Disposal>,
@@ -197,9 +196,6 @@ impl<S: Store> Committing<S> {
                         crash::pass(point);
                     }
                     if !rows.is_empty() {
-                        if let Some(point) = self.before_publish {
-                            crash::pass(point);
-                        }
                         self.store.announce(placement, rows).await;
                     }
                 }

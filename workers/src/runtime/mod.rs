@@ -158,7 +158,6 @@ fn start<W: Worker>(worker: Arc<W>, parts: Parts, finished: &CancellationToken) 
         linger: W::LINGER,
         committers: W::COMMITTERS,
         after_commit: W::crash_points().after_commit,
-        before_publish: W::crash_points().before_publish,
         ledger: ledger.clone(),
         pause: pause.clone(),
         desk: desk.clone(),

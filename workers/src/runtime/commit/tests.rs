@@ -86,7 +86,6 @@ fn stage_that_answers(answers: usize, script: Script, part: fn(&u32) -> Option<P
         linger,
         committers: 2,
         after_commit: None,
-        before_publish: None,
         ledger: ledger.clone(),
         pause: pause.clone(),
         desk,
