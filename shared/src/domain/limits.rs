@@ -132,9 +132,12 @@ pub fn reserve(rate: f64, busiest_second: i32, inbound_cost: f64) -> f64 {
     ((f64::from(busiest_second) + rate / 40.0) * inbound_cost).min(rate * 0.9)
 }
 
-/// How many sends a second an account has: its rate without what is kept free, or less while its provider throttles it.
+/// How many sends a second an account has: its rate without what is kept free, or less while its provider throttles it. A rate
+/// above one is taken for whole messages, since 1.5 a second would let two go in some seconds; what is left of it need not be
+/// whole, because even rounded up it is within the rate.
 pub fn sends_per_second(rate: f64, current_rate: f64, kept: f64, cost: f64) -> f64 {
-    (rate - kept).min(current_rate) / cost
+    let whole = if rate > 1.0 { rate.floor() } else { rate };
+    whole.min(rate - kept).min(current_rate) / cost
 }
 
 /// A meter owes no more than its burst; so much more is not owed to this shape of it.
@@ -149,9 +152,8 @@ pub struct Shape {
 
 impl Shape {
     /// No sliding second `[t, t + 1 s)` gets more than `rate`: the burst and what follows within a second are `rate` together.
-    /// Of a rate above one, whole messages: 1.5 a second would let two go in some seconds.
+    /// (A rate that is not whole is rounded up for that.)
     pub fn within_each_second(rate: f64, burst: Option<i32>) -> Self {
-        let rate = if rate > 1.0 { rate.floor() } else { rate };
         let burst = burst.map_or_else(|| (rate / 32.0).ceil(), f64::from).min((rate / 2.0).floor()).max(1.0);
         Self { burst, sustained: rate - (burst - 1.0) }
     }
@@ -192,8 +194,8 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// The most that a meter grants in any sliding second when it is asked all the time.
-    fn busiest(shape: Shape, seconds: i64) -> usize {
+    /// The most that a meter grants in any sliding second when it is asked all the time, and how many in all.
+    fn asked_all_the_time(shape: Shape, seconds: i64) -> (usize, usize) {
         let start = DateTime::<Utc>::UNIX_EPOCH;
         let (mut next_at, mut granted) = (start, Vec::new());
         for micros in (0..seconds * 1_000_000).step_by(500) {
@@ -206,16 +208,24 @@ mod tests {
         let within = |from: &DateTime<Utc>| {
             granted.iter().filter(|at| **at >= *from && **at - *from < TimeDelta::seconds(1)).count()
         };
-        granted.iter().map(within).max().unwrap_or_default()
+        (granted.iter().map(within).max().unwrap_or_default(), granted.len())
     }
 
     #[test]
     fn no_sliding_second_exceeds_the_rate_and_nearly_all_of_it_is_used() {
-        for rate in [1.0, 1.5, 2.0, 5.0, 33.0, 57.9, 80.0, 250.0] {
-            let busiest = busiest(Shape::within_each_second(rate, None), 3);
-            assert!(busiest as f64 <= rate && busiest as f64 >= rate.floor() * 0.95, "{busiest} at {rate}");
+        for rate in [0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 33.0, 57.9, 80.0] {
+            for inbound_cost in [0.0, 1.0] {
+                let sends = sends_per_second(rate, rate, reserve(rate, 0, inbound_cost), 1.0);
+                let (busiest, all) = asked_all_the_time(Shape::within_each_second(sends, None), 40);
+                assert!(busiest as f64 <= rate.max(1.0), "{busiest} in a second at {rate}");
+                let whole = if rate > 1.0 { rate.floor() } else { rate };
+                // Where both ways count, a fortieth is kept free though nothing comes in.
+                let used = if inbound_cost > 0.0 { 0.94 } else { 0.95 };
+                assert!(all as f64 >= whole * 40.0 * used, "{all} in 40 s at {rate}, inbound {inbound_cost}");
+            }
         }
-        assert_eq!(busiest(Shape::within_each_second(10.0, Some(5)), 3), 10, "with a burst of its own, too");
+        let (busiest, _) = asked_all_the_time(Shape::within_each_second(10.0, Some(5)), 3);
+        assert_eq!(busiest, 10, "with a burst of its own, too");
     }
 
     #[test]

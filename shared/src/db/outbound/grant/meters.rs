@@ -144,8 +144,7 @@ impl Meters {
             let more = |wait: Duration| if wait < HELD_FOR { ASKS_AGAIN_WITHIN } else { COMES_BACK_WITHIN };
             let waits = moved.answer_waits.map(|wait| wait.min(ANSWER_AGAIN) + more(wait));
             let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait).ok());
-            let had = meter.answers_wait_until > self.now;
-            if moved.granted == 0 && answers_wait_until.is_none() && !(had && moved.answered) {
+            if moved.granted == 0 && answers_wait_until.is_none() {
                 continue;
             }
             tenants.push(account.0.0);
