@@ -306,3 +306,40 @@ async fn a_worker_that_says_late_that_a_failed_attempt_was_taken_changes_nothing
         assert_eq!((stage.state(message).await, stage.is_possibly_doubled(message).await), (state, false));
     }
 }
+
+#[tokio::test]
+async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_reports() {
+    let mut stage = Stage::new().await;
+    sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'").execute(&mut stage.admin).await.unwrap();
+    for (late, expected) in [
+        (vec![], Queued),
+        (vec![Failed], Queued),
+        (vec![Sent], Sent),
+        (vec![Sent, Failed], Failed),
+        (vec![Delivered], Delivered),
+        (vec![Sent, Delivered, Failed], Delivered),
+    ] {
+        let (conversation, message) = stage.lone_send().await;
+        let first = stage.granted(message).await;
+        stage.record(message, conversation, What::Unknown { attempt_id: first, reason: "cut".into() }).await;
+        sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE message_id = $1")
+            .bind(message)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+        stage.record(message, conversation, What::Settled).await;
+        let second = stage.granted(message).await;
+        let (code, reason) = ("131026".to_owned(), "not reachable".to_owned());
+        let refused = What::Failed { attempt_id: second, code, reason, window_closed: false };
+        stage.record(message, conversation, refused).await;
+        stage.let_go_again(message).await;
+        for state in late.iter().copied() {
+            stage.apply(&[stage.report(Some((message, first)), &format!("wamid.{first}"), state)]).await;
+        }
+        assert_eq!(stage.state(message).await, expected, "{late:?}");
+        assert!(stage.is_possibly_doubled(message).await, "it was sent again, and is shown as such");
+        let answers = stage.ask(&[message]).await;
+        let granted = matches!(answers[0].answer, shared::db::outbound::grant::Answer::Granted(_));
+        assert_eq!(granted, expected == Queued, "{late:?}: a third time only where the first is not heard of");
+    }
+}
