@@ -135,6 +135,11 @@ fn every_setting_is_in_the_example() {
         }
     }
     assert!(missing.is_empty(), "not in .env.example: {missing:?}");
+    let mut listed = BTreeSet::new();
+    let names = example.lines().filter_map(|line| line.strip_prefix('#')?.split_once('=')).map(|(name, _)| name);
+    let setting = |name: &&str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let twice: Vec<&str> = names.filter(setting).filter(|name| !listed.insert(*name)).collect();
+    assert!(twice.is_empty(), "twice in .env.example: {twice:?}");
 }
 
 fn root() -> PathBuf {

@@ -16,7 +16,7 @@ use shared::{
     cache::{Rate, RateLimits},
     clock::Clock,
     config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, RedisArgs, SecretArgs, WhatsappArgs},
-    db::{self, Databases},
+    db::{self, Databases, Placement},
     health::{self, Condition, Readiness},
     lifecycle::Lifecycle,
     queue::{self, Broker, Bundler, Publisher, bundle::Settings as BundlerSettings},
@@ -160,10 +160,14 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
         application_name: "mijra-api".to_owned(),
     })?;
     let readiness = Readiness::default();
-    let storage = readiness.condition("storage");
+    let conditions = Conditions {
+        storage: readiness.condition("storage"),
+        database: readiness.remark("database"),
+        broker: readiness.remark("broker"),
+    };
     let listening = readiness.condition("listening");
     let health = health::serve(settings.health.health_listen, &life, &readiness, &metrics).await?;
-    if !schema_fits(&databases, &storage, &life).await? {
+    if !schema_fits(&databases, &conditions, &life).await? {
         return Ok(true);
     }
     let broker = Broker::new(queue::Settings {
@@ -172,7 +176,7 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
         process: "mijra-api".to_owned(),
     });
     let publisher = broker.publisher(&life);
-    watch(databases.clone(), publisher.clone(), storage, &life);
+    watch(databases.clone(), publisher.clone(), conditions, &life);
     let services = Services {
         databases: databases.clone(),
         publisher,
@@ -227,17 +231,27 @@ fn app_secrets(list: Option<&SecretString>) -> Vec<SecretString> {
     list.split(',').map(str::trim).filter(|secret| !secret.is_empty()).map(SecretString::from).collect()
 }
 
+/// What readiness is made of. Webhooks can be accepted with either server: without the database those of known endpoints are
+/// published, without the broker they are kept in Postgres; taking us out of service would lose them. So only both together are a
+/// reason; one alone is told beside it.
+struct Conditions {
+    storage: Condition,
+    database: Condition,
+    broker: Condition,
+}
+
 /// Waits for a database that is away; a database that is wrong ends the start. False if told to stop meanwhile.
-async fn schema_fits(databases: &Databases, storage: &Condition, life: &Lifecycle) -> anyhow::Result<bool> {
+async fn schema_fits(databases: &Databases, conditions: &Conditions, life: &Lifecycle) -> anyhow::Result<bool> {
     loop {
         match databases.check().await {
             Ok(()) => {
-                storage.ready();
+                conditions.storage.ready();
                 return Ok(true);
             }
             Err(error) if error.is_away() => {
                 tracing::warn!(%error, "waiting for the database");
-                storage.not_ready(error.to_string());
+                conditions.storage.not_ready(error.to_string());
+                conditions.database.not_ready(error.to_string());
             }
             Err(error) => return Err(error.into()),
         }
@@ -248,23 +262,30 @@ async fn schema_fits(databases: &Databases, storage: &Condition, life: &Lifecycl
     }
 }
 
-/// A database that is there answers within this.
-const PING: Duration = Duration::from_secs(5);
-
-/// Keeps saying whether anything can be accepted. Either of the two is enough: without the database webhooks of known
-/// endpoints are published, without the broker they are spilled; taking us out of service would lose them.
-fn watch(databases: Databases, publisher: Publisher, storage: Condition, life: &Lifecycle) {
+/// Keeps saying what is there and whether anything can be accepted.
+fn watch(databases: Databases, publisher: Publisher, conditions: Conditions, life: &Lifecycle) {
     let stopping = life.token();
     life.spawn(async move {
-        let mut every = tokio::time::interval(Duration::from_secs(5));
-        while stopping.run_until_cancelled(every.tick()).await.is_some() {
-            // A server that has vanished without a word answers neither yes nor no.
-            let answer = tokio::time::timeout(PING, databases.ping()).await;
-            match answer.unwrap_or_else(|_| Err(db::Error::timed_out("asking whether the database is there"))) {
-                Err(error) if !publisher.is_ready() => storage.not_ready(format!("the broker is away, and {error}")),
-                _ => storage.ready(),
+        let Conditions { storage, database, broker } = conditions;
+        let watching = databases.watch(|away| {
+            let published = publisher.is_ready();
+            if away.is_nobody() {
+                database.ready();
+            } else {
+                database.not_ready(format!("{away}; requests are answered 503"));
             }
-        }
+            if published {
+                broker.ready();
+            } else {
+                broker.not_ready("the broker is away; what is accepted waits in Postgres");
+            }
+            if published || !away.includes(&Placement::primary()) {
+                storage.ready();
+            } else {
+                storage.not_ready(format!("the broker is away, and {away}"));
+            }
+        });
+        stopping.run_until_cancelled(watching).await;
     });
 }
 

@@ -4,6 +4,12 @@
 
 verb_load() {
     local running profile=release
+    case " $* " in
+        *" --help "* | *" -h "*)
+            load_help "$@"
+            return
+            ;;
+    esac
     case ${1:-} in faults | outage | limit) profile=dev ;; esac
     mijra_expect_cargo
     settings_lock
@@ -16,4 +22,16 @@ verb_load() {
     test_export_environment "$(mijra_folder "$profile")"
     cd "$root" || fail "no $root"
     exec "$MIJRA_BIN_DIR/load" "$@"
+}
+
+# Help needs no servers, and no more of a build than there is: any profile's says the same.
+load_help() {
+    local profile binary
+    for profile in release dev; do
+        binary=$(mijra_folder "$profile" 2>/dev/null)/load || continue
+        [[ -x $binary ]] || continue
+        exec "$binary" "$@"
+    done
+    usage_of load
+    say "More with: deploy/dev load WHAT --help, once it is built (deploy/dev up builds it)."
 }

@@ -40,16 +40,26 @@ status_given() { printf '%-14s %-9s %s\n' "$1" given "$(url_without_password "$2
 
 status_of_server() { if "$1_answers"; then echo answers; else echo "does not answer"; fi; }
 
+# What a program misses is named, also where it is ready without it.
 status_of_program() {
-    local code
+    local missing=""
+    [[ $1 == sandbox ]] || missing=$(status_missing "$(port_of "${1/#api/api-health}")") || true
     if program_is_ready "$1"; then
-        echo ready
-    elif code=$(http_status "$(port_of "${1/#api/api-health}")" /readyz); then
-        echo "not ready ($code)"
+        echo "ready${missing:+ without $missing}"
+    elif [[ -n $missing ]]; then
+        echo "not ready: $missing"
     else
         echo "does not answer"
     fi
 }
+
+# status_missing PORT: the names of the conditions that are not met.
+status_missing() (
+    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || exit 1
+    trap '' PIPE
+    printf 'GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3 2>/dev/null || exit 1
+    timeout 2 cat <&3 | grep -oE '"[a-z]+":"([^"\\]|\\.)*"' | grep -v ':"ready"$' | cut -d '"' -f 2 | paste -sd ' ' || true
+)
 
 status_age() {
     local ticks up seconds

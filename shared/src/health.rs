@@ -1,5 +1,6 @@
 //! Whether a process is alive and ready, over HTTP: `/livez` (it answers), `/readyz` (it can do its work, with the reasons if
-//! not) and `/metrics`. Readiness is made of named conditions that the parts of a process set themselves.
+//! not) and `/metrics`. Readiness is made of named conditions that the parts of a process set themselves; beside them stand
+//! remarks: what is amiss although the process can do its work.
 
 use crate::{lifecycle::Lifecycle, telemetry::Metrics};
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
@@ -13,53 +14,72 @@ use std::{
 
 /// What a process needs to be ready. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Reason>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Standing>>>);
 
-/// One of the things it needs.
+/// One of the things it needs, or would rather have.
 #[derive(Clone, Debug)]
 pub struct Condition {
     name: &'static str,
     of: Readiness,
 }
 
-/// Why it is not, or nothing.
-type Reason = Option<String>;
+/// How one of them stands.
+#[derive(Debug)]
+struct Standing {
+    /// Why it is not met; nothing if it is.
+    reason: Option<String>,
+    /// Whether the process is ready all the same.
+    remark: bool,
+}
 
 /// What `/readyz` answers.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether every condition holds and the process is not stopping.
+    /// Whether every condition holds and the process is not stopping. Remarks do not count.
     pub ready: bool,
-    /// By name: `ready`, or the reason why not.
+    /// By name, remarks included: `ready`, or the reason why not.
     pub conditions: BTreeMap<&'static str, String>,
 }
 
 impl Readiness {
     /// Adds a condition, which is not met until it says so.
     pub fn condition(&self, name: &'static str) -> Condition {
-        self.set(name, Some("starting".to_owned()));
+        self.add(name, false)
+    }
+
+    /// Adds something that is told beside the conditions: the process is ready also without it.
+    pub fn remark(&self, name: &'static str) -> Condition {
+        self.add(name, true)
+    }
+
+    fn add(&self, name: &'static str, remark: bool) -> Condition {
+        let standing = Standing { reason: Some("starting".to_owned()), remark };
+        self.0.lock().expect("nothing panics while this is locked").insert(name, standing);
         Condition { name, of: self.clone() }
     }
 
     /// Whether every condition is met.
     pub fn is_ready(&self) -> bool {
-        self.0.lock().expect("nothing panics while this is locked").values().all(Option::is_none)
+        self.report().ready
     }
 
     /// All conditions.
     pub fn report(&self) -> Report {
         let conditions = self.0.lock().expect("nothing panics while this is locked");
         Report {
-            ready: conditions.values().all(Option::is_none),
+            ready: conditions.values().all(|standing| standing.remark || standing.reason.is_none()),
             conditions: conditions
                 .iter()
-                .map(|(name, reason)| (*name, reason.clone().unwrap_or_else(|| "ready".to_owned())))
+                .map(|(name, standing)| (*name, standing.reason.clone().unwrap_or_else(|| "ready".to_owned())))
                 .collect(),
         }
     }
 
-    fn set(&self, name: &'static str, reason: Reason) {
-        self.0.lock().expect("nothing panics while this is locked").insert(name, reason);
+    fn set(&self, name: &'static str, reason: Option<String>) {
+        let mut conditions = self.0.lock().expect("nothing panics while this is locked");
+        if let Some(standing) = conditions.get_mut(name) {
+            standing.reason = reason;
+        }
     }
 }
 
@@ -145,5 +165,18 @@ mod tests {
         assert!(!report.ready);
         assert_eq!(report.conditions["broker"], "connection refused");
         assert_eq!(report.conditions["database"], "ready");
+    }
+
+    #[test]
+    fn a_remark_is_told_and_keeps_nobody_from_being_ready() {
+        let readiness = Readiness::default();
+        readiness.condition("storage").ready();
+        let database = readiness.remark("database");
+        database.not_ready("connection refused");
+        let report = readiness.report();
+        assert!(report.ready);
+        assert_eq!(report.conditions["database"], "connection refused");
+        database.ready();
+        assert_eq!(readiness.report().conditions["database"], "ready");
     }
 }

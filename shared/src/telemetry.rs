@@ -10,7 +10,7 @@ use crate::{config::LogFormat, lifecycle::Lifecycle};
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use names::{Kind, Metric};
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// What is rendered at `/metrics`. Cheap to clone.
@@ -31,14 +31,20 @@ pub enum InitError {
     Logs(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// Unless asked for by name: sqlx warns of each connection that it closes when a server has gone away, which who was using it says
+/// better.
+const QUIET: &str = "sqlx_core::pool=error";
+
 /// Sets up logs (to standard error, so that the output of commands stays clean) and metrics for this process.
 ///
 /// # Errors
 /// If the filter cannot be read, or this process has done it before.
 pub fn init(format: LogFormat, filter: &str) -> Result<Metrics, InitError> {
     // lapin writes returned messages with their bodies, which are nobody's business in a log.
-    let filter = EnvFilter::try_new(filter)?.add_directive("lapin=off".parse()?);
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))?.add_directive("lapin=off".parse()?);
     let layer = fmt::layer().with_writer(std::io::stderr);
+    // On a terminal NO_COLOR decides; in a file colours are dirt.
+    let layer = if std::io::stderr().is_terminal() { layer } else { layer.with_ansi(false) };
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Pretty => registry.with(layer).try_init()?,

@@ -108,3 +108,41 @@ async fn who_failed_is_tried_again_once_through_a_crash_and_the_books_agree() {
     assert_eq!(ledger["disagreements"], json!([]), "{ledger}");
     assert!(fleet.dead_letters().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_what_a_campaign_waits_for_and_how_long_it_will_take() {
+    let fleet = quick().rate(5.0).start().await;
+    let audience = fleet.audience(400, 0).await;
+    let id = fleet.campaign("Spring", &audience).await.id;
+    let bulk = async || {
+        let queues = fleet.mijra(&["queues"]).await["queues"].clone();
+        queues.as_array().unwrap().iter().find(|queue| queue["queue"] == "outbound.bulk").unwrap().clone()
+    };
+    let kept = |bulk: &Value, why: &str| -> i64 {
+        let kept = bulk["in_postgres"].as_array().unwrap().iter().filter(|kept| kept["why"] == why);
+        kept.map(|kept| kept["count"].as_i64().unwrap()).sum()
+    };
+    until("its account's limit bounds it", SOON, async || {
+        let bulk = bulk().await;
+        bulk["bound"].as_str().unwrap().starts_with("limit of acme/") && kept(&bulk, "account_limit") > 300
+    })
+    .await;
+    // From the beginning by what the account may send, 4 or 5 a second beside what is kept free for messages in.
+    let shown = fleet.show_campaign(id).await.unwrap();
+    let left = shown["counts"]["waiting"].as_i64().unwrap() + shown["counts"]["in_flight"].as_i64().unwrap();
+    let eta = shown["eta_seconds"].as_i64().unwrap_or_default();
+    assert!((left / 6..=left / 3).contains(&eta), "{left} are left: {shown}");
+
+    act(&fleet, id, "pause").await;
+    until("it is seen to be paused", SOON, async || {
+        let bulk = bulk().await;
+        bulk["bound"].as_str().unwrap().starts_with("a pause") && kept(&bulk, "paused") > 300
+    })
+    .await;
+    act(&fleet, id, "resume").await;
+    let account = fleet.tenant.account.to_string();
+    fleet.mijra(&["limits", "set", "account", &account, "--tenant", "acme", "--rate", "50"]).await;
+    let shown = fleet.show_campaign(id).await.unwrap();
+    let eta = shown["eta_seconds"].as_i64().unwrap_or_default();
+    assert!((1..=14).contains(&eta), "at 50 a second from now on: {shown}");
+}

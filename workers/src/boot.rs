@@ -119,8 +119,9 @@ async fn live<A: Args>(
         process: process_name,
     });
     let stopping = life.token();
+    let there = readiness.condition("database");
     let ready = async {
-        check(&databases, &readiness.condition("database")).await?;
+        check(&databases, &there).await?;
         declare(&broker, &readiness.condition("queues")).await?;
         anyhow::Ok(())
     };
@@ -128,6 +129,7 @@ async fn live<A: Args>(
         Some(ready) => ready?,
         None => return Ok(()),
     }
+    watch(databases.clone(), there, &life);
     let publisher = broker.publisher(&life);
     let parts = Parts {
         life: life.clone(),
@@ -189,6 +191,21 @@ async fn check(databases: &Databases, condition: &Condition) -> Result<(), db::N
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Says of the databases whether they are there until the process stops, also while it has nothing to do with them.
+fn watch(databases: Databases, condition: Condition, life: &Lifecycle) {
+    let stopping = life.token();
+    life.spawn(async move {
+        let watching = databases.watch(|away| {
+            if away.is_nobody() {
+                condition.ready();
+            } else {
+                condition.not_ready(away.to_string());
+            }
+        });
+        stopping.run_until_cancelled(watching).await;
+    });
 }
 
 /// Waits for the broker; an error is a mistake in its queues.

@@ -99,16 +99,32 @@ struct Row {
     burst: Option<i32>,
     inbound_cost: f64,
     current_rate: f64,
+    received: i32,
     reserved: f64,
+    sends_per_second: f64,
     stopped_until: Option<chrono::DateTime<chrono::Utc>>,
     used: i64,
 }
 
 impl From<Limit> for Row {
     fn from(limit: Limit) -> Self {
-        let Limit { scope, key, name, values, current_rate, reserved, stopped_until, used } = limit;
+        let Limit { scope, key, name, values, .. } = limit;
         let LimitValues { rate, burst, inbound_cost } = values;
-        Self { scope, id: key, name, rate, burst, inbound_cost, current_rate, reserved, stopped_until, used }
+        let Limit { current_rate, received, reserved, sends_per_second, stopped_until, used, .. } = limit;
+        Self {
+            scope,
+            id: key,
+            name,
+            rate,
+            burst,
+            inbound_cost,
+            current_rate,
+            received,
+            reserved,
+            sends_per_second,
+            stopped_until,
+            used,
+        }
     }
 }
 
@@ -124,21 +140,17 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
     let mut tx = begin(&args.database, &args.tenant).await?;
     let rows: Vec<Row> = limits::list(&mut tx).await?.into_iter().map(Row::from).collect();
     tx.commit().await?;
-    let headers = ["scope", "of", "rate", "at once", "now", "for inbound", "used", "id"];
+    let headers = ["scope", "of", "limit", "at once", "now", "came in", "kept for those", "id"];
     out.list(&rows, &headers, |row| {
-        let lowered = row.current_rate < row.rate;
-        let now = lowered.then(|| rate(row.scope, row.current_rate));
-        let now = row.stopped_until.map(|until| format!("stopped until {}", until.format("%H:%M:%S"))).or(now);
-        let reserved = (row.inbound_cost > 0.0).then(|| format!("{:.0}/s", row.reserved));
-        let used = (row.scope == Scope::Portfolio).then_some(row.used);
+        let counts_inbound = row.inbound_cost > 0.0;
         vec![
             row.scope.to_string(),
             row.name.clone(),
             rate(row.scope, row.rate),
             or_dash(row.burst),
-            or_dash(now),
-            or_dash(reserved),
-            or_dash(used),
+            now(row),
+            or_dash(counts_inbound.then(|| format!("{}/s", row.received))),
+            or_dash(counts_inbound.then(|| format!("{}/s", number(row.reserved)))),
             row.id.to_string(),
         ]
     })?;
@@ -188,13 +200,32 @@ async fn begin(database: &Database, tenant: &str) -> anyhow::Result<db::TenantTx
     Ok(databases.tenant(&tenant.placement, tenant.id).await?)
 }
 
+/// How it stands: what an account may send a second now, how much of its day a portfolio has used. A person's limit stands with each
+/// of them.
+fn now(row: &Row) -> String {
+    if let Some(until) = row.stopped_until {
+        return format!("stopped until {}", until.format("%H:%M:%S"));
+    }
+    let throttled = if row.current_rate < row.rate { ", throttled" } else { "" };
+    match row.scope {
+        Scope::Account => format!("{}{throttled}", rate(row.scope, row.sends_per_second)),
+        Scope::Portfolio => format!("{} people reached", row.used),
+        Scope::Pair => "-".to_owned(),
+    }
+}
+
 /// A rate as one says it.
 fn rate(scope: Scope, per_second: f64) -> String {
     match scope {
         Scope::Portfolio => format!("{per_second:.0} people/day"),
-        _ if per_second < 1.0 => format!("{:.4}/min", per_second * 60.0).replace(".0000", ""),
-        _ => format!("{per_second:.1}/s").replace(".0/", "/"),
+        _ if per_second < 1.0 => format!("{}/min", number(per_second * 60.0)),
+        _ => format!("{}/s", number(per_second)),
     }
+}
+
+/// With as many digits as it needs, three at most.
+fn number(value: f64) -> String {
+    format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -204,8 +235,33 @@ mod tests {
     #[test]
     fn rates_are_said_as_people_say_them() {
         assert_eq!(rate(Scope::Account, 80.0), "80/s");
-        assert_eq!(rate(Scope::Account, 40.55), "40.5/s");
+        assert_eq!(rate(Scope::Account, 40.55), "40.55/s");
+        assert_eq!(rate(Scope::Account, 0.125), "7.5/min");
         assert_eq!(rate(Scope::Pair, 1.0 / 6.0), "10/min");
         assert_eq!(rate(Scope::Portfolio, 2000.0), "2000 people/day");
+        assert_eq!((number(0.125), number(2.0), number(0.0)), ("0.125".into(), "2".into(), "0".into()));
+    }
+
+    #[test]
+    fn how_a_limit_stands_is_said_in_its_own_words() {
+        let row = |scope, current_rate, used| Row {
+            scope,
+            id: Uuid::nil(),
+            name: String::new(),
+            rate: 80.0,
+            burst: None,
+            inbound_cost: 1.0,
+            current_rate,
+            received: 3,
+            reserved: 5.0,
+            sends_per_second: f64::min(current_rate, 75.0),
+            stopped_until: None,
+            used,
+        };
+        assert_eq!(now(&row(Scope::Account, 80.0, 0)), "75/s");
+        assert_eq!(now(&row(Scope::Account, 20.0, 0)), "20/s, throttled");
+        assert_eq!(now(&row(Scope::Portfolio, 80.0, 12)), "12 people reached");
+        let stopped = Row { stopped_until: Some(chrono::DateTime::UNIX_EPOCH), ..row(Scope::Account, 80.0, 0) };
+        assert_eq!(now(&stopped), "stopped until 00:00:00");
     }
 }

@@ -51,7 +51,18 @@ impl Output {
 /// What went wrong, to standard error.
 pub(crate) fn complain(error: &anyhow::Error) {
     // If nobody listens there, the exit status still says it.
-    let _ = writeln!(io::stderr().lock(), "error: {error:#}");
+    let _ = writeln!(io::stderr().lock(), "error: {}", chain(error));
+}
+
+/// An error with its causes. Some say what caused them by themselves: that is not said again.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// A table without lines, as `ps` and `kubectl` have them.
@@ -68,4 +79,17 @@ pub(super) fn table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -
 /// A text, or a dash.
 pub(super) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = io::Error::other("connection refused");
+        let own = anyhow::Error::new(refused).context("reading a list");
+        assert_eq!(chain(&own), "reading a list: connection refused");
+        assert_eq!(chain(&own.context("it failed: reading a list")), "it failed: reading a list: connection refused");
+    }
 }

@@ -1,27 +1,33 @@
 //! `mijra queues`: how much is queued, how fast it moves, how long it takes to clear and what bounds it; what waits in Postgres
-//! beside it.
+//! beside it. What cannot be learned because a server is away is left out and named, and the exit status says so.
 //!
 //! Rates come from the broker's management plugin, which samples every 5 s. A quorum queue tells no age of its head: it is
 //! worked out from what waits and how fast it goes (what consumers really saw is in their metric `mijra_job_age_seconds`).
 
+mod bound;
+
 use super::{
-    output::{Output, or_dash, table},
+    complain,
+    output::{Output, chain, or_dash, table},
     settings::{BrokerSettings, Database},
 };
+use anyhow::anyhow;
+use bound::{Facts, Kept, Known, Moving, STANDSTILL};
 use serde::Serialize;
 use shared::{
     config::SecretUrl,
-    db::{self, Databases, waiting::Waiting},
+    db::{self, Databases, Placement, tenants::Tenant, waiting::Waiting},
     queue::{
-        self, Broker, OUTBOUND_BULK, OUTBOUND_NOW, Queue,
+        self, Broker, CAMPAIGN, OUTBOUND_BULK, Queue,
         management::{Management, QueueStats},
     },
 };
 use std::{process::ExitCode, time::Duration};
+use tokio::time::Instant;
 
 const EVERY: Duration = Duration::from_secs(2);
-/// Below this many a second nothing moves that could be reckoned with.
-const STANDSTILL: f64 = 0.05;
+/// The pause is so many times as long as the answer took: looking must not be what a database is busy with.
+const REST: u32 = 5;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -37,26 +43,37 @@ pub(super) struct Args {
     database: Database,
 }
 
+/// Whom to ask.
+struct Sources {
+    broker: Broker,
+    declared: bool,
+    management: Option<Management>,
+    databases: Databases,
+}
+
 /// What is said.
 #[derive(Serialize)]
 struct Report {
     queues: Vec<Row>,
-    /// Jobs in the outbox that are due: what the sweep has to publish.
-    outbox_due: i64,
+    /// Jobs in the outbox that are due: what the sweep has to publish. Absent, as the others, if Postgres is away.
+    outbox_due: Option<i64>,
     /// Jobs in the outbox for later: retries and messages that wait for their time.
-    outbox_later: i64,
+    outbox_later: Option<i64>,
     /// Webhooks kept in Postgres because the broker was away.
-    spilled: i64,
+    spilled: Option<i64>,
     /// The oldest of those due, in seconds.
     oldest_due_s: Option<f64>,
+    /// What could not be learned, and why.
+    missing: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Row {
     queue: &'static str,
-    ready: u64,
+    /// Absent, as all that the broker tells, if it is away.
+    ready: Option<u64>,
     unacked: Option<u64>,
-    consumers: u64,
+    consumers: Option<u64>,
     publish_per_s: Option<f64>,
     deliver_per_s: Option<f64>,
     ack_per_s: Option<f64>,
@@ -64,94 +81,174 @@ struct Row {
     head_age_s: Option<f64>,
     /// How long until it is empty at today's rates; absent if that cannot be said, or never.
     clear_s: Option<f64>,
+    /// It grows: it is never empty at today's rates.
+    grows: bool,
     /// What holds it up.
     bound: String,
-    dead: u64,
-}
-
-/// What is known of a queue, with or without the plugin.
-struct Facts {
-    queue: &'static Queue,
-    ready: u64,
-    consumers: u64,
-    dead: u64,
-    moving: Option<Moving>,
-}
-
-struct Moving {
-    unacked: u64,
-    publish_per_s: f64,
-    deliver_per_s: f64,
-    ack_per_s: f64,
+    dead: Option<u64>,
+    /// What waits for it in Postgres; absent if that is away.
+    in_postgres: Option<Vec<Kept>>,
 }
 
 pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitCode> {
-    let broker = args.broker.open().await?;
-    let databases = args.database.open().await?;
-    let management = args.management_url.as_ref().map(|url| Management::new(url.secret())).transpose()?;
-    if !args.watch {
-        show(&report(&broker, management.as_ref(), &databases).await?, out)?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let mut sources = Sources {
+        broker: args.broker.broker(),
+        declared: false,
+        management: args.management_url.as_ref().map(|url| Management::new(url.secret())).transpose()?,
+        databases: args.database.unchecked()?,
+    };
     loop {
-        let report = report(&broker, management.as_ref(), &databases).await;
-        if !out.is_json() {
+        let began = Instant::now();
+        let report = sources.report().await?;
+        if args.watch && !out.is_json() {
             // To the top left, and clear what is below.
             out.line("\u{1b}[H\u{1b}[J")?;
         }
-        match report {
-            Ok(report) => show(&report, out)?,
-            Err(error) => tracing::error!("{error:#}"),
+        show(&report, out)?;
+        for missing in &report.missing {
+            complain(&anyhow!("{missing}"));
+        }
+        if !args.watch {
+            return Ok(if report.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(EVERY.max(began.elapsed() * REST)) => {}
             stopped = tokio::signal::ctrl_c() => return Ok(stopped.map(|()| ExitCode::SUCCESS)?),
         }
     }
 }
 
-async fn report(broker: &Broker, management: Option<&Management>, databases: &Databases) -> anyhow::Result<Report> {
-    let facts = match management {
-        Some(management) => management.queues(broker).await?.into_iter().map(Facts::from).collect(),
-        None => depths(broker).await?,
-    };
-    let waiting = waiting(databases).await?;
-    Ok(Report {
-        queues: facts.into_iter().map(|facts| Row::of(facts, &waiting)).collect(),
-        outbox_due: waiting.outbox_due,
-        outbox_later: waiting.outbox_later,
-        spilled: waiting.spilled,
-        oldest_due_s: waiting.oldest_due_s,
-    })
+impl Sources {
+    /// What can be learned now.
+    ///
+    /// # Errors
+    /// If something is set up wrongly; a server that is away is no error.
+    async fn report(&mut self) -> anyhow::Result<Report> {
+        let (on_broker, in_postgres) =
+            tokio::join!(queues(&self.broker, &mut self.declared, self.management.as_ref()), waiting(&self.databases));
+        let (OnBroker { facts, mut missing }, InPostgres { tenants, waiting, missing: others, mut away }) =
+            (on_broker?, in_postgres?);
+        missing.extend(others);
+        if facts.is_none() {
+            away.push("RabbitMQ is away".to_owned());
+        }
+        let releasing = facts.iter().flatten().find(|facts| *facts.queue == CAMPAIGN).map(|facts| facts.consumers);
+        let asked = waiting.is_some();
+        let tenants = tenants.iter().map(|tenant| (tenant.id, tenant.slug.as_str())).collect();
+        let known = Known { away, waiting: waiting.unwrap_or_default(), tenants, releasing };
+        let row = |queue: &&'static Queue| {
+            let facts = facts.iter().flatten().find(|facts| facts.queue == *queue);
+            Row::of(queue, facts, &known, asked)
+        };
+        let jobs = &known.waiting.jobs;
+        Ok(Report {
+            queues: queue::ALL.iter().map(row).collect(),
+            outbox_due: asked.then(|| jobs.iter().map(|jobs| jobs.due).sum()),
+            outbox_later: asked.then(|| jobs.iter().map(|jobs| jobs.later).sum()),
+            spilled: asked.then_some(known.waiting.spilled),
+            oldest_due_s: jobs.iter().filter_map(|jobs| jobs.oldest_due_s).reduce(f64::max),
+            missing,
+        })
+    }
 }
 
-async fn depths(broker: &Broker) -> anyhow::Result<Vec<Facts>> {
+/// What the broker says; nothing if it is away.
+struct OnBroker {
+    facts: Option<Vec<Facts>>,
+    missing: Vec<String>,
+}
+
+async fn queues(broker: &Broker, declared: &mut bool, management: Option<&Management>) -> anyhow::Result<OnBroker> {
+    let mut missing = Vec::new();
+    if !*declared {
+        match broker.declare().await {
+            Ok(()) => *declared = true,
+            Err(error @ queue::Error::Mismatch(_)) => return Err(error.into()),
+            Err(error) => return Ok(OnBroker { facts: None, missing: vec![format!("RabbitMQ is away: {error}")] }),
+        }
+    }
+    if let Some(management) = management {
+        match management.queues(broker).await {
+            Ok(stats) => return Ok(OnBroker { facts: Some(stats.into_iter().map(Facts::from).collect()), missing }),
+            Err(error) => missing.push(chain(&error.into())),
+        }
+    }
     let mut facts = Vec::new();
     for queue in queue::ALL.iter().copied() {
-        let depth = broker.depth(queue).await?;
-        facts.push(Facts {
-            queue,
-            ready: depth.ready.into(),
-            consumers: depth.consumers.into(),
-            dead: depth.dead.into(),
-            moving: None,
-        });
+        match broker.depth(queue).await {
+            Ok(depth) => facts.push(Facts {
+                queue,
+                ready: depth.ready.into(),
+                consumers: depth.consumers.into(),
+                dead: depth.dead.into(),
+                moving: None,
+            }),
+            Err(error) => return Ok(OnBroker { facts: None, missing: vec![format!("RabbitMQ is away: {error}")] }),
+        }
     }
-    Ok(facts)
+    Ok(OnBroker { facts: Some(facts), missing })
 }
 
-async fn waiting(databases: &Databases) -> anyhow::Result<Waiting> {
-    let mut control = databases.control().await?;
-    let tenants = db::tenants::list(&mut control).await?;
-    let mut sum = db::waiting::in_control(&mut control).await?;
-    control.commit().await?;
-    for placement in databases.placements() {
-        let ids: Vec<_> = tenants.iter().filter(|t| t.placement == *placement).map(|t| t.id).collect();
-        let mut tx = databases.fleet(placement, &ids).await?;
-        sum = sum.and(db::waiting::in_placement(&mut tx).await?);
-        tx.commit().await?;
+/// What Postgres says; nothing if the control database is away.
+struct InPostgres {
+    tenants: Vec<Tenant>,
+    waiting: Option<Waiting>,
+    missing: Vec<String>,
+    /// What holds up all queues.
+    away: Vec<String>,
+}
+
+async fn waiting(databases: &Databases) -> anyhow::Result<InPostgres> {
+    let mut answer = InPostgres { tenants: Vec::new(), waiting: None, missing: Vec::new(), away: Vec::new() };
+    let away = databases.away().await;
+    if !away.is_nobody() {
+        answer.missing.push(away.to_string());
+        answer.away = databases.placements().filter(|p| away.includes(p)).map(said_away).collect();
     }
-    Ok(sum)
+    if away.includes(&Placement::primary()) {
+        return Ok(answer);
+    }
+    match databases.check().await {
+        Err(error) if !error.is_away() => return Err(error.into()),
+        _ => {}
+    }
+    match control(databases).await {
+        Ok((tenants, waiting)) => (answer.tenants, answer.waiting) = (tenants, Some(waiting)),
+        Err(error) => {
+            answer.missing.push(format!("what waits in Postgres: {error}"));
+            return Ok(answer);
+        }
+    }
+    for placement in databases.placements().filter(|placement| !away.includes(placement)) {
+        match placed(databases, placement, &answer.tenants).await {
+            Ok(waiting) => answer.waiting = answer.waiting.map(|sum| sum.and(waiting)),
+            Err(error) => answer.missing.push(format!("what waits in database {placement}: {error}")),
+        }
+    }
+    Ok(answer)
+}
+
+fn said_away(placement: &Placement) -> String {
+    match placement {
+        primary if *primary == Placement::primary() => "the database is away".to_owned(),
+        other => format!("the database {other} is away"),
+    }
+}
+
+async fn control(databases: &Databases) -> db::Result<(Vec<Tenant>, Waiting)> {
+    let mut tx = databases.control().await?;
+    let tenants = db::tenants::list(&mut tx).await?;
+    let waiting = db::waiting::in_control(&mut tx).await?;
+    tx.commit().await?;
+    Ok((tenants, waiting))
+}
+
+async fn placed(databases: &Databases, placement: &Placement, tenants: &[Tenant]) -> db::Result<Waiting> {
+    let ids: Vec<_> = tenants.iter().filter(|tenant| tenant.placement == *placement).map(|tenant| tenant.id).collect();
+    let mut tx = databases.fleet(placement, &ids).await?;
+    let waiting = db::waiting::in_placement(&mut tx).await?;
+    tx.commit().await?;
+    Ok(waiting)
 }
 
 impl From<QueueStats> for Facts {
@@ -169,56 +266,38 @@ impl From<QueueStats> for Facts {
 
 impl Row {
     #[allow(clippy::cast_precision_loss, reason = "queues are far shorter than 2^52")]
-    fn of(facts: Facts, waiting: &Waiting) -> Self {
-        let Facts { queue, ready, consumers, dead, moving } = facts;
-        let rate = moving.as_ref().map_or(0.0, |moving| moving.ack_per_s);
-        let shrinks = moving.as_ref().map_or(0.0, |moving| moving.ack_per_s - moving.publish_per_s);
+    fn of(queue: &'static Queue, facts: Option<&Facts>, known: &Known<'_>, asked: bool) -> Self {
+        let kept = known.kept(queue);
+        let bound = known.bound(queue, facts, &kept);
+        let moving = facts.and_then(|facts| facts.moving.as_ref());
+        let ready = facts.map(|facts| facts.ready);
+        let rate = moving.map_or(0.0, |moving| moving.ack_per_s);
+        let shrinks = moving.map(|moving| moving.ack_per_s - moving.publish_per_s);
         let head_age_s = match ready {
-            0 => Some(0.0),
-            _ => (rate > STANDSTILL).then(|| ready as f64 / rate),
+            Some(0) => Some(0.0),
+            ready => ready.filter(|_| rate > STANDSTILL).map(|ready| ready as f64 / rate),
         };
         let clear_s = match ready {
-            0 => Some(0.0),
-            _ => (shrinks > STANDSTILL).then(|| ready as f64 / shrinks),
+            Some(0) => Some(0.0),
+            ready => ready.zip(shrinks.filter(|rate| *rate > STANDSTILL)).map(|(ready, rate)| ready as f64 / rate),
         };
-        let bound = bound(queue, ready, consumers, moving.as_ref(), waiting);
-        let of = |value: fn(&Moving) -> f64| moving.as_ref().map(value);
+        let campaigns = *queue == OUTBOUND_BULK && !known.waiting.campaigns.is_empty();
+        let clear_s = if campaigns { known.campaigns_clear_s() } else { clear_s };
         Self {
             queue: queue.name,
             ready,
-            consumers,
-            dead,
-            unacked: moving.as_ref().map(|moving| moving.unacked),
-            publish_per_s: of(|moving| moving.publish_per_s),
-            deliver_per_s: of(|moving| moving.deliver_per_s),
-            ack_per_s: of(|moving| moving.ack_per_s),
+            consumers: facts.map(|facts| facts.consumers),
+            dead: facts.map(|facts| facts.dead),
+            unacked: moving.map(|moving| moving.unacked),
+            publish_per_s: moving.map(|moving| moving.publish_per_s),
+            deliver_per_s: moving.map(|moving| moving.deliver_per_s),
+            ack_per_s: moving.map(|moving| moving.ack_per_s),
             head_age_s,
             clear_s,
-            bound,
+            grows: !campaigns && ready != Some(0) && shrinks.is_some_and(|rate| rate <= STANDSTILL),
+            bound: if bound.is_empty() { "nothing".to_owned() } else { bound.join("; ") },
+            in_postgres: asked.then_some(kept),
         }
-    }
-}
-
-/// What holds a queue up, as far as can be seen from here.
-fn bound(queue: &Queue, ready: u64, consumers: u64, moving: Option<&Moving>, waiting: &Waiting) -> String {
-    if ready == 0 {
-        return "-".to_owned();
-    }
-    if consumers == 0 {
-        return "no worker consumes it".to_owned();
-    }
-    let outbound = *queue == OUTBOUND_NOW || *queue == OUTBOUND_BULK;
-    if outbound && waiting.accounts_down > 0 {
-        return format!("{} accounts are down", waiting.accounts_down);
-    }
-    if outbound && waiting.accounts_at_rate > 0 {
-        return format!("the rates of {} accounts ({:.0}/s)", waiting.accounts_at_rate, waiting.rate_at_rate);
-    }
-    match moving {
-        Some(moving) if moving.unacked == 0 => "the workers take nothing (see their /readyz)".to_owned(),
-        Some(moving) if moving.ack_per_s <= STANDSTILL => "what is in hand does not end (see /readyz)".to_owned(),
-        Some(_) => "the workers' speed".to_owned(),
-        None => "not known without the management plugin".to_owned(),
     }
 }
 
@@ -226,27 +305,57 @@ fn show(report: &Report, out: &Output) -> anyhow::Result<()> {
     if out.is_json() {
         return out.line(&serde_json::to_string(report)?);
     }
-    let headers =
-        ["queue", "ready", "unacked", "in/s", "out/s", "consumers", "head age", "clear in", "bound by", "dead"];
+    let headers = [
+        "queue",
+        "ready",
+        "unacked",
+        "in/s",
+        "out/s",
+        "consumers",
+        "head age",
+        "in postgres",
+        "clear in",
+        "dead",
+        "bound by",
+    ];
     let rate = |rate: Option<f64>| or_dash(rate.map(|rate| format!("{rate:.1}")));
     let rows = report.queues.iter().map(|row| {
+        let kept = row.in_postgres.as_ref().map(|kept| kept.iter().map(|kept| kept.count).sum::<i64>());
+        let not_known = if row.grows { "never, as it is" } else { "?" };
         vec![
             row.queue.to_owned(),
-            row.ready.to_string(),
+            or_dash(row.ready),
             or_dash(row.unacked),
             rate(row.publish_per_s),
             rate(row.ack_per_s),
-            row.consumers.to_string(),
+            or_dash(row.consumers),
             row.head_age_s.map_or_else(|| "?".to_owned(), |s| format!("~{}", time(s))),
-            row.clear_s.map_or_else(|| "never, as it is".to_owned(), time),
+            or_dash(kept),
+            row.clear_s.map_or_else(|| not_known.to_owned(), time),
+            or_dash(row.dead),
             row.bound.clone(),
-            row.dead.to_string(),
         ]
     });
     out.line(&table(&headers, rows))?;
+    let kept: Vec<Vec<String>> = report
+        .queues
+        .iter()
+        .flat_map(|row| row.in_postgres.iter().flatten().map(|kept| (row.queue, kept)))
+        .map(|(queue, kept)| {
+            let Kept { why, account, count, detail } = kept;
+            let detail = detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            vec![queue.to_owned(), count.to_string(), format!("{}{detail}", why.text()), or_dash(account.as_ref())]
+        })
+        .collect();
+    if !kept.is_empty() {
+        out.line("")?;
+        out.line(&table(&["waits in postgres", "how many", "for", "account"], kept.into_iter()))?;
+    }
+    let Report { outbox_due: Some(due), outbox_later: Some(later), spilled: Some(spilled), .. } = report else {
+        return Ok(());
+    };
     let oldest = report.oldest_due_s.map(|s| format!(", the oldest for {}", time(s))).unwrap_or_default();
-    let Report { outbox_due, outbox_later, spilled, .. } = report;
-    out.line(&format!("\noutbox: {outbox_due} due{oldest}, {outbox_later} for later; spilled webhooks: {spilled}"))
+    out.line(&format!("\noutbox: {due} due{oldest}, {later} for later; spilled webhooks: {spilled}"))
 }
 
 /// Seconds as people say them.
@@ -265,31 +374,22 @@ mod tests {
     use super::*;
     use shared::queue::INBOUND;
 
-    fn facts(queue: &'static Queue, ready: u64, consumers: u64, rates: (f64, f64)) -> Facts {
-        let (publish_per_s, ack_per_s) = rates;
-        let moving = Moving { unacked: 10, publish_per_s, deliver_per_s: ack_per_s, ack_per_s };
-        Facts { queue, ready, consumers, dead: 0, moving: Some(moving) }
-    }
-
     #[test]
-    fn a_queue_says_when_it_is_empty_and_why_not() {
-        let calm = Waiting::default();
-        let row = Row::of(facts(&INBOUND, 0, 1, (5.0, 5.0)), &calm);
-        assert_eq!((row.clear_s, row.bound.as_str()), (Some(0.0), "-"));
-        let row = Row::of(facts(&INBOUND, 1000, 1, (50.0, 150.0)), &calm);
-        assert_eq!((row.clear_s, row.bound.as_str()), (Some(10.0), "the workers' speed"));
-        let row = Row::of(facts(&INBOUND, 1000, 1, (150.0, 150.0)), &calm);
-        assert_eq!((row.clear_s, row.head_age_s.map(f64::round)), (None, Some(7.0)));
-        let row = Row::of(facts(&INBOUND, 1000, 0, (150.0, 0.0)), &calm);
-        assert_eq!((row.clear_s, row.bound.as_str()), (None, "no worker consumes it"));
-    }
-
-    #[test]
-    fn what_is_sent_is_bound_by_the_accounts() {
-        let at_rate = Waiting { accounts_at_rate: 2, rate_at_rate: 160.0, ..Waiting::default() };
-        let row = Row::of(facts(&OUTBOUND_NOW, 1000, 1, (0.0, 160.0)), &at_rate);
-        assert_eq!(row.bound, "the rates of 2 accounts (160/s)");
-        assert_eq!(Row::of(facts(&INBOUND, 1000, 1, (0.0, 160.0)), &at_rate).bound, "the workers' speed");
+    fn a_queue_says_when_it_is_empty() {
+        let row = |ready, publish_per_s, ack_per_s| {
+            let moving = Moving { unacked: 10, publish_per_s, deliver_per_s: ack_per_s, ack_per_s };
+            let facts = Facts { queue: &INBOUND, ready, consumers: 1, dead: 0, moving: Some(moving) };
+            Row::of(&INBOUND, Some(&facts), &Known::default(), true)
+        };
+        let empty = row(0, 5.0, 5.0);
+        assert_eq!((empty.clear_s, empty.grows, empty.bound.as_str()), (Some(0.0), false, "nothing"));
+        let shrinking = row(1000, 50.0, 150.0);
+        assert_eq!((shrinking.clear_s, shrinking.grows), (Some(10.0), false));
+        let growing = row(1000, 150.0, 150.0);
+        assert_eq!((growing.clear_s, growing.grows), (None, true));
+        assert_eq!(growing.head_age_s.map(f64::round), Some(7.0));
+        let unknown = Row::of(&INBOUND, None, &Known::default(), false);
+        assert_eq!((unknown.ready, unknown.clear_s, unknown.grows, unknown.in_postgres), (None, None, false, None));
     }
 
     #[test]

@@ -18,14 +18,19 @@ pub(super) struct Database {
 impl Database {
     /// The databases, checked: the schema fits and the role cannot bypass row-level security.
     pub(super) async fn open(&self) -> anyhow::Result<Databases> {
-        let databases = Databases::new(&db::Settings {
+        let databases = self.unchecked()?;
+        databases.check().await?;
+        Ok(databases)
+    }
+
+    /// The databases, not asked yet.
+    pub(super) fn unchecked(&self) -> anyhow::Result<Databases> {
+        Ok(Databases::new(&db::Settings {
             control: self.args.database_url.secret().clone(),
             placements: self.args.placements.by_name("PLACEMENTS")?,
             max_connections: 2,
             application_name: "mijra".to_owned(),
-        })?;
-        databases.check().await?;
-        Ok(databases)
+        })?)
     }
 }
 
@@ -50,12 +55,17 @@ pub(super) struct BrokerSettings {
 impl BrokerSettings {
     /// The broker, with the queues declared: on a new one there is then nothing in them rather than nothing at all.
     pub(super) async fn open(&self) -> anyhow::Result<Broker> {
-        let broker = Broker::new(queue::Settings {
+        let broker = self.broker();
+        broker.declare().await?;
+        Ok(broker)
+    }
+
+    /// The broker, not asked yet.
+    pub(super) fn broker(&self) -> Broker {
+        Broker::new(queue::Settings {
             url: self.args.amqp_url.secret().clone(),
             namespace: self.namespace.clone(),
             process: "mijra".to_owned(),
-        });
-        broker.declare().await?;
-        Ok(broker)
+        })
     }
 }

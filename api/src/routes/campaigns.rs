@@ -106,8 +106,9 @@ pub struct CampaignView {
     retrying_since: Option<DateTime<Utc>>,
     /// How many of its messages were handed to the provider per second, over the last 10 to 20 seconds; 0 when nothing moves.
     rate_per_second: f64,
-    /// In how many seconds everybody will have been written to, at that rate. Absent unless it runs, all are frozen and
-    /// something moves.
+    /// In how many seconds everybody will have been written to, at that rate; or, in its first ten seconds and those after it was
+    /// resumed or its account's limit was changed, at its share of what the account may send. Absent unless it runs, all are frozen
+    /// and something can move.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_seconds: Option<i64>,
     created_at: DateTime<Utc>,
@@ -200,12 +201,15 @@ impl From<Campaign> for CampaignView {
 
 /// When nobody will be left, if it goes on as it goes now. A campaign that shares its account goes at its share already.
 fn eta_seconds(c: &Campaign) -> Option<i64> {
-    let left = (c.waiting + c.in_flight) as f64;
     // How many a retry will find is not known before it has looked.
-    let known =
-        c.state == "running" && c.frozen_at.is_some() && c.retrying_since.is_none() && (c.rate > 0.0 || left == 0.0);
-    // A float to an integer saturates.
-    known.then(|| if left == 0.0 { 0 } else { (left / c.rate).ceil() as i64 })
+    if c.state != "running" || c.frozen_at.is_none() || c.retrying_since.is_some() {
+        return None;
+    }
+    match (c.waiting + c.in_flight) as f64 {
+        0.0 => Some(0),
+        // A float to an integer saturates.
+        left => c.pace.map(|pace| (left / pace).ceil() as i64),
+    }
 }
 
 impl From<Ledger> for LedgerView {

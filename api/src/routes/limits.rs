@@ -78,7 +78,7 @@ pub struct LimitView {
 
 impl From<Limit> for LimitView {
     fn from(limit: Limit) -> Self {
-        let Limit { scope, key, name, values, current_rate, reserved, stopped_until, used } = limit;
+        let Limit { scope, key, name, values, current_rate, reserved, stopped_until, used, .. } = limit;
         let LimitValues { rate, burst, inbound_cost } = values;
         let used = (scope == Scope::Portfolio).then_some(used);
         Self { scope, id: key, name, rate, burst, inbound_cost, current_rate, reserved, stopped_until, used }

@@ -82,11 +82,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
+// What caused it is part of what it says: as a source it would be said twice.
+impl std::error::Error for Error {}
 
 /// The result of asking the database.
 pub type Result<T> = std::result::Result<T, Error>;

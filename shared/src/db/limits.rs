@@ -8,7 +8,7 @@ use super::{
 use crate::domain::{
     channel::Provider,
     ids::TenantId,
-    limits::{BadLimit, LimitChange, LimitValues, Scope, reserve},
+    limits::{BadLimit, LimitChange, LimitValues, Scope, reserve, sends_per_second},
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -28,8 +28,12 @@ pub struct Limit {
     pub values: LimitValues,
     /// As lowered by the provider's throttling for now.
     pub current_rate: f64,
+    /// Messages that an account received in the busiest of the last ten seconds.
+    pub received: i32,
     /// What of it is kept free now for messages yet to be received.
     pub reserved: f64,
+    /// How many sends a second it allows now, with all that.
+    pub sends_per_second: f64,
     /// Nothing is granted before this, if it is in the future.
     pub stopped_until: Option<DateTime<Utc>>,
     /// People a portfolio has reached in the last 24 hours.
@@ -43,7 +47,7 @@ pub struct Limit {
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
     let tenant_id = tx.tenant_id();
     let rows = sqlx::query!(
-        r#"SELECT l.scope, l.key, coalesce(a.name, p.external_id, '') AS "name!", l.rate, l.burst, l.inbound_cost, l.current_rate,
+        r#"SELECT l.scope, l.key, coalesce(a.name, p.external_id, '') AS "name!", l.rate, l.burst, l.cost, l.inbound_cost, l.current_rate,
             CASE WHEN l.stopped_until > now() THEN l.stopped_until END AS stopped_until,
             CASE l.scope WHEN 'portfolio' THEN (
                 SELECT count(*)
@@ -68,13 +72,17 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
     Ok(rows
         .into_iter()
         .filter_map(|row| {
+            let received = row.busiest_second.unwrap_or(0);
+            let reserved = reserve(row.rate, received, row.inbound_cost);
             Some(Limit {
                 scope: row.scope.parse().ok()?,
                 key: row.key,
                 name: row.name,
                 values: LimitValues { rate: row.rate, burst: row.burst, inbound_cost: row.inbound_cost },
                 current_rate: row.current_rate,
-                reserved: reserve(row.rate, row.busiest_second.unwrap_or(0), row.inbound_cost),
+                received,
+                reserved,
+                sends_per_second: sends_per_second(row.rate, row.current_rate, reserved, row.cost),
                 stopped_until: row.stopped_until,
                 used: row.used,
             })
@@ -97,6 +105,7 @@ pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, change: LimitChange
     write(tx.conn(), tenant_id, scope, key, &values).await?;
     revise(tx.conn(), tenant_id, scope, key).await?;
     if before != Some(values) {
+        measure_anew(tx.conn(), tenant_id, scope, key).await?;
         note(tx, actor, "limit.set", scope, key, json!({"before": before.map(said), "after": said(values)})).await?;
     }
     Ok(Set::Done)
@@ -215,6 +224,29 @@ async fn provider(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, ke
     .fetch_optional(conn)
     .await?;
     Ok(provider.and_then(|provider| provider.parse().ok()))
+}
+
+/// What was measured of campaigns at another limit says nothing of how long they will take. Senders wait for the limit's row, so
+/// nobody is waited for here: who is just being released goes on being measured as before.
+async fn measure_anew(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<()> {
+    if scope == Scope::Account {
+        sqlx::query!(
+            "UPDATE campaigns
+            SET sampled_at = NULL, sampled_before_at = NULL, sampled_handed_over = NULL, sampled_before_handed_over = NULL
+            WHERE tenant_id = $1 AND id IN (
+                SELECT id
+                FROM campaigns
+                WHERE tenant_id = $1 AND channel_account_id = $2 AND state = 'running'
+                ORDER BY id
+                FOR NO KEY UPDATE SKIP LOCKED
+            )",
+            tenant_id.0,
+            key,
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Senders remember an account's rate as the ceiling of their own spacing; a new revision makes them look again.

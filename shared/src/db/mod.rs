@@ -14,6 +14,7 @@ pub mod messages;
 pub mod outbound;
 pub mod outbox;
 mod placements;
+mod pulse;
 pub mod receiving;
 pub mod retention;
 pub mod routing;
@@ -27,5 +28,6 @@ pub mod waiting;
 
 pub use error::{Error, Kind, Result};
 pub use placements::{Databases, Placement, Settings};
+pub use pulse::Away;
 pub use schema::{MigrateError, Migrated, NotReady, allow_login, migrate};
 pub use scope::{ControlTx, FleetTx, TenantTx};

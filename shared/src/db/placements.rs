@@ -102,13 +102,9 @@ impl Databases {
         Ok(())
     }
 
-    /// Whether the control database answers now.
-    ///
-    /// # Errors
-    /// If it does not.
-    pub async fn ping(&self) -> Result<()> {
-        sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(&self.control).await?;
-        Ok(())
+    /// How each database is reached, outside its pool.
+    pub(super) fn connect_options(&self) -> impl Iterator<Item = (Placement, PgConnectOptions)> {
+        self.placements.iter().map(|(placement, pool)| (placement.clone(), pool.connect_options().as_ref().clone()))
     }
 
     /// The placements this process can reach.

@@ -14,12 +14,12 @@ const TENANT_TABLE: &str = "public.tenant_migrations";
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
     /// It cannot be asked.
-    #[error("database {placement} does not answer: {source}")]
+    #[error("database {placement} does not answer: {why}")]
     Away {
         /// Which.
         placement: String,
         /// Why.
-        source: sqlx::Error,
+        why: sqlx::Error,
     },
     /// Its schema is another than this release's.
     #[error("database {placement}: schema {set} is at version {found}, this release needs {needed}: {advice}")]
@@ -185,7 +185,7 @@ pub(super) async fn check_role(placement: &Placement, pool: &PgPool) -> Result<(
     )
     .fetch_one(pool)
     .await
-    .map_err(|source| NotReady::Away { placement: placement.to_string(), source })?;
+    .map_err(|why| NotReady::Away { placement: placement.to_string(), why })?;
     let why = if role.rolsuper == Some(true) {
         "it is a superuser"
     } else if role.rolbypassrls == Some(true) {
@@ -215,7 +215,7 @@ async fn check_version(
         Ok(version) => version.unwrap_or(0),
         // Undefined table or schema, or no right to see it: never migrated (by us).
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P01" | "3F000" | "42501")) => 0,
-        Err(source) => return Err(NotReady::Away { placement: placement.to_string(), source }),
+        Err(why) => return Err(NotReady::Away { placement: placement.to_string(), why }),
     };
     let advice = match found.cmp(&needed) {
         std::cmp::Ordering::Equal => return Ok(()),

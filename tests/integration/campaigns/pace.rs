@@ -1,7 +1,14 @@
 //! How fast a campaign goes, as it is shown.
 
 use super::Stage;
-use shared::domain::{campaigns::Action, ids::CampaignId};
+use shared::{
+    db::{Placement, audit::Actor, limits},
+    domain::{
+        campaigns::{Action, Audience},
+        ids::CampaignId,
+        limits::{LimitChange, Scope},
+    },
+};
 
 impl Stage {
     /// Time goes by, as far as the samples know.
@@ -72,4 +79,34 @@ async fn a_campaign_that_does_not_run_has_no_rate_and_one_that_goes_on_is_measur
     stage.later(2).await;
     stage.hand_over(40).await;
     expect(stage.tick(id).await, 20.0);
+}
+
+#[tokio::test]
+async fn until_it_is_measured_a_campaign_is_expected_to_go_at_its_share_of_what_its_account_may_send() {
+    let mut stage = Stage::new().await;
+    stage.people(2000).await;
+    let id = stage.running("Hello").await;
+    stage.tick(id).await;
+    assert_eq!(stage.show(id).await.pace, Some(20.0));
+    let other = stage.draft_to("Hello", &Audience::All, 3).await;
+    stage.started(other).await;
+    assert_eq!((stage.show(id).await.pace, stage.show(other).await.pace), (Some(5.0), Some(15.0)));
+    stage.act(other, Action::Cancel).await;
+    for _ in 0..2 {
+        stage.hand_over(30).await;
+        stage.later(10).await;
+        stage.tick(id).await;
+    }
+    let shown = stage.show(id).await;
+    assert_eq!(shown.pace, Some(shown.rate), "as it goes");
+    expect(shown.rate, 3.0);
+
+    let mut tx = stage.api.tenant(&Placement::primary(), stage.tenant).await.unwrap();
+    let change = LimitChange { rate: 40.0, burst: None, inbound_cost: None };
+    let set = limits::set(&mut tx, Scope::Account, stage.account.0, change, Actor::Operator).await.unwrap();
+    assert_eq!(set, limits::Set::Done);
+    tx.commit().await.unwrap();
+    assert_eq!(stage.show(id).await.pace, Some(40.0), "what was measured at another limit says nothing");
+    stage.act(id, Action::Pause).await;
+    assert_eq!(stage.show(id).await.pace, None);
 }

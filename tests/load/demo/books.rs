@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Row};
 use url::Url;
@@ -27,11 +28,20 @@ pub(super) struct Comparison {
     pub(super) campaign: Tally,
     pub(super) taken_twice: u64,
     pub(super) refused: BTreeMap<String, u64>,
-    pub(super) quarantined: u64,
-    pub(super) duplicates: u64,
+    pub(super) quarantined: Counted,
+    pub(super) duplicates: Counted,
     /// The campaign's own.
     pub(super) ledger: Ledger,
     pub(super) disagreements: Vec<String>,
+}
+
+/// How many rows there are of something.
+#[derive(Clone, Copy)]
+pub(super) struct Counted {
+    /// Made since this run began.
+    pub(super) this_run: u64,
+    /// In all: earlier runs are in the same database.
+    pub(super) in_all: u64,
 }
 
 /// The same messages by state, each side in its own words.
@@ -46,6 +56,11 @@ impl Books {
         let options = PgConnectOptions::from_str(url.as_str())?.disable_statement_logging();
         let pool = PgPoolOptions::new().max_connections(2).connect_with(options).await.context("open the books")?;
         Ok(Self { pool, tenant: tenant.to_owned() })
+    }
+
+    /// What the database's clock says.
+    pub(super) async fn now(&self) -> Result<DateTime<Utc>> {
+        Ok(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&self.pool).await?)
     }
 
     /// Ids that were told and acknowledged but are not stored.
@@ -96,11 +111,12 @@ impl Books {
             .await?)
     }
 
-    /// So many contacts without an address, the same ones each time. The API makes none without a number.
+    /// So many contacts without an address, the same ones each time. The API makes none without a number. Their ids are lower than
+    /// anybody's, so that a list of contacts, which begins with the newest, does not begin with them.
     pub(super) async fn contacts_without_address(&self, tenant: Uuid, count: usize) -> Result<Vec<Uuid>> {
         Ok(sqlx::query_scalar(
             "WITH person AS (
-                SELECT md5($1::text || ' has no address ' || n)::uuid AS id
+                SELECT overlay(md5($1::text || ' has no address ' || n) PLACING '0000' FROM 1)::uuid AS id
                 FROM generate_series(1, $2::bigint) AS n
             ),
             made AS (
@@ -154,6 +170,7 @@ impl Books {
         sent: &[Uuid],
         campaign: &Campaign,
         ledger: Ledger,
+        began: DateTime<Utc>,
     ) -> Result<Comparison> {
         let mut disagreements = Vec::new();
         let told = stand_in.told().await?;
@@ -185,9 +202,9 @@ impl Books {
         for (id, stray) in theirs.iter().filter(|(id, theirs)| theirs.taken > 0 && !known.contains(id)) {
             disagreements.push(format!("the provider took {id} for {}, which nobody sent", stray.recipient));
         }
-        let count = async |query: &'static str| -> Result<u64> {
-            let count: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
-            Ok(u64::try_from(count)?)
+        let count = async |query: &'static str| -> Result<Counted> {
+            let (this_run, in_all): (i64, i64) = sqlx::query_as(query).bind(began).fetch_one(&self.pool).await?;
+            Ok(Counted { this_run: u64::try_from(this_run)?, in_all: u64::try_from(in_all)? })
         };
         let tally = |ours: &[Ours]| {
             let mut tally = Tally::default();
@@ -205,8 +222,12 @@ impl Books {
             campaign: tally(&people),
             taken_twice: theirs.values().filter(|theirs| theirs.taken > 1).count() as u64,
             refused: stand_in.refused().await?,
-            quarantined: count("SELECT count(*) FROM control.quarantine").await?,
-            duplicates: count("SELECT count(*) FROM webhook_log WHERE outcome = 'duplicate'").await?,
+            quarantined: count(
+                "SELECT count(*) FILTER (WHERE received_at >= $1), count(*) FROM control.quarantine",
+            ).await?,
+            duplicates: count(
+                "SELECT count(*) FILTER (WHERE received_at >= $1), count(*) FROM webhook_log WHERE outcome = 'duplicate'",
+            ).await?,
             ledger,
             disagreements,
         })

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Client, Method, StatusCode};
 use serde::Deserialize;
@@ -122,8 +123,8 @@ impl Api {
         Ok(Campaign { id, people, without_address })
     }
 
-    /// Shows how the campaign gets on until it is completed.
-    pub(super) async fn watch(&self, campaign: &Campaign) -> Result<()> {
+    /// Shows how the campaign gets on until it is completed. How long it took, from its start to its end.
+    pub(super) async fn watch(&self, campaign: &Campaign) -> Result<Duration> {
         let bar = bar((campaign.people - campaign.without_address) as u64, "campaign");
         let style = ProgressStyle::with_template("{prefix} [{bar:40}] {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -150,19 +151,25 @@ impl Api {
                 say(&bar, &standing);
             }
             match shown["state"].as_str() {
-                Some("completed") => break,
+                Some("completed") => {
+                    bar.finish_and_clear();
+                    return lasted(&shown);
+                }
                 Some("running") if began.elapsed() < DONE_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
                 _ => bail!("the campaign does not come to an end: {shown}"),
             }
         }
-        bar.finish_and_clear();
-        Ok(())
     }
 
     pub(super) async fn ledger(&self, campaign: &Campaign) -> Result<Ledger> {
         let ledger = self.expect(Method::GET, &format!("/campaigns/{}/ledger", campaign.id), None).await?;
         Ok(serde_json::from_value(ledger)?)
     }
+}
+
+fn lasted(shown: &Value) -> Result<Duration> {
+    let at = |field: &str| -> Result<DateTime<Utc>> { Ok(shown[field].as_str().context("a time")?.parse()?) };
+    Ok((at("ended_at")? - at("started_at")?).to_std()?)
 }
 
 #[allow(clippy::print_stderr, reason = "progress, where no bar is drawn")]

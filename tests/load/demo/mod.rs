@@ -78,6 +78,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     api.cancel_earlier().await?;
     stand_in.forget().await?;
 
+    let began = books.now().await?;
     let received = receive(&arguments, &stand_in).await?;
     wait("storing", || async { books.missing(&stand_in.told().await?).await.map(|missing| missing.len() as u64) })
         .await?;
@@ -102,7 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     // Answers wait for no campaign.
     let sent = reply(&arguments, &api, &books).await?;
-    api.watch(&campaign).await?;
+    let took = api.watch(&campaign).await?;
     wait("settling", || async {
         stand_in.settle().await?;
         books.open(&stand_in, &sent.ids, &campaign).await
@@ -111,10 +112,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     stand_in.behave(&json!({})).await?;
 
     let ledger = api.ledger(&campaign).await?;
-    let comparison = books.compare(&stand_in, &sent.ids, &campaign, ledger).await?;
+    let comparison = books.compare(&stand_in, &sent.ids, &campaign, ledger, began).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", tables::traffic(&comparison, &received, &sent))?;
-    writeln!(out, "{}", tables::campaign(&comparison))?;
+    writeln!(out, "{}", tables::campaign(&comparison, took))?;
     if comparison.disagreements.is_empty() {
         writeln!(out, "The books agree, person by person.")?;
         return Ok(ExitCode::SUCCESS);

@@ -1,8 +1,12 @@
 //! The closing tables: everything counted on both sides.
 
+use std::time::Duration;
+
 use comfy_table::{Table, presets};
 
-use super::books::{Comparison, Tally};
+use shared::providers::whatsapp;
+
+use super::books::{Comparison, Counted, Tally};
 use super::{Received, Sent};
 
 /// Webhooks in and replies out.
@@ -14,8 +18,9 @@ pub(super) fn traffic(comparison: &Comparison, received: &Received, sent: &Sent)
     };
     let refused: u64 = received.webhooks - answered("200");
     row("webhooks accepted", String::new(), answered("200").to_string());
-    row("webhooks refused", format!("{} kept in quarantine", comparison.quarantined), refused.to_string());
-    row("webhooks that were only duplicates", comparison.duplicates.to_string(), String::new());
+    row("webhooks refused: forged on purpose", String::new(), refused.to_string());
+    row("  the last 20 of a sender are kept in quarantine", counted(comparison.quarantined), String::new());
+    row("webhooks that were only duplicates", counted(comparison.duplicates), String::new());
     row("messages from people", comparison.stored.to_string(), comparison.told.to_string());
     row("people", String::new(), comparison.people.to_string());
     let rate = format!(
@@ -37,13 +42,13 @@ pub(super) fn traffic(comparison: &Comparison, received: &Received, sent: &Sent)
     states(&comparison.replies, &mut row);
     row("messages taken twice, all in all", String::new(), comparison.taken_twice.to_string());
     for (code, count) in &comparison.refused {
-        row(&format!("refusals, code {code}"), String::new(), count.to_string());
+        row(&format!("refusals, code {code}: {}", meaning(code)), String::new(), count.to_string());
     }
     table
 }
 
 /// The campaign's own ledger, beside what the stand-in says of the same people.
-pub(super) fn campaign(comparison: &Comparison) -> Table {
+pub(super) fn campaign(comparison: &Comparison, took: Duration) -> Table {
     let ledger = &comparison.ledger;
     let mut table = table("people of the campaign");
     let mut row = |what: &str, ours: String, theirs: String| {
@@ -62,8 +67,26 @@ pub(super) fn campaign(comparison: &Comparison) -> Table {
         };
         row(&line.state, line.people.to_string(), said);
     }
+    row("from start to end", format!("{:.1} s", took.as_secs_f64()), String::new());
     row("in all", ledger.lines.iter().map(|line| line.people).sum::<u64>().to_string(), format!("{asked} asked for"));
     table
+}
+
+/// What this run made, and what is there with that of earlier ones.
+fn counted(counted: Counted) -> String {
+    let Counted { this_run, in_all } = counted;
+    if this_run == in_all { this_run.to_string() } else { format!("{this_run} this run, {in_all} in all") }
+}
+
+/// What a provider's code means, in a few words.
+fn meaning(code: &str) -> &'static str {
+    match code {
+        "130429" => "too many at once, sent again later",
+        "131047" => "the person has not written for a day",
+        "131026" => "the person cannot be reached",
+        "131056" => "too many to one person, sent again later",
+        _ => whatsapp::report_reason(code).unwrap_or("see the provider's page of codes"),
+    }
 }
 
 fn table(what: &str) -> Table {

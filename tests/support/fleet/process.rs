@@ -117,6 +117,15 @@ impl Process {
         matches!(client.get(url).send().await, Ok(response) if response.status().is_success())
     }
 
+    /// Each of its conditions, as it says them: `ready` or why not; empty if it does not answer.
+    pub async fn conditions(&self, client: &reqwest::Client) -> BTreeMap<String, String> {
+        let url = format!("http://{}/readyz", self.plan.health);
+        let Ok(response) = client.get(url).send().await else { return BTreeMap::new() };
+        let said: serde_json::Value = response.json().await.unwrap_or_default();
+        let said = said["conditions"].as_object().cloned().unwrap_or_default();
+        said.into_iter().map(|(name, why)| (name, why.as_str().unwrap_or_default().to_owned())).collect()
+    }
+
     /// Its metrics, in Prometheus' text form; empty if it does not answer.
     pub async fn metrics(&self, client: &reqwest::Client) -> String {
         let url = format!("http://{}/metrics", self.plan.health);

@@ -11,10 +11,12 @@ use shared::{
 };
 use std::time::Duration;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 /// Removing what is too old goes on for so long at a time, while there is more.
 const REMOVE_FOR: Duration = Duration::from_secs(20);
+/// That tables were analysed is said no more often than this.
+const SAY_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Rates that a provider's throttling lowered creep back.
 pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
@@ -39,14 +41,38 @@ pub(super) async fn partitions(databases: &Databases, placement: &Placement) -> 
 }
 
 /// What the planner knows of tables that have grown.
-pub(super) async fn statistics(databases: &Databases, placement: &Placement) -> Result<Next, Fault> {
+pub(super) async fn statistics(
+    databases: &Databases,
+    placement: &Placement,
+    analysed: &mut Analysed,
+) -> Result<Next, Fault> {
     let mut tx = databases.fleet(placement, &[]).await?;
-    let analysed = retention::analyze_grown_tables(&mut tx).await?;
+    let tables = retention::analyze_grown_tables(&mut tx).await?;
     tx.commit().await?;
-    if analysed > 0 {
-        info!(%placement, analysed, "tables have grown");
+    debug!(%placement, tables, "looked for tables that have grown");
+    if let Some(times) = analysed.count(tables, Instant::now()) {
+        info!(%placement, times, "tables had grown and were analysed");
     }
     Ok(Next::Later)
+}
+
+/// How often tables were analysed since that was last said. Some are emptied and filled all the time: they are looked at every other
+/// second, which is worth a line now and then.
+#[derive(Debug, Default)]
+pub(super) struct Analysed {
+    times: i64,
+    said: Option<Instant>,
+}
+
+impl Analysed {
+    fn count(&mut self, tables: i32, now: Instant) -> Option<i64> {
+        self.times += i64::from(tables);
+        if self.times == 0 || self.said.is_some_and(|said| now < said + SAY_EVERY) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.times))
+    }
 }
 
 /// Tenants' rows past their time.
@@ -112,6 +138,15 @@ async fn while_more(at_most: Duration, mut remove: impl AsyncFnMut() -> Result<R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_tables_were_analysed_is_said_now_and_then_and_added_up() {
+        let (mut analysed, began) = (Analysed::default(), Instant::now());
+        let said: Vec<Option<i64>> = [(0, 0), (2, 2), (4, 1), (6, 2), (700, 0), (702, 1), (1300, 1)]
+            .map(|(second, tables)| analysed.count(tables, began + Duration::from_secs(second)))
+            .into();
+        assert_eq!(said, [None, Some(2), None, None, Some(3), None, Some(2)]);
+    }
 
     #[tokio::test]
     async fn removing_goes_on_while_there_is_more_and_has_an_end() {

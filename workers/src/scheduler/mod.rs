@@ -115,6 +115,7 @@ impl PlacementSteps {
     ) {
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
+        let mut analysed = housekeeping::Analysed::default();
         // After a long absence there are none for today, and what is published now would go where it has to be moved from.
         self.partitions.once(Box::pin(housekeeping::partitions(databases, placement))).await;
         tokio::join!(
@@ -124,7 +125,8 @@ impl PlacementSteps {
                 campaigns::release(databases, publisher, clock, placement, &tenants()).await
             }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
-            self.statistics.every(STATISTICS, async || housekeeping::statistics(databases, placement).await),
+            self.statistics
+                .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
         );
     }

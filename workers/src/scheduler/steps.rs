@@ -28,7 +28,7 @@ impl Default for Limits {
 /// After a fault: no sooner than this …
 const FAULT: Duration = Duration::from_secs(1);
 /// … and no later.
-const LONGEST_FAULT: Duration = Duration::from_secs(10);
+const LONGEST_FAULT: Duration = Duration::from_secs(5);
 
 /// All steps, and how each went the last time.
 #[derive(Clone)]

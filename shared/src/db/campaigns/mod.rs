@@ -28,6 +28,7 @@ use crate::{
     domain::{
         campaigns::{Audience, CampaignContent, CampaignState},
         ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, TenantId},
+        limits::{reserve, sends_per_second},
     },
     jobs::campaign::{CampaignJob, Task},
 };
@@ -86,6 +87,9 @@ pub struct Campaign {
     pub retrying_since: Option<DateTime<Utc>>,
     /// How many of its sends were handed over per second, over the last 10 to 20 seconds; 0 unless it runs.
     pub rate: f64,
+    /// At how many a second it can be expected to go: the rate, once that has been measured for ten seconds; before that, its share
+    /// of what its account may send. `None` unless it runs, and if nobody can tell.
+    pub pace: Option<f64>,
     /// Left out, with a reason.
     pub skipped: i64,
     /// Not released yet.
@@ -180,8 +184,7 @@ async fn select(
     limit: i64,
 ) -> Result<Vec<Campaign>> {
     let tenant_id = tx.tenant_id();
-    let campaigns = sqlx::query_as!(
-        Campaign,
+    let rows = sqlx::query!(
         r#"SELECT c.id AS "id: CampaignId", c.name, c.channel_account_id AS "channel_account_id: ChannelAccountId", c.state,
             c.content, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
             c.retry_asked_at AS retrying_since,
@@ -192,9 +195,25 @@ async fn select(
                     0)
                 ELSE 0
             END AS "rate!",
+            c.sampled_before_at IS NOT NULL AS "measured!", a.state = 'active' AS "sends!",
+            l.rate AS "limit_rate?", l.current_rate AS "limit_current_rate?", l.cost AS "limit_cost?", l.inbound_cost AS "limit_inbound_cost?", (
+                SELECT max(r.messages)
+                FROM received_seconds r
+                WHERE r.tenant_id = c.tenant_id AND r.channel_account_id = c.channel_account_id
+                    AND r.second BETWEEN floor(EXTRACT(epoch FROM now()))::bigint - 9 AND floor(EXTRACT(epoch FROM now()))::bigint
+            ) AS busiest_second, (
+                -- Itself, and those that have people left to share with.
+                SELECT sum(o.weight)
+                FROM campaigns o
+                JOIN campaign_counts m ON m.tenant_id = o.tenant_id AND m.campaign_id = o.id
+                WHERE o.tenant_id = c.tenant_id AND o.channel_account_id = c.channel_account_id AND o.state = 'running'
+                    AND (o.id = c.id OR m.waiting > 0)
+            ) AS weights,
             n.skipped, n.waiting, n.in_flight, n.unknown, n.held, n.sent, n.delivered, n.read, n.failed, n.cancelled
         FROM campaigns c
         JOIN campaign_counts n ON n.tenant_id = c.tenant_id AND n.campaign_id = c.id
+        JOIN channel_accounts a ON a.tenant_id = c.tenant_id AND a.id = c.channel_account_id
+        LEFT JOIN limits l ON l.tenant_id = c.tenant_id AND l.scope = 'account' AND l.key = c.channel_account_id
         WHERE c.tenant_id = $1 AND c.id BETWEEN $2 AND $3 AND c.id IS DISTINCT FROM $4
         ORDER BY c.id DESC
         LIMIT $5"#,
@@ -206,7 +225,44 @@ async fn select(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(campaigns)
+    let campaigns = rows.into_iter().map(|row| {
+        let limit = row.limit_rate.map(|rate| {
+            let inbound_cost = row.limit_inbound_cost.unwrap_or(0.0);
+            let kept = reserve(rate, row.busiest_second.unwrap_or(0), inbound_cost);
+            sends_per_second(rate, row.limit_current_rate.unwrap_or(rate), kept, row.limit_cost.unwrap_or(1.0))
+        });
+        let share = row.weights.map(|weights| f64::from(row.weight) / weights as f64);
+        let allowed = limit.zip(share).map(|(limit, share)| limit * share);
+        let expected = if row.measured { Some(row.rate) } else { allowed.or(Some(row.rate)) };
+        Campaign {
+            id: row.id,
+            name: row.name,
+            channel_account_id: row.channel_account_id,
+            content: row.content,
+            audience_contacts: row.audience_contacts,
+            weight: row.weight,
+            frozen_at: row.frozen_at,
+            frozen_count: row.frozen_count,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            retrying_since: row.retrying_since,
+            rate: row.rate,
+            pace: expected.filter(|pace| *pace > 0.0 && row.sends && row.state == CampaignState::Running.as_str()),
+            state: row.state,
+            skipped: row.skipped,
+            waiting: row.waiting,
+            in_flight: row.in_flight,
+            unknown: row.unknown,
+            held: row.held,
+            sent: row.sent,
+            delivered: row.delivered,
+            read: row.read,
+            failed: row.failed,
+            cancelled: row.cancelled,
+        }
+    });
+    Ok(campaigns.collect())
 }
 
 fn job(tenant_id: TenantId, task: Task, now: DateTime<Utc>) -> crate::jobs::Job {

@@ -1,7 +1,8 @@
 //! How fast campaigns go. Whoever hands a send over counts that up (`outbound::counts`); here, at each release, the count is
 //! sampled every ten seconds and the sample before kept. What has been handed over since the older of the two, by the time
 //! since then, is the rate: over ten to twenty seconds, of any number of workers together, and honest also when no more samples
-//! come. Who starts, resumes or retries a campaign drops its samples.
+//! come. Who starts, resumes or retries a campaign, or changes the limit of its account, drops its samples;
+//! until there are two again, its share of what the account may send tells more of how long it will take.
 
 use crate::{
     db::{error::Result, scope::FleetTx},
