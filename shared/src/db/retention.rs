@@ -157,11 +157,19 @@ pub async fn expire_portfolio_people(tx: &mut FleetTx) -> Result<Removed> {
             RETURNING tenant_id, portfolio_id
         ),
         of_each AS (SELECT tenant_id, portfolio_id, count(*) AS people FROM over GROUP BY tenant_id, portfolio_id),
+        -- Counted anew, should the count and what it counts ever have come apart: every row of it is locked.
         counted AS (
             UPDATE limits l
-            SET used = greatest(0, l.used - of_each.people)
-            FROM of_each
-            WHERE l.tenant_id = of_each.tenant_id AND l.scope = 'portfolio' AND l.key = of_each.portfolio_id
+            SET used = known.people - coalesce(gone.people, 0)
+            FROM limits asked
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS people
+                FROM portfolio_people p
+                WHERE p.tenant_id = asked.tenant_id AND p.portfolio_id = asked.key
+            ) AS known
+            LEFT JOIN of_each gone ON gone.tenant_id = asked.tenant_id AND gone.portfolio_id = asked.key
+            WHERE asked.scope = 'portfolio' AND l.tenant_id = asked.tenant_id AND l.scope = asked.scope AND l.key = asked.key
+                AND l.used <> known.people - coalesce(gone.people, 0)
         )
         SELECT count(*) AS "removed!" FROM over"#,
         i64::from(AT_ONCE),

@@ -326,18 +326,19 @@ pub struct Share {
     pub in_flight: i64,
 }
 
-/// How many of each campaign to release now, so that all together have at most `outstanding` in flight and none gets more than
-/// its part of it. One that has nobody left shares no more, and none starves, however small its share.
+/// How many of each campaign to release now, so that all together have `outstanding` in flight and none gets more than its part
+/// of it. One that has nobody left shares no more, and none starves, however small its share or much of others is in flight.
 pub fn credits(outstanding: f64, shares: &[Share]) -> Vec<i64> {
     let weights: i32 = shares.iter().filter(|share| share.waiting > 0).map(|share| share.weight).sum();
-    let credit = |share: &Share| {
-        let part = (outstanding * f64::from(share.weight) / f64::from(weights)).floor().max(1.0);
+    let part = |share: &Share| {
+        let all = if share.waiting > 0 { weights } else { weights + share.weight };
         // A float to an integer saturates.
-        (part as i64 - share.in_flight).clamp(0, share.waiting.max(0))
+        (outstanding * f64::from(share.weight) / f64::from(all)).floor().max(1.0) as i64
     };
-    let credits: Vec<i64> = shares.iter().map(credit).collect();
-    // One that began alone may have more than its part in flight: the others come into theirs as it sends them.
-    let in_flight: i64 = shares.iter().map(|share| share.in_flight).sum();
+    let credits = shares.iter().map(|share| (part(share) - share.in_flight).clamp(0, share.waiting.max(0))).collect();
+    // One that began alone may have more than its part in flight, of which no more than its part counts: where its sends all wait
+    // for minutes (its template is not ready, nobody more of its portfolio can be reached), the others do not wait with them.
+    let in_flight: i64 = shares.iter().map(|share| share.in_flight.min(part(share))).sum();
     scaled_down(credits, (outstanding as i64).saturating_sub(in_flight))
 }
 
@@ -493,8 +494,9 @@ mod tests {
             (400.0, vec![share(1, 30, 0)], vec![30]),
             (400.0, vec![share(1, 1000, 0), share(3, 1000, 0)], vec![100, 300]),
             (400.0, vec![share(1, 1000, 0), share(3, 0, 200)], vec![200, 0]),
-            (400.0, vec![share(1, 1000, 300), share(1, 1000, 0)], vec![0, 100]),
-            (400.0, vec![share(1, 1000, 400), share(1, 1000, 0)], vec![0, 1]),
+            (400.0, vec![share(1, 1000, 300), share(1, 1000, 0)], vec![0, 200]),
+            (400.0, vec![share(1, 1000, 400), share(1, 1000, 0)], vec![0, 200]),
+            (400.0, vec![share(1, 0, 400), share(1, 1000, 0)], vec![0, 200]),
             (5.0, vec![share(1, 1000, 0), share(100, 1000, 0)], vec![1, 4]),
             (5.0, vec![share(1, 1000, 1), share(100, 1000, 4)], vec![0, 0]),
             (400.0, vec![share(1, 0, 0)], vec![0]),

@@ -140,6 +140,9 @@ pub fn sends_per_second(rate: f64, current_rate: f64, kept: f64, cost: f64) -> f
     whole.min(rate - kept).min(current_rate) / cost
 }
 
+/// Senders ask every 20 ms. What a meter could have let go while nobody asked is not lost if they are no later than this.
+const LATE_SECONDS: f64 = 0.025;
+
 /// A meter owes no more than its burst; so much more is not owed to this shape of it.
 const ABSURD: TimeDelta = TimeDelta::seconds(1);
 
@@ -151,10 +154,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// No sliding second `[t, t + 1 s)` gets more than `rate`: the burst and what follows within a second are `rate` together.
-    /// (A rate that is not whole is rounded up for that.)
+    /// No sliding second `[t, t + 1 s)` gets more than `rate`: the burst and what follows within a second are one more than `rate`,
+    /// and that many never fit into it. (A rate that is not whole is rounded up for that.) Unless a burst is given, it makes up
+    /// for as long as a question may come late, which costs a fortieth of the rate.
     pub fn within_each_second(rate: f64, burst: Option<i32>) -> Self {
-        let burst = burst.map_or_else(|| (rate / 32.0).ceil(), f64::from).min((rate / 2.0).floor()).max(1.0);
+        let Some(burst) = burst else {
+            let sustained = rate / (1.0 + LATE_SECONDS);
+            return Self { burst: 1.0 + LATE_SECONDS * sustained, sustained };
+        };
+        let burst = f64::from(burst).min((rate / 2.0).floor()).max(1.0);
         Self { burst, sustained: rate - (burst - 1.0) }
     }
 
@@ -166,9 +174,16 @@ impl Shape {
     /// The meter's time as it counts now. No meter of this shape owes more than its burst: one that was much slower when it was
     /// last used, or a clock that has stepped back, would hold it up for that. Such a one is believed to have one left.
     pub fn next_at(&self, next_at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
-        let of = |count: f64| TimeDelta::microseconds((count * 1_000_000.0 / self.sustained) as i64);
-        let absurd = now + of(self.burst) + ABSURD;
-        if next_at > absurd { now + of(self.burst - 1.0) } else { next_at.max(now) }
+        if self.is_absurd(next_at, now) { now + self.time_of(self.burst - 1.0) } else { next_at.max(now) }
+    }
+
+    /// Whether this is what a much slower meter owes.
+    pub fn is_absurd(&self, next_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        next_at > now + self.time_of(self.burst) + ABSURD
+    }
+
+    fn time_of(&self, count: f64) -> TimeDelta {
+        TimeDelta::microseconds((count * 1_000_000.0 / self.sustained) as i64)
     }
 
     /// How many may go when the meter's time is so far ahead of the clock.

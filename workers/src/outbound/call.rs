@@ -38,7 +38,7 @@ use tokio::time::Instant;
 
 /// A grant older than this is given back instead of called: the rate it was metered for has passed.
 const GRANT_GOOD_FOR: Duration = Duration::from_secs(1);
-/// What could not be handed over for this long is not news any more.
+/// What could not be handed over in so long a time of trying is not news any more.
 const TOO_OLD: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 /// How long nothing is granted to an account whose provider throttles without saying for how long.
 const THROTTLED: Duration = Duration::from_millis(500);
@@ -251,7 +251,7 @@ fn what(outcome: Outcome, grant: &Grant, growing_tries: u32) -> What {
         Outcome::Failed { code, reason } => What::Failed { attempt_id, code, reason, window_closed: false },
         Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, window_closed: true },
         Outcome::AccountDown { code, reason } => What::AccountDown { attempt_id, code, reason },
-        Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.created_at > TOO_OLD => {
+        Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.tried_since > TOO_OLD => {
             let reason = format!("given up after a day of trying; the last time: {reason}");
             What::Failed { attempt_id, code, reason, window_closed: false }
         }
@@ -286,7 +286,7 @@ mod tests {
                 attempt_id: AttemptId::new(),
                 attempts: 12,
                 granted_at: now,
-                created_at: now,
+                tried_since: now,
                 recipient_kind: "phone".into(),
                 recipient: "+15557770142".into(),
                 content: String::new(),

@@ -4,11 +4,9 @@
 WITH report AS MATERIALIZED (
     SELECT s.tenant_id, s.message_id, s.lane, s.campaign_id, s.state AS before, s.turn_released AS released_before,
         r.state, r.code, r.reason, r.sent_at, r.delivered_at, r.read_at, r.failed_at, r.provider_message_id, r.attempt_id,
-        -- Let go again and not called for since: what an earlier attempt reports is of another, unless it is the one that took it.
-        coalesce(
-            r.attempt_id <> s.attempt_id,
-            r.attempt_id IS NOT NULL AND s.retried_at IS NOT NULL AND r.provider_message_id IS DISTINCT FROM s.provider_message_id
-        ) AS of_another,
+        -- Not of the one that counts: that is the last, or an earlier one as long as only that is known to have been taken.
+        coalesce(r.attempt_id <> s.attempt_id, r.attempt_id IS NOT NULL AND s.retried_at IS NOT NULL)
+            AND r.provider_message_id IS DISTINCT FROM s.provider_message_id AS of_another,
         -- Of an attempt that had failed when the send was let go again. Where our token did not come back, the provider's id says so.
         CASE
             WHEN s.retried_at IS NULL THEN false

@@ -7,11 +7,16 @@ WITH granted AS (
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS claim (tenant_id, message_id, attempt_id)
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
         AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')
-    -- One that was let go again is as old as that.
-    RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, coalesce(s.retried_at, s.created_at) AS created_at
+    RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, s.retried_at
 )
 SELECT
-    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient, g.created_at AS "created_at!", m.content::text AS "content!", m.refers_to
+    g.tenant_id, g.message_id, g.attempts, g.recipient_kind, g.recipient,
+    -- How long it has only waited does not count; one that was let go again begins anew.
+    coalesce(CASE WHEN g.attempts > 1 THEN (
+        SELECT min(a.granted_at)
+        FROM send_attempts a
+        WHERE a.tenant_id = g.tenant_id AND a.message_id = g.message_id AND (g.retried_at IS NULL OR a.granted_at > g.retried_at)
+    ) END, $4) AS "tried_since!", m.content::text AS "content!", m.refers_to
 FROM granted g
 CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1

@@ -25,7 +25,9 @@ verdict AS MATERIALIZED (
         END AS wait,
         CASE
             -- It was taken: that settles whatever was not known, whichever attempt it was. Never backwards.
-            WHEN kind = 'accepted' AND NOT refuted AND (before IN ('waiting', 'queued', 'unknown', 'held') OR (before = 'sending' AND mine)) THEN 'sent'
+            WHEN kind = 'accepted' AND NOT refuted AND (before IN ('waiting', 'queued', 'sending', 'unknown', 'held')) THEN 'sent'
+            -- It was not sent, and we know it, but its campaign has ended meanwhile: it can be retried there.
+            WHEN kind IN ('not_sent', 'account_down', 'given_back') AND mine AND before = 'held' AND c.state = 'completed' THEN 'failed'
             -- It was not sent, and we know it: also after somebody else gave it up as unknown.
             WHEN kind = 'not_sent' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
             WHEN kind = 'account_down' AND mine AND before IN ('sending', 'unknown', 'held') THEN 'waiting'
@@ -36,7 +38,7 @@ verdict AS MATERIALIZED (
             -- What waits for a time already has its job for then: another one that came meanwhile brings nothing forward.
             WHEN kind = 'waits' AND before = 'waiting' AND due_at > now AND wait_reason <> 'account_down' THEN NULL
             WHEN kind = 'waits' AND before IN ('waiting', 'queued') THEN 'waiting'
-            WHEN kind = 'refused' AND before IN ('waiting', 'queued') THEN 'failed'
+            WHEN kind = 'refused' AND before IN ('waiting', 'queued') THEN CASE WHEN doubled THEN 'held' ELSE 'failed' END
             -- What may have arrived is for a person to decide.
             WHEN kind = 'cancelled' AND before IN ('waiting', 'queued') THEN CASE WHEN doubled THEN 'held' ELSE 'cancelled' END
             WHEN kind = 'turn_released' AND before = 'unknown' AND NOT turn_released THEN 'unknown'
@@ -71,7 +73,9 @@ moved AS (
             WHEN v.kind IN ('unknown', 'expired') THEN false
             ELSE s.turn_released
         END,
-        possibly_doubled = s.possibly_doubled OR (v.kind = 'settled' AND v.state = 'queued'),
+        -- The later attempt is being called when the earlier turns out to have been taken.
+        possibly_doubled = s.possibly_doubled OR (v.kind = 'settled' AND v.state = 'queued')
+            OR (v.kind = 'accepted' AND NOT v.mine AND v.before = 'sending'),
         provider_message_id = coalesce(v.provider_message_id, s.provider_message_id),
         code = CASE WHEN v.state IN ('failed', 'waiting') AND v.kind <> 'waits' THEN v.code WHEN v.state = 'sent' THEN NULL ELSE s.code END,
         reason = CASE WHEN v.state IN ('failed', 'waiting', 'unknown') AND v.kind <> 'waits' THEN coalesce(v.reason, s.reason) WHEN v.state = 'sent' THEN NULL ELSE s.reason END,
@@ -86,9 +90,8 @@ moved AS (
 -- A send that is past `sent` already keeps its state but learns its provider's id; two attempts that were both taken are shown.
 noted AS (
     UPDATE sends s
-    SET provider_message_id = coalesce(s.provider_message_id, v.provider_message_id),
-        sent_at = coalesce(s.sent_at, v.now),
-        possibly_doubled = s.possibly_doubled OR (NOT v.mine AND v.before = 'sending')
+    SET provider_message_id = CASE WHEN v.mine THEN v.provider_message_id ELSE coalesce(s.provider_message_id, v.provider_message_id) END,
+        sent_at = coalesce(s.sent_at, v.now)
     FROM verdict v
     WHERE s.tenant_id = v.tenant_id AND s.message_id = v.message_id AND v.kind = 'accepted' AND v.state IS NULL AND NOT v.refuted
     RETURNING s.message_id

@@ -33,6 +33,8 @@ pub(super) struct Meters {
 struct Meter {
     shape: Shape,
     next_at: DateTime<Utc>,
+    /// It begins anew, which is to be kept.
+    anew: bool,
     stopped_until: DateTime<Utc>,
     answers_wait_until: DateTime<Utc>,
 }
@@ -43,6 +45,19 @@ pub(super) struct Tier {
     pub(super) people: i64,
     pub(super) used: i64,
 }
+
+/// A campaign leaves a hundredth of a portfolio's people to answers and single messages.
+const KEPT_FOR_ANSWERS: i64 = 100;
+
+impl Tier {
+    /// How many of them campaigns may reach.
+    pub(super) fn for_campaigns(&self) -> i64 {
+        self.people - self.people / KEPT_FOR_ANSWERS
+    }
+}
+
+/// What a rate is counted over.
+const SECOND: TimeDelta = TimeDelta::seconds(1);
 
 /// An answer that must wait for its turn keeps campaigns' messages from taking it: for the time it waits, and so much more until
 /// its worker has asked again.
@@ -83,9 +98,14 @@ impl Meters {
                     let current = row.current_rate.unwrap_or(rate);
                     let shape = Shape::within_each_second(sends_per_second(rate, current, kept, cost), row.burst);
                     let longest = TimeDelta::from_std(ANSWERS_WAIT_AT_MOST).unwrap_or_default();
+                    let next_at = row.next_at.unwrap_or(now);
+                    let anew = shape.is_absurd(next_at, now);
+                    // What the slower meter let go of late counts within the same second.
+                    let after = if anew { SECOND } else { TimeDelta::zero() };
                     let meter = Meter {
                         shape,
-                        next_at: shape.next_at(row.next_at.unwrap_or(now), now),
+                        next_at: shape.next_at(next_at, now) + after,
+                        anew,
                         stopped_until: row.stopped_until.unwrap_or(now),
                         answers_wait_until: row.answers_wait_until.unwrap_or(now).min(now + longest),
                     };
@@ -131,11 +151,6 @@ impl Meters {
         self.tiers.get_mut(portfolio)
     }
 
-    /// Whether the portfolio's day is limited.
-    pub(super) fn has_tier(&self, portfolio: &PortfolioKey) -> bool {
-        self.tiers.contains_key(portfolio)
-    }
-
     /// The accounts' meters move on by what was granted, and remember for how long an answer waits.
     pub(super) async fn advance(&self, tx: &mut FleetTx, moves: &BTreeMap<Account, Move>) -> Result<()> {
         let (mut tenants, mut ids, mut next, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -144,7 +159,7 @@ impl Meters {
             let more = |wait: Duration| if wait < HELD_FOR { ASKS_AGAIN_WITHIN } else { COMES_BACK_WITHIN };
             let waits = moved.answer_waits.map(|wait| wait.min(ANSWER_AGAIN) + more(wait));
             let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait).ok());
-            if moved.granted == 0 && answers_wait_until.is_none() {
+            if moved.granted == 0 && answers_wait_until.is_none() && !meter.anew {
                 continue;
             }
             tenants.push(account.0.0);

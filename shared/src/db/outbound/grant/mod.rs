@@ -84,8 +84,8 @@ pub struct Grant {
     pub attempts: i32,
     /// When it was granted, by the database's clock.
     pub granted_at: DateTime<Utc>,
-    /// When the send was accepted from its author.
-    pub created_at: DateTime<Utc>,
+    /// Since when it has been tried: the first attempt's grant, or the first since it was let go again.
+    pub tried_since: DateTime<Utc>,
     /// `phone` or `bsuid`.
     pub recipient_kind: String,
     /// The address.
@@ -225,8 +225,9 @@ fn room_for(room: &Room, account: &Account) -> usize {
     room.left.iter().find(|(id, _)| *id == account.1).map_or(room.per_account, |(_, left)| *left)
 }
 
+/// Whom a portfolio reaches is known also while its day has no limit: one that is set later holds for the day up to then.
 fn is_about_people(meters: &Meters, account: &Account, portfolio: Option<Uuid>) -> bool {
-    meters.pair(account).is_some() || portfolio.is_some_and(|id| meters.has_tier(&(account.0, id)))
+    meters.pair(account).is_some() || portfolio.is_some()
 }
 
 /// The sends whose people must be looked at: the first of each account with such a limit, as many as may go and some more.
@@ -336,7 +337,7 @@ async fn claim(
             attempt_id: send.attempt_id,
             attempts: row.attempts,
             granted_at: now,
-            created_at: row.created_at,
+            tried_since: row.tried_since,
             recipient_kind: row.recipient_kind,
             recipient: row.recipient,
             content: row.content,

@@ -60,8 +60,6 @@ pub(super) struct People {
 
 /// People whose day is over are forgotten so many at a time.
 const FORGET_AT_ONCE: i64 = 2_000;
-/// A campaign leaves a hundredth of a portfolio's people to answers and single messages.
-const KEPT_FOR_ANSWERS: i64 = 100;
 /// How long to wait where the time cannot be told.
 const SOME_TIME: Duration = Duration::from_secs(60);
 
@@ -107,7 +105,7 @@ impl People {
         }
         let now = meters.now;
         for (portfolio, wanted) in wanted {
-            let Some(tier) = meters.tier(&portfolio).filter(|tier| tier.used + wanted > tier.people) else { continue };
+            let Some(tier) = meters.tier(&portfolio).filter(|tier| tier.used + wanted > tier.for_campaigns()) else { continue };
             let row = sqlx::query!(
                 r#"WITH over AS (
                     DELETE FROM portfolio_people
@@ -155,8 +153,8 @@ impl People {
         if let Some(portfolio) = send.portfolio.map(|id| (send.account.0, id)) {
             let known = person.window_open || person.reached || self.reached.contains(&(portfolio, person.contact_id));
             if let Some(tier) = meters.tier(&portfolio).filter(|_| !known) {
-                let kept = if send.lane == NOW_LANE { 0 } else { tier.people / KEPT_FOR_ANSWERS };
-                if tier.used >= tier.people - kept {
+                let most = if send.lane == NOW_LANE { tier.people } else { tier.for_campaigns() };
+                if tier.used >= most {
                     return Err(Refusal::Portfolio(self.free_in.get(&portfolio).copied().unwrap_or(SOME_TIME)));
                 }
                 tier.used += 1;
@@ -211,7 +209,7 @@ impl People {
         for send in granted {
             let Some(person) = self.people.get(&(send.account.0, send.message_id)) else { continue };
             let Some(portfolio) = send.portfolio.map(|id| (send.account.0, id)) else { continue };
-            if !person.window_open && meters.has_tier(&portfolio) {
+            if !person.window_open {
                 reached.entry(portfolio).or_default().insert(person.contact_id);
             }
         }
