@@ -1,5 +1,6 @@
 //! Campaigns. A request creates and shows them and moves them from state to state; the rest is done by jobs, step by step:
-//! [`freeze`], [`release`], [`wake`], [`cancel`], [`retry`]. The [`ledger`] holds what is shown against the rows.
+//! [`freeze`], [`release`], [`wake`], [`cancel`], [`retry`]. The [`ledger`] holds what is shown against the rows;
+//! [`recipients`] are shown one by one.
 //!
 //! Who changes a campaign's people or lets them go locks its row first: so a campaign that was paused or cancelled lets nobody
 //! go, and two releases at once do not give out one credit twice. `campaign_counts` is moved last of all, because every
@@ -12,6 +13,7 @@ pub mod freeze;
 pub mod ledger;
 mod people;
 mod rate;
+pub mod recipients;
 pub mod release;
 pub mod retry;
 mod transitions;
@@ -68,6 +70,8 @@ pub struct Campaign {
     pub state: String,
     /// What it says, variables unfilled.
     pub content: Value,
+    /// When the templates of its account were last fetched; `None`: never, and what is said of a template is unchecked.
+    pub templates_synced_at: Option<DateTime<Utc>>,
     /// How many contacts were named; `None`: it goes to everybody.
     pub audience_contacts: Option<i32>,
     /// Its share of the account.
@@ -84,6 +88,8 @@ pub struct Campaign {
     pub ended_at: Option<DateTime<Utc>>,
     /// Since when who had failed is tried again, while that is under way.
     pub retrying_since: Option<DateTime<Utc>>,
+    /// How many they were then.
+    pub retrying_count: Option<i64>,
     /// How many of its sends were handed over per second, over the last 10 to 20 seconds; 0 unless it runs.
     pub rate: f64,
     /// Left out, with a reason.
@@ -183,8 +189,8 @@ async fn select(
     let campaigns = sqlx::query_as!(
         Campaign,
         r#"SELECT c.id AS "id: CampaignId", c.name, c.channel_account_id AS "channel_account_id: ChannelAccountId", c.state,
-            c.content, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
-            c.retry_asked_at AS retrying_since,
+            c.content, a.templates_synced_at, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
+            c.retry_asked_at AS retrying_since, CASE WHEN c.retry_asked_at IS NOT NULL THEN c.retry_people END AS retrying_count,
             CASE
                 WHEN c.state = 'running' THEN coalesce(
                     (n.handed_over - coalesce(c.sampled_before_handed_over, c.sampled_handed_over))
@@ -195,6 +201,7 @@ async fn select(
             n.skipped, n.waiting, n.in_flight, n.unknown, n.held, n.sent, n.delivered, n.read, n.failed, n.cancelled
         FROM campaigns c
         JOIN campaign_counts n ON n.tenant_id = c.tenant_id AND n.campaign_id = c.id
+        JOIN channel_accounts a ON a.tenant_id = c.tenant_id AND a.id = c.channel_account_id
         WHERE c.tenant_id = $1 AND c.id BETWEEN $2 AND $3 AND c.id IS DISTINCT FROM $4
         ORDER BY c.id DESC
         LIMIT $5"#,
