@@ -9,7 +9,10 @@ use axum::{
 use serde::Serialize;
 use shared::{db, providers::FieldProblem};
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 use uuid::Uuid;
 
 /// The media type of every answer that is not a success.
@@ -29,6 +32,7 @@ pub struct FieldError {
 pub struct Problem {
     /// Which kind: stable, to be compared by programs.
     #[serde(rename = "type")]
+    #[schema(schema_with = kinds)]
     pub kind: &'static str,
     /// The kind in words.
     pub title: &'static str,
@@ -59,6 +63,9 @@ macro_rules! kinds {
         pub enum Kind { $($(#[$doc])* $name),+ }
 
         impl Kind {
+            /// All of them.
+            const ALL: &'static [Kind] = &[$(Kind::$name),+];
+
             fn parts(self) -> (StatusCode, &'static str, &'static str) {
                 match self { $(Kind::$name => (StatusCode::$status, concat!("urn:mijra:problem:", $kind), $title)),+ }
             }
@@ -93,6 +100,8 @@ kinds! {
     Exists = (CONFLICT, "exists", "It exists already"),
     /// It cannot be done in the state the thing is in.
     WrongState = (CONFLICT, "wrong_state", "This cannot be done now"),
+    /// There is nobody to be tried again.
+    NobodyFailed = (CONFLICT, "nobody_failed", "Nobody is there to be tried again"),
     /// The body is larger than allowed.
     TooLarge = (PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
     /// The body is not declared as JSON.
@@ -115,6 +124,20 @@ kinds! {
     Internal = (INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side"),
     /// Something of ours is away; the same request may succeed soon.
     Unavailable = (SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable"),
+}
+
+/// All kinds with their statuses, for the description of the API.
+fn kinds() -> Object {
+    let parts = Kind::ALL.iter().map(|kind| kind.parts());
+    let listed = parts.clone().map(|(status, kind, title)| format!("- `{kind}` ({}): {title}", status.as_u16()));
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(parts.map(|(_, kind, _)| kind)))
+        .description(Some(format!(
+            "Which kind: stable, to be compared by programs.\n\n{}",
+            listed.collect::<Vec<_>>().join("\n")
+        )))
+        .build()
 }
 
 impl Problem {

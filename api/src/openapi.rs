@@ -1,6 +1,6 @@
 //! The API's routes with their description, generated from the handlers themselves.
 
-use crate::{routes, state::App};
+use crate::{routes, state::App, webhooks};
 use axum::{Json, Router, routing::get};
 use std::sync::Arc;
 use utoipa::{
@@ -20,7 +20,11 @@ pub const PATH: &str = "/api/openapi.json";
     info(
         title = "Mijra",
         description = "Contacts, conversations, messages, campaigns and limits of a tenant, and who changed what. Every answer that is not a success is a problem \
-            (RFC 9457, `application/problem+json`) whose `type` is stable."
+            (RFC 9457, `application/problem+json`) whose `type` is stable; the schema `Problem` lists them. Tenants, tokens, channel accounts \
+            and templates are an operator's (`mijra`), and have no paths here."
+    ),
+    paths(
+        webhooks::platform, webhooks::account, webhooks::handshake::platform, webhooks::handshake::account,
     ),
     modifiers(&Bearer),
     security(("bearer" = []))
@@ -69,6 +73,7 @@ mod tests {
                 "/api/{tenant}/campaigns/{id}/cancel",
                 "/api/{tenant}/campaigns/{id}/ledger",
                 "/api/{tenant}/campaigns/{id}/pause",
+                "/api/{tenant}/campaigns/{id}/recipients",
                 "/api/{tenant}/campaigns/{id}/resume",
                 "/api/{tenant}/campaigns/{id}/retry-failed",
                 "/api/{tenant}/campaigns/{id}/start",
@@ -82,6 +87,8 @@ mod tests {
                 "/api/{tenant}/limits/{scope}/{id}",
                 "/api/{tenant}/messages",
                 "/api/{tenant}/messages/{id}",
+                "/webhooks/whatsapp",
+                "/webhooks/whatsapp/{key}",
             ]
         );
         for operation in paths.values().flat_map(|path| path.as_object().unwrap().values()) {
@@ -92,5 +99,26 @@ mod tests {
             );
         }
         assert_eq!(json["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        for (path, methods) in paths.iter().filter(|(path, _)| path.starts_with("/webhooks/")) {
+            for method in ["get", "post"] {
+                assert_eq!(methods[method]["security"], serde_json::json!([{}]), "{method} {path} needs no token");
+            }
+        }
+    }
+
+    #[test]
+    fn problems_are_listed_by_type() {
+        let json = serde_json::to_value(router().1).unwrap();
+        let kind = &json["components"]["schemas"]["Problem"]["properties"]["type"];
+        let types: Vec<&str> = kind["enum"].as_array().unwrap().iter().map(|kind| kind.as_str().unwrap()).collect();
+        let said = kind["description"].as_str().unwrap();
+        for known in
+            [crate::error::Kind::MalformedJson, crate::error::Kind::NobodyFailed, crate::error::Kind::Unavailable]
+        {
+            let problem = crate::error::Problem::new(known);
+            assert!(types.contains(&problem.kind), "{types:?}");
+            assert!(said.contains(&format!("- `{}` ({}): {}", problem.kind, problem.status, problem.title)), "{said}");
+        }
+        assert_eq!(types.iter().collect::<std::collections::BTreeSet<_>>().len(), types.len(), "{types:?}");
     }
 }

@@ -4,6 +4,7 @@
 verb_demo() {
     local token status=0
     verb_up
+    tenant_sync_templates
     token=$(tenant_token)
     step "The main job"
     test_export_environment "$(mijra_folder dev)"

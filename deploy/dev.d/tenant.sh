@@ -16,13 +16,18 @@ tenant_ensure() {
         fail "could not add the demo's WhatsApp number"
 }
 
+# So that a template that cannot be sent is refused when it is asked for. Everything else works without.
+tenant_sync_templates() {
+    mijra_run templates sync --tenant "$demo_tenant" >&2 || detail "the templates of the demo's number could not be fetched"
+}
+
 # tenant_token: prints an API token that works. Only its digest is stored in the database, so it is kept here; when it no
 # longer works (another database, revoked), a new one is made.
 tenant_token() {
     local token=""
     [[ -s $dev/demo-token ]] && token=$(<"$dev/demo-token")
     if [[ -z $token ]] || ! http_is_ok "$(port_of api)" "/api/$demo_tenant/contacts" "Authorization: Bearer $token"; then
-        token=$(mijra_run token create "$demo_tenant" --name "deploy/dev") || fail "could not create a token"
+        token=$(mijra_run token create --tenant "$demo_tenant" --name "deploy/dev") || fail "could not create a token"
         (umask 077 && printf '%s\n' "$token" >"$dev/demo-token")
     fi
     printf '%s' "$token"

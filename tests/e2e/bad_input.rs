@@ -71,7 +71,7 @@ fn text_from(number: &str, id: &str, text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_is_answered_and_harms_nobody() {
     let fleet = quick().start().await;
-    fleet.mijra(&["templates", "sync", "acme"]).await;
+    fleet.mijra(&["templates", "sync", "--tenant", "acme"]).await;
     let parties = fleet.acquaint(51, 1).await;
     let conversation = parties[0].conversation;
     let mut desk = Desk { fleet: &fleet, tried: Vec::new() };

@@ -63,7 +63,7 @@ async fn a_campaign_reaches_each_person_once_through_a_pause_and_crashes() {
     let actions: Vec<_> = audit.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["campaign.resumed", "campaign.paused", "campaign.started", "campaign.created"]);
     let token = fleet.tenant.token.split('_').nth(1).unwrap();
-    let granted = fleet.mijra(&["token", "grant", "acme", token, "--permission", "audit:read"]).await;
+    let granted = fleet.mijra(&["token", "grant", token, "--tenant", "acme", "--permission", "audit:read"]).await;
     assert!(granted["permissions"].as_array().unwrap().contains(&json!("audit:read")), "{granted}");
     assert!(fleet.dead_letters().await.is_empty());
 }
@@ -90,6 +90,37 @@ async fn who_failed_is_tried_again_once_through_a_crash_and_the_books_agree() {
     assert!((50..150).contains(&failed), "about half: {failed}");
     let first = fleet.sandbox.ledger().sends_from(1, usize::MAX).len();
 
+    let name = id.to_string();
+    let people = async |wish: &[&str]| {
+        let arguments = [&["campaign", "recipients", &name, "--tenant", "acme"], wish].concat();
+        let output = fleet.try_mijra(&arguments, &[]).await;
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    assert_eq!(people(&[]).await.len(), 200);
+    let who = people(&["--state", "failed", "--code", "131026"]).await;
+    assert_eq!(who.len(), usize::try_from(failed).unwrap());
+    assert!(
+        who.iter().all(|p| p["code"] == "131026" && p["attempts"] == 1 && p["failed_at"].is_string()),
+        "{}",
+        who[0]
+    );
+    assert!(people(&["--code", "470"]).await.is_empty());
+    let listed = fleet.mijra(&["campaign", "list", "--tenant", "acme"]).await;
+    assert_eq!((&listed[0]["id"], &listed[0]["failed"], &listed[1]), (&json!(id), &json!(failed), &Value::Null));
+    let ledger = fleet.mijra(&["campaign", "ledger", &name, "--tenant", "acme"]).await;
+    let cause = &ledger["causes"][0];
+    assert_eq!(
+        (&cause["state"], &cause["code"], &cause["people"]),
+        (&json!("failed"), &json!("131026"), &json!(failed))
+    );
+    let nobody = ["campaign", "retry-failed", &name, "--tenant", "acme", "--code", "470"];
+    let refused = fleet.try_mijra(&nobody, &[]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(&format!("but {failed} with 131026")), "{said}");
+    assert_eq!(show().await["state"], "completed", "nothing is changed");
+
     fleet.sandbox.behave(|b| b.fail_later_rate = 0.0);
     let retry = async |key: &str| {
         let path = format!("/campaigns/{id}/retry-failed");
@@ -97,6 +128,7 @@ async fn who_failed_is_tried_again_once_through_a_crash_and_the_books_agree() {
     };
     let (status, campaign) = retry("retry").await;
     assert_eq!((status.as_u16(), &campaign["state"]), (200, &json!("running")), "{campaign}");
+    assert_eq!(campaign["retrying_count"], json!(failed), "{campaign}");
     fleet.process(Program::Campaign).signal("KILL");
     retry("again").await;
     until("it is completed anew", CLOSING, &everybody_has_an_end).await;

@@ -30,6 +30,13 @@ async fn a_file_is_imported_and_its_bad_rows_are_named() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(!ended.status.success() && said.contains("row 2 is not UTF-8"), "{said}");
 
+    let mended = |what: &str| said.contains(what);
+    assert!(mended("mend the file") && !mended("can be repeated"), "{said}");
+    std::fs::write(&latin, "phone,mail\n+4915123456780,a@example.com\n").unwrap();
+    let ended = fleet.try_mijra(&["contacts", "import", latin.to_str().unwrap(), "--tenant", slug], &[]).await;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success() && said.contains("nothing is stored: mend the header row"), "{said}");
+
     let mut admin = fleet.database.admin().await;
     let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM contacts").fetch_one(&mut admin).await.unwrap();
     assert_eq!(stored, 3001);

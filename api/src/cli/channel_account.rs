@@ -138,6 +138,9 @@ struct Added {
     webhook_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verify_token: Option<String>,
+    /// What is to be done next; absent unless something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -214,7 +217,9 @@ async fn add_whatsapp(args: Whatsapp, out: &Output) -> anyhow::Result<ExitCode> 
     control.commit().await?;
     let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
     let webhook_url = format!("{}/webhooks/whatsapp{path}", args.public_url.trim_end_matches('/'));
-    let said = Added { id, created, webhook_url, webhook_key, verify_token };
+    // Its templates are not known yet.
+    let next = created.then(|| format!("mijra templates sync --tenant {} --account {id}", tenant.slug));
+    let said = Added { id, created, webhook_url, webhook_key, verify_token, next };
     out.say(&said, &text(&said, args.update))?;
     Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -339,6 +344,11 @@ fn text(said: &Added, update: bool) -> String {
             "\n              (the platform's: signed with WHATSAPP_APP_SECRET, verified with WHATSAPP_VERIFY_TOKEN)",
         );
     }
+    if let Some(next) = &said.next {
+        text.push_str(&format!(
+            "\nnext          {next}\n              (until then no template is checked before it is sent)"
+        ));
+    }
     text
 }
 
@@ -394,7 +404,7 @@ fn provider_id(text: &str) -> Result<String, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && (0.001..=100_000.0).contains(&rate) => Ok(rate),
-        _ => Err("must be a number of messages a second, above 0".to_owned()),
+        _ => Err("must be 0.001 to 100000 messages a second".to_owned()),
     }
 }
 

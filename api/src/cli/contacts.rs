@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     db::audit::Actor,
     domain::tenants::Slug,
-    import::{self, Format, Report, Target, Why},
+    import::{self, Format, Report, Target, Unreadable, Why},
 };
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::{fs::File, io::AsyncReadExt};
@@ -64,12 +64,15 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
     databases.close().await;
     let (report, error) = match imported {
         Ok(report) => (report, None),
-        Err(stopped) => (stopped.report, Some(because(stopped.why))),
+        Err(stopped) => {
+            let advice = advice(&stopped.why);
+            (stopped.report, Some(because(stopped.why).context(advice)))
+        }
     };
     out.say(&report, &text(&report, elapsed))?;
     match error {
         None => Ok(ExitCode::SUCCESS),
-        Some(error) => Err(error.context("the import ended early, and can be repeated")),
+        Some(error) => Err(error),
     }
 }
 
@@ -96,6 +99,20 @@ fn progress(report: &Report, elapsed: Duration) -> String {
 
 fn per_second(report: &Report, elapsed: Duration) -> f64 {
     report.rows as f64 / elapsed.as_secs_f64().max(1e-3)
+}
+
+/// What to do about an import that ended early.
+fn advice<B>(why: &Why<B>) -> &'static str {
+    match why {
+        Why::Unreadable(Unreadable::Columns(_)) => {
+            "nothing is stored: mend the header row (phone and, if there are names, name, with commas between them), then import \
+             the file again"
+        }
+        Why::Unreadable(_) => {
+            "the import ended early: mend the file, then import it again; who is stored is not stored a second time"
+        }
+        Why::Broken(_) | Why::Database(_) => "the import ended early, and can be repeated",
+    }
 }
 
 fn because(why: Why<io::Error>) -> anyhow::Error {
@@ -145,7 +162,16 @@ impl import::Pieces for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::import::RowError;
+    use shared::import::{ColumnProblem, RowError};
+
+    #[test]
+    fn what_must_be_mended_is_not_called_repeatable() {
+        let column = ColumnProblem { column: "mail".into(), message: "is unknown".into() };
+        let header = Why::<()>::Unreadable(Unreadable::Columns(vec![column]));
+        assert!(advice(&header).starts_with("nothing is stored: mend the header row"));
+        assert!(advice(&Why::<()>::Unreadable(Unreadable::NotUtf8 { row: 3 })).contains("mend the file"));
+        assert!(advice(&Why::Broken(())).contains("can be repeated"));
+    }
 
     #[test]
     fn the_report_says_what_became_of_the_rows_and_which_were_bad() {

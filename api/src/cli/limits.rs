@@ -169,7 +169,7 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
     match limits::set(&mut tx, *scope, *id, change, Actor::Operator).await? {
         // Senders wait for the limit's row: it is let go before anything is counted.
         limits::Set::Done => tx.commit().await?,
-        limits::Set::Bad(bad) => return Err(bad.into()),
+        limits::Set::Bad(bad) => anyhow::bail!("--{} {bad}", bad.field().replace('_', "-")),
         limits::Set::NoSuchThing => {
             let kind = if *scope == Scope::Portfolio { "portfolio" } else { "channel account" };
             anyhow::bail!("{tenant} has no {kind} {id}");

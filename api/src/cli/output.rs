@@ -39,11 +39,16 @@ impl Output {
 
     /// One line, or several.
     pub(super) fn line(&self, text: &str) -> anyhow::Result<()> {
+        self.is_heard(text).map(drop)
+    }
+
+    /// The same. Whether somebody still listens: who says much may end then.
+    pub(super) fn is_heard(&self, text: &str) -> anyhow::Result<bool> {
         let mut out = io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             // Whoever read us has read enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            done => Ok(done?),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            done => Ok(done.map(|()| true)?),
         }
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum Command {
 #[derive(clap::Args, Debug)]
 pub(super) struct Sync {
     /// Whose.
+    #[arg(long)]
     tenant: String,
     /// Only this account.
     #[arg(long)]

@@ -38,6 +38,7 @@ pub(super) enum Command {
 #[derive(clap::Args, Debug)]
 pub(super) struct Create {
     /// Whose.
+    #[arg(long)]
     tenant: String,
     /// What its owner calls it.
     #[arg(long)]
@@ -55,6 +56,7 @@ pub(super) struct Create {
 #[derive(clap::Args, Debug)]
 pub(super) struct List {
     /// Whose.
+    #[arg(long)]
     tenant: String,
     #[command(flatten)]
     database: Database,
@@ -63,6 +65,7 @@ pub(super) struct List {
 #[derive(clap::Args, Debug)]
 pub(super) struct Grant {
     /// Whose.
+    #[arg(long)]
     tenant: String,
     /// The token's id: what stands between the first two underscores.
     id: ApiTokenId,
@@ -76,6 +79,7 @@ pub(super) struct Grant {
 #[derive(clap::Args, Debug)]
 pub(super) struct Revoke {
     /// Whose.
+    #[arg(long)]
     tenant: String,
     /// The token's id: what stands between the first two underscores.
     id: ApiTokenId,

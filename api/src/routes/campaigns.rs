@@ -2,7 +2,10 @@
 //!
 //! A request writes down what is wanted and the job that does it; freezing, releasing and cancelling are done elsewhere.
 
+mod recipients;
 mod retry;
+
+pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
@@ -38,6 +41,8 @@ use uuid::Uuid;
 const MAX_NAME_CHARACTERS: usize = 200;
 /// More ids do not fit a request; whoever has more of them writes to everybody, or makes several campaigns.
 const MAX_CONTACTS: usize = 5_000;
+const UNCHECKED_TEMPLATE: &str = "The template is not checked: the account's templates have never been fetched. An operator does so \
+    with `mijra templates sync`.";
 /// So many ids that are nobody's are named.
 const STRANGERS_NAMED: usize = 20;
 
@@ -51,6 +56,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(cancel))
         .routes(routes!(ledger))
+        .merge(recipients::router())
         .merge(retry::router())
 }
 
@@ -104,6 +110,12 @@ pub struct CampaignView {
     /// Since when who had failed is being tried again; absent unless that is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     retrying_since: Option<DateTime<Utc>>,
+    /// How many they were then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retrying_count: Option<i64>,
+    /// What nobody has checked, a sentence each: its template, as long as its account's templates were never fetched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<&'static str>,
     /// How many of its messages were handed to the provider per second, over the last 10 to 20 seconds; 0 when nothing moves.
     rate_per_second: f64,
     /// In how many seconds everybody will have been written to, at that rate; or, in its first ten seconds and those after it was
@@ -147,6 +159,8 @@ pub struct LedgerView {
     agrees: bool,
     frozen_count: Option<i64>,
     lines: Vec<LineView>,
+    /// Why people failed or were skipped, the commonest first.
+    causes: Vec<CauseView>,
     /// What does not agree, a sentence each.
     disagreements: Vec<String>,
 }
@@ -164,9 +178,22 @@ pub struct LineView {
     shown: i64,
 }
 
+/// Why some people got nothing.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CampaignLedgerCause)]
+pub struct CauseView {
+    /// failed or skipped.
+    state: &'static str,
+    /// With which code they failed, the provider's or ours.
+    code: Option<String>,
+    /// Of who failed what was said of one of them; of who was skipped no_address, no_name or no_phone.
+    reason: Option<String>,
+    people: i64,
+}
+
 impl From<Campaign> for CampaignView {
     fn from(c: Campaign) -> Self {
-        let eta_seconds = eta_seconds(&c);
+        let (eta_seconds, warnings) = (eta_seconds(&c), warnings(&c));
         Self {
             id: c.id.0,
             name: c.name,
@@ -191,12 +218,21 @@ impl From<Campaign> for CampaignView {
                 cancelled: c.cancelled,
             },
             retrying_since: c.retrying_since,
+            retrying_count: c.retrying_count,
+            warnings,
             created_at: c.created_at,
             started_at: c.started_at,
             frozen_at: c.frozen_at,
             ended_at: c.ended_at,
         }
     }
+}
+
+/// A template can be checked only against what was fetched; without that it is found out when people are written to.
+fn warnings(c: &Campaign) -> Vec<&'static str> {
+    let to_come = ["draft", "running", "paused"].contains(&c.state.as_str());
+    let unchecked = to_come && c.content["type"] == "template" && c.templates_synced_at.is_none();
+    unchecked.then_some(UNCHECKED_TEMPLATE).into_iter().collect()
 }
 
 /// When nobody will be left, if it goes on as it goes now. A campaign that shares its account goes at its share already.
@@ -214,7 +250,11 @@ fn eta_seconds(c: &Campaign) -> Option<i64> {
 
 impl From<Ledger> for LedgerView {
     fn from(ledger: Ledger) -> Self {
-        let Ledger { frozen, lines, disagreements } = ledger;
+        let Ledger { frozen, lines, causes, disagreements } = ledger;
+        let cause = |c: db::campaigns::ledger::Cause| {
+            let db::campaigns::ledger::Cause { state, code, reason, people } = c;
+            CauseView { state, code, reason, people }
+        };
         let line = |l: db::campaigns::ledger::Line| LineView {
             state: l.state,
             people: l.people,
@@ -225,6 +265,7 @@ impl From<Ledger> for LedgerView {
             agrees: disagreements.is_empty(),
             frozen_count: frozen,
             lines: lines.into_iter().map(line).collect(),
+            causes: causes.into_iter().map(cause).collect(),
             disagreements,
         }
     }

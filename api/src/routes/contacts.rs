@@ -66,11 +66,13 @@ impl From<Contact> for ContactView {
     }
 }
 
-/// Lists contacts, the newest first.
+/// Lists contacts, the newest first; with `name` by name, with `phone` who has that number.
 #[utoipa::path(
     get, path = "/contacts", tag = "contacts", description = "Needs `contacts:read`.",
     params(
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
+        ("phone" = Option<String>, Query, description = "Only who has this number, written as for a new contact"),
+        ("name" = Option<String>, Query, description = "Only whose name begins so, whatever the case; by name"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -86,9 +88,24 @@ async fn list(
 ) -> Result<View<Page<ContactView>>> {
     let limit = params.limit()?;
     let before = params.take::<Cursor>("cursor")?.map(|cursor| ContactId(cursor.id));
+    let phone = params.take::<String>("phone")?;
+    let name = params.take::<String>("name")?;
     params.finish()?;
     let mut tx = caller.begin(&app).await?;
-    let rows = db::contacts::list(&mut tx, before, limit + 1).await?;
+    let rows = match (phone, name) {
+        (None, None) => db::contacts::list(&mut tx, before, limit + 1).await?,
+        (None, Some(name)) => db::contacts::by_name(&mut tx, beginning(&name)?, before, limit + 1).await?,
+        (Some(phone), None) => {
+            let region = db::tenants::default_region(&mut tx).await?;
+            let found = db::contacts::by_phone(&mut tx, &number(&phone, region.as_deref())?).await?;
+            tx.commit().await?;
+            return Ok(View(Page { data: found.into_iter().map(ContactView::from).collect(), next: None }));
+        }
+        (Some(_), Some(_)) => {
+            let message = "cannot be asked for together with a name: a number is one person's";
+            return Err(Problem::new(Kind::BadParameter).field("phone", message).into());
+        }
+    };
     tx.commit().await?;
     let cursor = |c: &Contact| Cursor { at: c.created_at, id: c.id.0 }.to_string();
     Ok(View(Page::of(rows, limit, cursor, ContactView::from)))
@@ -153,4 +170,38 @@ async fn create(
     key.keep(&mut tx, &digest, &answer).await?;
     tx.commit().await?;
     Ok(answer)
+}
+
+fn beginning(name: &str) -> Result<&str, Problem> {
+    let refuse = |message: String| Problem::new(Kind::BadParameter).field("name", message);
+    let name = people::typed_name(name).map_err(|error| refuse(error.to_string()))?;
+    name.ok_or_else(|| refuse("must not be empty".to_owned()))
+}
+
+/// A `+` that is not encoded comes as a space.
+fn number(text: &str, region: Option<&str>) -> Result<PhoneNumber, Problem> {
+    let text = text.strip_prefix(' ').map_or_else(|| text.to_owned(), |digits| format!("+{}", digits.trim_start()));
+    PhoneNumber::typed(&text, region).map_err(|message| Problem::new(Kind::BadParameter).field("phone", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_in_a_query_is_read_as_it_was_meant() {
+        for (text, region) in [("+4915123456789", None), (" 4915123456789", None), ("0151 23456789", Some("DE"))] {
+            assert_eq!(number(text, region).unwrap().as_str(), "+4915123456789", "{text:?}");
+        }
+        let refused = number("0151 23456789", None).unwrap_err();
+        assert_eq!((refused.status, refused.errors[0].field.as_str()), (400, "phone"));
+    }
+
+    #[test]
+    fn a_name_to_look_for_has_a_beginning() {
+        assert_eq!(beginning(" Ada L"), Ok("Ada L"));
+        for wrong in ["", " ", "a\0"] {
+            assert_eq!(beginning(wrong).unwrap_err().errors[0].field, "name", "{wrong:?}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use shared::{
         self,
         limits::{Limit, Set},
     },
-    domain::limits::{BadLimit, LimitChange, LimitValues, Scope},
+    domain::limits::{LimitChange, LimitValues, Scope},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -148,7 +148,7 @@ async fn put(
             let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
             return Err(Problem::not_found(kind).into());
         }
-        Set::Bad(bad) => return Err(Problem::new(Kind::Invalid).field(field(bad), bad.to_string()).into()),
+        Set::Bad(bad) => return Err(Problem::new(Kind::Invalid).field(bad.field(), bad.to_string()).into()),
     };
     // Senders wait for the limit's row: it is let go before anything is counted.
     let mut tx = caller.begin(&app).await?;
@@ -179,12 +179,4 @@ async fn remove(
     }
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn field(bad: BadLimit) -> &'static str {
-    match bad {
-        BadLimit::Rate => "rate",
-        BadLimit::Burst => "burst",
-        BadLimit::InboundCost => "inbound_cost",
-    }
 }

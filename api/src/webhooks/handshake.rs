@@ -13,11 +13,42 @@ use std::sync::Arc;
 
 type Asked = Result<Query<Handshake>, QueryRejection>;
 
-pub(super) async fn platform(State(receiver): State<Arc<Receiver>>, asked: Asked) -> Response {
+/// Answers the provider that asks whether the platform's callback address is ours.
+#[utoipa::path(
+    get, path = "/webhooks/whatsapp", tag = "webhooks", operation_id = "shake_hands",
+    description = "Needs no token, but the word of the handshake: the platform's verify token.",
+    params(
+        ("hub.mode" = String, Query, description = "subscribe"),
+        ("hub.verify_token" = String, Query),
+        ("hub.challenge" = String, Query, description = "Given back"),
+    ),
+    responses(
+        (status = OK, body = String, content_type = "text/plain", description = "The challenge"),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(()),
+)]
+pub(crate) async fn platform(State(receiver): State<Arc<Receiver>>, asked: Asked) -> Response {
     answer(asked, receiver.verify_token.as_ref())
 }
 
-pub(super) async fn account(State(receiver): State<Arc<Receiver>>, Path(key): Path<String>, asked: Asked) -> Response {
+/// Answers the provider that asks whether an account's own callback address is ours.
+#[utoipa::path(
+    get, path = "/webhooks/whatsapp/{key}", tag = "webhooks", operation_id = "shake_hands_of_account",
+    description = "Needs no token, but the word of the handshake: the account's verify token.",
+    params(
+        ("key" = String, Path, description = "The account's, as `mijra channel-account add` shows it"),
+        ("hub.mode" = String, Query, description = "subscribe"),
+        ("hub.verify_token" = String, Query),
+        ("hub.challenge" = String, Query, description = "Given back"),
+    ),
+    responses(
+        (status = OK, body = String, content_type = "text/plain", description = "The challenge"),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(()),
+)]
+pub(crate) async fn account(State(receiver): State<Arc<Receiver>>, Path(key): Path<String>, asked: Asked) -> Response {
     match receiver.endpoints.find(&key).await {
         Lookup::Found(endpoint) => answer(asked, endpoint.verify_token()),
         Lookup::Unknown => Refusal::UnknownEndpoint.into_response(),

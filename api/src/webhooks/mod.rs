@@ -5,7 +5,7 @@
 //! This is the hot path, so it has a router of its own without any of the API's layers, and bodies are not copied.
 
 pub mod endpoints;
-mod handshake;
+pub(crate) mod handshake;
 pub mod quarantine;
 pub mod spill;
 
@@ -127,14 +127,45 @@ enum Refusal {
     Unavailable,
 }
 
-async fn platform(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+/// Takes a webhook of an account that has no address of its own. Answered 200 once it is durable; anything else is to be repeated.
+#[utoipa::path(
+    post, path = "/webhooks/whatsapp", tag = "webhooks", operation_id = "receive_webhook",
+    description = "Needs no token, but the provider's signature with the platform's app secret. Answered 200 once the webhook is durable; after any other answer the provider repeats it.",
+    params(("X-Hub-Signature-256" = String, Header, description = "`sha256=` and the HMAC of the body in hexadecimal digits")),
+    request_body(content = Object, description = "As WhatsApp sends it, at most 4 MiB; kept as it is"),
+    responses(
+        (status = OK, description = "It is durable"),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(()),
+)]
+pub(crate) async fn platform(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     if receiver.app_secrets.is_empty() {
         return Refusal::UnknownEndpoint.into_response();
     }
     answer(&receiver, request, "", None).await
 }
 
-async fn account(State(receiver): State<Arc<Receiver>>, Path(key): Path<String>, request: Request) -> Response {
+/// Takes a webhook of an account with an address of its own.
+#[utoipa::path(
+    post, path = "/webhooks/whatsapp/{key}", tag = "webhooks", operation_id = "receive_webhook_of_account",
+    description = "Needs no token, but the provider's signature with the account's own app secret. Answered 200 once the webhook is durable; after any other answer the provider repeats it.",
+    params(
+        ("key" = String, Path, description = "The account's, as `mijra channel-account add` shows it"),
+        ("X-Hub-Signature-256" = String, Header, description = "`sha256=` and the HMAC of the body in hexadecimal digits"),
+    ),
+    request_body(content = Object, description = "As WhatsApp sends it, at most 4 MiB; kept as it is"),
+    responses(
+        (status = OK, description = "It is durable"),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(()),
+)]
+pub(crate) async fn account(
+    State(receiver): State<Arc<Receiver>>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Response {
     match receiver.endpoints.find(&key).await {
         Lookup::Found(endpoint) => answer(&receiver, request, &key, Some(endpoint)).await,
         Lookup::Unknown => Refusal::UnknownEndpoint.into_response(),

@@ -251,3 +251,79 @@ pub async fn list(tx: &mut TenantTx, before: Option<ContactId>, limit: i64) -> R
     .await?;
     Ok(contacts)
 }
+
+/// The contacts a number belongs to: one, unless it is one's number and another's WhatsApp id.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn by_phone(tx: &mut TenantTx, phone: &PhoneNumber) -> Result<Vec<Contact>> {
+    let tenant_id = tx.tenant_id();
+    let ids = sqlx::query_scalar!(
+        "SELECT contact_id FROM contact_aliases WHERE tenant_id = $1 AND kind = $2 AND value = $3
+        UNION
+        SELECT contact_id FROM contact_aliases WHERE tenant_id = $1 AND kind = $4 AND value = $5",
+        tenant_id.0,
+        AliasKind::Phone.as_str(),
+        phone.as_str(),
+        AliasKind::WhatsappId.as_str(),
+        phone.digits(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let ids: Vec<Uuid> = ids.into_iter().flatten().collect();
+    these(tx, &ids).await
+}
+
+/// A page of the contacts whose name begins so, whatever the case of its letters, by name, behind `after`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn by_name(tx: &mut TenantTx, beginning: &str, after: Option<ContactId>, limit: i64) -> Result<Vec<Contact>> {
+    let tenant_id = tx.tenant_id();
+    // The page begins where `after` stands now, or with the first name. No name goes on with the last character there is.
+    let ids = sqlx::query_scalar!(
+        "SELECT id
+        FROM contacts
+        WHERE tenant_id = $1 AND name_key < lower($2::text) || chr(1114111) AND id IS DISTINCT FROM $3
+            AND (name_key, id) >= (
+                coalesce((SELECT name_key FROM contacts WHERE tenant_id = $1 AND id = $3), lower($2::text)),
+                coalesce($3, '00000000-0000-0000-0000-000000000000'::uuid)
+            )
+        ORDER BY name_key, id
+        LIMIT $4",
+        tenant_id.0,
+        beginning,
+        after.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    these(tx, &ids).await
+}
+
+/// These contacts, in this order.
+async fn these(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<Contact>> {
+    let tenant_id = tx.tenant_id();
+    let contacts = sqlx::query_as!(
+        Contact,
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!"
+        FROM unnest($2::uuid[]) WITH ORDINALITY AS asked (id, number)
+        CROSS JOIN LATERAL (
+            SELECT tenant_id, id, name, username, phone, created_at
+            FROM contacts
+            WHERE tenant_id = $1 AND id = asked.id
+            LIMIT 1
+        ) c
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(jsonb_agg(jsonb_build_object('kind', kind, 'value', value) ORDER BY created_at, kind), '[]') AS aliases
+            FROM contact_aliases
+            WHERE tenant_id = c.tenant_id AND contact_id = c.id
+        ) a
+        ORDER BY asked.number"#,
+        tenant_id.0,
+        ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(contacts)
+}

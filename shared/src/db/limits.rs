@@ -112,7 +112,7 @@ pub async fn set(tx: &mut TenantTx, scope: Scope, key: Uuid, change: LimitChange
 }
 
 /// What became of a change to a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Set {
     /// It holds.
     Done,

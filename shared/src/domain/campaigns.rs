@@ -2,7 +2,7 @@
 
 use super::{ids::ContactId, messages::OutboundContent};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// Where a campaign stands: draft → running ⇄ paused → completed, or cancelled. Retrying who failed leads from
 /// completed to running.
@@ -100,6 +100,75 @@ impl Action {
             Action::Cancel => "cancelled",
             Action::Complete => "completed",
         }
+    }
+}
+
+/// Where one person of a campaign stands, as it is shown and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecipientState {
+    /// Left out, with a reason.
+    Skipped,
+    /// Not released yet.
+    Waiting,
+    /// Released, and neither with the provider nor given up.
+    InFlight,
+    /// Perhaps with the provider; evidence is awaited.
+    Unknown,
+    /// For a person to decide.
+    Held,
+    /// With the provider.
+    Sent,
+    /// On the person's device.
+    Delivered,
+    /// Seen.
+    Read,
+    /// Refused, by the provider or by us.
+    Failed,
+    /// Taken back before it was sent.
+    Cancelled,
+}
+
+/// A word that is no [`RecipientState`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("must be one of {}", RecipientState::ALL.map(RecipientState::as_str).join(", "))]
+pub struct UnknownRecipientState;
+
+impl RecipientState {
+    /// All states, in the order in which people pass them.
+    pub const ALL: [RecipientState; 10] = [
+        RecipientState::Skipped,
+        RecipientState::Waiting,
+        RecipientState::InFlight,
+        RecipientState::Unknown,
+        RecipientState::Held,
+        RecipientState::Sent,
+        RecipientState::Delivered,
+        RecipientState::Read,
+        RecipientState::Failed,
+        RecipientState::Cancelled,
+    ];
+
+    /// The name in SQL, in the API and at the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecipientState::Skipped => "skipped",
+            RecipientState::Waiting => "waiting",
+            RecipientState::InFlight => "in_flight",
+            RecipientState::Unknown => "unknown",
+            RecipientState::Held => "held",
+            RecipientState::Sent => "sent",
+            RecipientState::Delivered => "delivered",
+            RecipientState::Read => "read",
+            RecipientState::Failed => "failed",
+            RecipientState::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl FromStr for RecipientState {
+    type Err = UnknownRecipientState;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownRecipientState)
     }
 }
 
@@ -393,6 +462,9 @@ mod tests {
         }
         for state in CampaignState::ALL {
             assert_eq!(CampaignState::from_name(state.as_str()), Some(*state));
+        }
+        for state in RecipientState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
         }
     }
 

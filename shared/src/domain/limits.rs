@@ -84,18 +84,54 @@ impl LimitChange {
     }
 }
 
-/// Why a limit cannot be set so.
-#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+const LEAST_RATE: f64 = 0.0001;
+const MOST_RATE: f64 = 1_000_000.0;
+const MOST_INBOUND_COST: f64 = 10.0;
+
+/// Why a limit cannot be set so; to be read after the name of the [field](BadLimit::field).
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq)]
 pub enum BadLimit {
-    /// Its rate.
-    #[error("rate must be at least 0.0001 and at most 1000000; of a portfolio a whole number of people")]
-    Rate,
-    /// Its burst.
-    #[error("burst must be at least 1, of an account at most half its rate, and a portfolio has none")]
-    Burst,
+    /// So many messages a second.
+    #[error("must be {LEAST_RATE} to {MOST_RATE} messages a second, not {0}")]
+    Rate(f64),
+    /// So many people in 24 hours.
+    #[error("must be a whole number of people, 1 to {MOST_RATE}, not {0}")]
+    People(f64),
+    /// So many at once, of an account.
+    #[error(
+        "must be 1 to {most} at {rate} messages a second (half of them at most), and is {burst}: set it together with the rate"
+    )]
+    AccountBurst {
+        /// As it would be.
+        burst: i32,
+        /// As many as there may be.
+        most: i32,
+        /// At this rate.
+        rate: f64,
+    },
+    /// So many at once, to one person.
+    #[error("must be at least 1, not {0}")]
+    PairBurst(i32),
+    /// So many at once, of a portfolio.
+    #[error("must be left out: the people of a portfolio are counted over 24 hours, and have no burst")]
+    PortfolioBurst,
     /// What received messages take.
-    #[error("inbound_cost must be 0 to 10, and only messages of an account count both ways")]
-    InboundCost,
+    #[error("must be 0 to {MOST_INBOUND_COST}, not {0}")]
+    InboundCost(f64),
+    /// What received messages take where they take nothing.
+    #[error("must be left out, or 0: messages that are received take of an account's limit only, never of a {0}'s")]
+    NoInbound(Scope),
+}
+
+impl BadLimit {
+    /// The field at fault.
+    pub fn field(self) -> &'static str {
+        match self {
+            BadLimit::Rate(_) | BadLimit::People(_) => "rate",
+            BadLimit::AccountBurst { .. } | BadLimit::PairBurst(_) | BadLimit::PortfolioBurst => "burst",
+            BadLimit::InboundCost(_) | BadLimit::NoInbound(_) => "inbound_cost",
+        }
+    }
 }
 
 impl LimitValues {
@@ -105,20 +141,31 @@ impl LimitValues {
     /// What is wrong with it.
     pub fn check(&self, scope: Scope) -> Result<(), BadLimit> {
         let Self { rate, burst, inbound_cost } = *self;
-        let whole = scope != Scope::Portfolio || (rate >= 1.0 && rate.fract() == 0.0);
-        if !(rate.is_finite() && (0.0001..=1_000_000.0).contains(&rate) && whole) {
-            return Err(BadLimit::Rate);
+        // What is no number is in no range.
+        match scope {
+            Scope::Portfolio if !((1.0..=MOST_RATE).contains(&rate) && rate.fract() == 0.0) => {
+                return Err(BadLimit::People(rate));
+            }
+            _ if !(LEAST_RATE..=MOST_RATE).contains(&rate) => return Err(BadLimit::Rate(rate)),
+            _ => {}
         }
-        let burst_fits = match scope {
-            Scope::Account => burst.is_none_or(|burst| burst == 1 || (burst >= 1 && f64::from(burst) <= rate / 2.0)),
-            Scope::Pair => burst.is_none_or(|burst| burst >= 1),
-            Scope::Portfolio => burst.is_none(),
-        };
-        if !burst_fits {
-            return Err(BadLimit::Burst);
+        // A float to an integer saturates.
+        let most = ((rate / 2.0) as i32).max(1);
+        match (scope, burst) {
+            (Scope::Account, Some(burst)) if !(1..=most).contains(&burst) => {
+                return Err(BadLimit::AccountBurst { burst, most, rate });
+            }
+            (Scope::Pair, Some(burst)) if burst < 1 => return Err(BadLimit::PairBurst(burst)),
+            (Scope::Portfolio, Some(_)) => return Err(BadLimit::PortfolioBurst),
+            _ => {}
         }
-        let inbound_fits = (0.0..=10.0).contains(&inbound_cost) && (scope == Scope::Account || inbound_cost == 0.0);
-        if inbound_fits { Ok(()) } else { Err(BadLimit::InboundCost) }
+        match scope {
+            Scope::Account if !(0.0..=MOST_INBOUND_COST).contains(&inbound_cost) => {
+                Err(BadLimit::InboundCost(inbound_cost))
+            }
+            Scope::Pair | Scope::Portfolio if inbound_cost != 0.0 => Err(BadLimit::NoInbound(scope)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -280,16 +327,38 @@ mod tests {
     fn limits_that_make_no_sense_are_refused() {
         let limit = |rate, burst, inbound_cost| LimitValues { rate, burst, inbound_cost };
         for (scope, values, wrong) in [
-            (Scope::Account, limit(0.0, None, 0.0), BadLimit::Rate),
-            (Scope::Pair, limit(f64::NAN, None, 0.0), BadLimit::Rate),
-            (Scope::Account, limit(80.0, Some(41), 0.0), BadLimit::Burst),
-            (Scope::Pair, limit(1.0, Some(0), 0.0), BadLimit::Burst),
-            (Scope::Portfolio, limit(2000.0, Some(5), 0.0), BadLimit::Burst),
-            (Scope::Portfolio, limit(250.9, None, 0.0), BadLimit::Rate),
-            (Scope::Pair, limit(1.0, None, 1.0), BadLimit::InboundCost),
-            (Scope::Account, limit(80.0, None, -1.0), BadLimit::InboundCost),
+            (Scope::Account, limit(0.0, None, 0.0), "rate must be 0.0001 to 1000000 messages a second, not 0"),
+            (Scope::Pair, limit(f64::NAN, None, 0.0), "rate must be 0.0001 to 1000000 messages a second, not NaN"),
+            (
+                Scope::Account,
+                limit(80.0, Some(41), 0.0),
+                "burst must be 1 to 40 at 80 messages a second (half of them at most), and is 41: set it together with the rate",
+            ),
+            (
+                Scope::Account,
+                limit(0.5, Some(2), 0.0),
+                "burst must be 1 to 1 at 0.5 messages a second (half of them at most), and is 2: set it together with the rate",
+            ),
+            (Scope::Pair, limit(1.0, Some(0), 0.0), "burst must be at least 1, not 0"),
+            (
+                Scope::Portfolio,
+                limit(2000.0, Some(5), 0.0),
+                "burst must be left out: the people of a portfolio are counted over 24 hours, and have no burst",
+            ),
+            (
+                Scope::Portfolio,
+                limit(250.9, None, 0.0),
+                "rate must be a whole number of people, 1 to 1000000, not 250.9",
+            ),
+            (
+                Scope::Pair,
+                limit(1.0, None, 1.0),
+                "inbound_cost must be left out, or 0: messages that are received take of an account's limit only, never of a pair's",
+            ),
+            (Scope::Account, limit(80.0, None, -1.0), "inbound_cost must be 0 to 10, not -1"),
         ] {
-            assert_eq!(values.check(scope), Err(wrong), "{scope} {values:?}");
+            let bad = values.check(scope).unwrap_err();
+            assert_eq!(format!("{} {bad}", bad.field()), wrong, "{scope} {values:?}");
         }
         assert_eq!(limit(0.5, Some(1), 1.0).check(Scope::Account), Ok(()));
         assert_eq!(limit(1.0 / 6.0, Some(45), 0.0).check(Scope::Pair), Ok(()));

@@ -5,7 +5,10 @@ use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
     db::{Placement, templates},
-    domain::{ids::ContactId, permissions::Permission},
+    domain::{
+        ids::{CampaignId, ContactId},
+        permissions::Permission,
+    },
     jobs::campaign::{CampaignJob, Task},
     queue::{CAMPAIGN, OUTBOUND_NOW},
 };
@@ -30,6 +33,112 @@ async fn made(stage: &Stage, tenant: &Tenant, account: &Account) -> String {
     let made = stage.post(tenant, "/campaigns", &campaign(account)).await;
     assert_eq!(made.status, 201, "{}", made.body);
     made.body["id"].as_str().unwrap().to_owned()
+}
+
+/// A person of a campaign who has failed with a code.
+async fn failed(stage: &Stage, tenant: &Tenant, account: &Account, campaign: &str, code: &str) {
+    let conversation = stage.conversation(tenant, account, TimeDelta::hours(1)).await;
+    sqlx::query(
+        "WITH message AS (
+            INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, text, content, at)
+            SELECT tenant_id, gen_random_uuid(), id, 'out', 'text', 'Hello', '{}', now() FROM conversations WHERE id = $1
+            RETURNING tenant_id, id, conversation_id
+        ), send AS (
+            INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, lane, recipient_kind, recipient,
+                needs_window, state, code, reason, attempts, failed_at, campaign_id)
+            SELECT tenant_id, id, conversation_id, $2, 1, 1, 'phone', '+4915123456789', true, 'failed', $4, 'not there', 1, now(), $3
+            FROM message
+        ), person AS (
+            INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state, message_id)
+            SELECT c.tenant_id, $3, c.contact_id, 'released', m.id
+            FROM message m
+            JOIN conversations c ON c.id = m.conversation_id
+        )
+        UPDATE campaign_counts SET failed = failed + 1 WHERE campaign_id = $3",
+    )
+    .bind(conversation)
+    .bind(account.id)
+    .bind(campaign.parse::<CampaignId>().unwrap())
+    .bind(code)
+    .execute(&mut stage.database.admin().await)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_campaigns_people_are_listed_with_where_they_stand_and_why() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let account = stage.account(&tenant).await;
+        let id = made(stage, &tenant, &account).await;
+        let path = format!("/campaigns/{id}/recipients");
+        assert_eq!(stage.get(&tenant, &path).await.body, json!({"data": []}));
+        for code in ["131026", "131026", "470"] {
+            failed(stage, &tenant, &account, &id, code).await;
+        }
+        let skipped = stage.contact(&tenant, &phone()).await;
+        sqlx::query(
+            "INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state, skip_reason)
+            SELECT tenant_id, id, $2, 'skipped', 'no_name' FROM campaigns WHERE id = $1",
+        )
+        .bind(id.parse::<CampaignId>().unwrap())
+        .bind(skipped)
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+
+        let all = stage.get(&tenant, &path).await.body;
+        assert_eq!((all["data"].as_array().unwrap().len(), &all["next"]), (4, &Value::Null), "{all}");
+        let mut pages = Vec::new();
+        let mut cursor = String::new();
+        for _ in 0..all["data"].as_array().unwrap().len() {
+            let page = stage.get(&tenant, &format!("{path}?limit=1{cursor}")).await.body;
+            pages.extend(page["data"].as_array().unwrap().clone());
+            cursor = page["next"].as_str().map(|next| format!("&cursor={next}")).unwrap_or_default();
+        }
+        assert_eq!(cursor, "", "the last page");
+        assert_eq!(json!(pages), all["data"], "page by page");
+        let of = async |wish: &str| stage.get(&tenant, &format!("{path}?{wish}")).await.body["data"].clone();
+        let one = of("code=470").await;
+        assert_eq!(
+            (one.as_array().unwrap().len(), &one[0]["state"], &one[0]["code"]),
+            (1, &json!("failed"), &json!("470"))
+        );
+        assert_eq!((&one[0]["reason"], &one[0]["attempts"]), (&json!("not there"), &json!(1)));
+        assert_eq!((&one[0]["name"], &one[0]["address"]), (&json!("Ada"), &json!("+4915123456789")));
+        assert_eq!(of("state=failed").await.as_array().unwrap().len(), 3);
+        assert_eq!(of("state=failed&code=131026").await.as_array().unwrap().len(), 2);
+        let one = of("state=skipped").await;
+        assert_eq!((&one[0]["contact_id"], &one[0]["reason"]), (&json!(skipped), &json!("no_name")), "{one}");
+        assert_eq!((&one[1], &one[0]["message_id"]), (&Value::Null, &Value::Null));
+
+        let books = stage.get(&tenant, &format!("/campaigns/{id}/ledger")).await.body;
+        assert_eq!(
+            books["causes"],
+            json!([
+                {"state": "failed", "code": "131026", "reason": "not there", "people": 2},
+                {"state": "failed", "code": "470", "reason": "not there", "people": 1},
+                {"state": "skipped", "code": null, "reason": "no_name", "people": 1},
+            ])
+        );
+
+        for (wish, field) in
+            [("state=fialed", "state"), ("code=a%00", "code"), ("limit=0", "limit"), ("codes=1", "codes")]
+        {
+            assert_eq!(
+                stage.get(&tenant, &format!("{path}?{wish}")).await.problem(),
+                (400, "bad_parameter", vec![field])
+            );
+        }
+        for (tenant, id) in [(&other, id), (&tenant, CampaignId::new().to_string())] {
+            let hidden = stage.get(tenant, &format!("/campaigns/{id}/recipients")).await;
+            assert_eq!(hidden.problem(), (404, "not_found", vec![]));
+        }
+        let token = stage.token(tenant.id, &[Permission::CampaignsWrite], None).await;
+        let writer = Tenant { token, ..tenant };
+        assert_eq!(stage.get(&writer, &path).await.problem(), (403, "permission_missing", vec![]));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -120,7 +229,19 @@ async fn a_campaigns_template_is_checked_as_a_messages_is() {
             assert_eq!(refused.problem(), expected);
         }
         let content = json!({"type": "template", "name": "reminder", "language": "en_US", "variables": ["{{name}}"]});
-        assert_eq!(stage.post(&tenant, "/campaigns", &with(&account, "content", content)).await.status, 201);
+        let fine = stage.post(&tenant, "/campaigns", &with(&account, "content", content.clone())).await;
+        assert_eq!((fine.status.as_u16(), &fine.body["warnings"]), (201, &Value::Null), "{}", fine.body);
+
+        let unsynced = stage.account(&tenant).await;
+        let taken = stage.post(&tenant, "/campaigns", &with(&unsynced, "content", content)).await;
+        assert_eq!(taken.status, 201, "the provider decides");
+        let warning = taken.body["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.starts_with("The template is not checked") && warning.contains("mijra templates sync"),
+            "{warning}"
+        );
+        let words = stage.post(&tenant, "/campaigns", &campaign(&unsynced)).await;
+        assert_eq!(words.body["warnings"], Value::Null, "it has no template");
     })
     .await;
 }
@@ -178,11 +299,19 @@ async fn who_failed_is_tried_again_once_however_often_it_is_asked_for() {
             .execute(&mut admin)
             .await
             .unwrap();
-        let done = ask(json!({})).await;
-        assert_eq!((done.status.as_u16(), &done.body["state"]), (200, &json!("completed")), "nobody has failed");
+        let refused = ask(json!({})).await;
+        assert_eq!(refused.problem(), (409, "nobody_failed", vec![]));
+        assert_eq!(refused.body["detail"], "Nobody of the campaign has failed. Nothing is changed.");
+        for code in ["131026", "131026", "1"] {
+            failed(stage, &tenant, &account, &id, code).await;
+        }
+        let refused = ask(json!({"codes": [999]})).await;
+        assert_eq!(refused.problem(), (409, "nobody_failed", vec![]));
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.ends_with(", but 2 with 131026, 1 with 1. Nothing is changed."), "{detail}");
+        assert_eq!(stage.get(&tenant, &format!("/campaigns/{id}")).await.body["state"], "completed");
         assert!(stage.drain(&CAMPAIGN).await.is_empty());
 
-        sqlx::raw_sql("UPDATE campaign_counts SET failed = 3").execute(&mut admin).await.unwrap();
         for (body, field) in
             [(json!({"codes": []}), "codes"), (json!({"codes": [true]}), "codes[0]"), (json!({"code": [1]}), "code")]
         {
@@ -192,6 +321,7 @@ async fn who_failed_is_tried_again_once_however_often_it_is_asked_for() {
         let with_key = || answer(stage.posting(&tenant, &path, &codes).header("Idempotency-Key", "once more"));
         let first = with_key().await;
         assert_eq!((first.status.as_u16(), &first.body["state"]), (200, &json!("running")), "{}", first.body);
+        assert_eq!(first.body["retrying_count"], 2, "so many are tried again");
         assert!(first.body["retrying_since"].is_string() && first.body["ended_at"].is_null(), "{}", first.body);
         for again in [ask(json!({"codes": ["470", "131026"]})).await, with_key().await] {
             assert_eq!(again.body, first.body);
@@ -255,7 +385,7 @@ async fn a_campaign_is_its_tenants_alone_and_needs_its_permissions() {
         let (ours, theirs) = (stage.tenant("ours").await, stage.tenant("theirs").await);
         let account = stage.account(&ours).await;
         let id = made(stage, &ours, &account).await;
-        for path in ["", "/ledger"] {
+        for path in ["", "/ledger", "/recipients"] {
             let hidden = stage.get(&theirs, &format!("/campaigns/{id}{path}")).await;
             assert_eq!(hidden.problem(), (404, "not_found", vec![]));
         }

@@ -159,6 +159,10 @@ async fn what_cannot_be_imported_is_refused_by_what_is_wrong_with_it() {
         for (content_type, body, expected) in refusals {
             let refused = import(stage, &tenant, content_type, body.clone()).await;
             assert_eq!(refused.problem(), expected, "{body}");
+            if expected.1 == "bad_columns" {
+                let detail = refused.body["detail"].as_str().unwrap();
+                assert!(detail.starts_with("Nothing is stored: mend the header row"), "{detail}");
+            }
         }
         let zipped = importing(stage, &tenant, CSV, "\x1f").header("content-encoding", "gzip");
         assert_eq!(answer(zipped).await.problem(), (415, "not_importable", vec!["Content-Encoding"]));

@@ -1,6 +1,6 @@
 //! Lists: page by page, nothing twice and nothing left out, filtered.
 
-use super::{Stage, Tenant, phone, staged, text};
+use super::{Stage, Tenant, phone, staged, text, until};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -37,6 +37,82 @@ async fn contacts_are_listed_page_by_page_the_newest_first() {
         }
         let shown = stage.get(&tenant, &format!("/contacts/{}", made[0])).await;
         assert_eq!(shown.body["aliases"][0]["kind"], "phone");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn contacts_are_found_by_number_and_by_how_their_name_begins() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let mut made = Vec::new();
+        for name in ["Ada Lovelace", "ada byron", "ÄDA", "Adam", "Bob", "Ada Lovelace"] {
+            let contact = stage.post(&tenant, "/contacts", &json!({"name": name, "phone": phone()})).await;
+            made.push((
+                contact.body["id"].as_str().unwrap().to_owned(),
+                contact.body["phone"].as_str().unwrap().to_owned(),
+            ));
+        }
+        stage.contact(&other, &made[0].1).await;
+        let ids = |at: &[usize]| at.iter().map(|at| made[*at].0.clone()).collect::<Vec<_>>();
+        for limit in [1, 2, 50] {
+            let by_name = all(stage, &tenant, "/contacts?name=ADA", limit).await;
+            assert_eq!(by_name, ids(&[1, 0, 5, 3]), "by name, whatever the case: {limit}");
+        }
+        assert_eq!(all(stage, &tenant, "/contacts?name=ada%20l", 50).await, ids(&[0, 5]));
+        assert_eq!(all(stage, &tenant, "/contacts?name=%C3%A4", 50).await, ids(&[2]));
+        assert!(all(stage, &tenant, "/contacts?name=lovelace", 50).await.is_empty(), "from the beginning");
+        assert!(all(stage, &tenant, "/contacts?name=%25", 50).await.is_empty(), "nothing stands for anything");
+
+        let digits = made[4].1.trim_start_matches('+');
+        let national = digits.replacen("49", "0", 1);
+        for phone in [format!("%2B{digits}"), format!("+{digits}"), format!("+49%20({})", &digits[2..]), national] {
+            assert_eq!(all(stage, &tenant, &format!("/contacts?phone={phone}"), 1).await, ids(&[4]), "{phone}");
+        }
+        assert!(all(stage, &other, &format!("/contacts?phone=%2B{digits}"), 1).await.is_empty(), "another tenant's");
+        // Who has only written is known by the provider's name for them.
+        sqlx::query("UPDATE contact_aliases SET kind = 'whatsapp_id', value = $1 WHERE value = '+' || $1")
+            .bind(digits)
+            .execute(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+        assert_eq!(all(stage, &tenant, &format!("/contacts?phone=%2B{digits}"), 1).await, ids(&[4]));
+
+        for (wish, field) in [
+            ("phone=12", "phone"),
+            ("name=", "name"),
+            ("name=a%00", "name"),
+            ("phone=%2B4915123456789&name=a", "phone"),
+        ] {
+            let refused = stage.get(&tenant, &format!("/contacts?{wish}")).await;
+            assert_eq!(refused.problem(), (400, "bad_parameter", vec![field]), "{wish}");
+        }
+    })
+    .await;
+}
+
+/// Under row-level security an index is used only for what cannot tell another tenant's rows apart.
+#[tokio::test]
+async fn looking_for_a_name_reads_no_more_than_the_page() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let mut admin = stage.database.admin().await;
+        sqlx::query("INSERT INTO contacts (tenant_id, id, name) SELECT $1, gen_random_uuid(), 'Ada ' || n FROM generate_series(1, 5000) AS n")
+            .bind(tenant.id)
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        sqlx::raw_sql("VACUUM ANALYZE contacts").execute(&mut admin).await.unwrap();
+        let read = "SELECT coalesce(idx_tup_read / nullif(idx_scan, 0), 0)::bigint FROM pg_stat_user_indexes WHERE indexrelname = 'contacts_by_name'";
+        // What a session has read is told some time after it has.
+        until("the index is used", async || {
+            let page = stage.get(&tenant, "/contacts?name=ada&limit=10").await.body;
+            assert_eq!(page["data"].as_array().unwrap().len(), 10);
+            stage.count(read).await > 0
+        })
+        .await;
+        let rows = stage.count(read).await;
+        assert!((1..50).contains(&rows), "{rows} rows for a page of 10");
     })
     .await;
 }

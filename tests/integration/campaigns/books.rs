@@ -1,7 +1,7 @@
 //! The books: whatever is wrong in one of the five accounts is named.
 
 use super::Stage;
-use shared::domain::ids::CampaignId;
+use shared::{db::campaigns::ledger::Cause, domain::ids::CampaignId};
 
 /// Sixty people, ten of them sent to, one failed before anybody was called, forty-nine in flight.
 async fn under_way(stage: &mut Stage) -> CampaignId {
@@ -27,6 +27,10 @@ async fn whatever_is_wrong_is_named() {
     let (sent, in_flight) = (line("sent"), line("in_flight"));
     assert_eq!((books.frozen, sent.people, sent.attempts, sent.shown), (Some(60), 10, 10, 10));
     assert_eq!((in_flight.people, in_flight.shown), (49, 49));
+    stage.execute("UPDATE sends SET code = '131026', reason = 'not there' WHERE state = 'failed'").await;
+    let causes = stage.books(id).await.causes;
+    let cause = Cause { state: "failed", code: Some("131026".into()), reason: Some("not there".into()), people: 1 };
+    assert_eq!(causes, [cause]);
     for (wrong, right, expected) in [
         (
             "UPDATE campaign_counts SET sent = sent + 1",

@@ -5,6 +5,7 @@ mod books;
 mod ending;
 mod freezing;
 mod pace;
+mod recipients;
 mod releasing;
 mod retrying;
 mod whole;

@@ -64,9 +64,13 @@ async fn who_failed_is_queued_again_and_the_campaign_completes_anew() {
     let mut stage = Stage::new().await;
     let (id, messages) = stage.completed(60, 5).await;
     let (asked, steps) = stage.ask(id, None).await;
-    assert_eq!((asked, &steps[..]), (Asked::Begun, &[stage.job(Task::Retry { campaign_id: id, before: None })][..]));
+    assert_eq!(
+        (asked, &steps[..]),
+        (Asked::Begun { people: 55 }, &[stage.job(Task::Retry { campaign_id: id, before: None })][..])
+    );
     let shown = stage.show(id).await;
     assert_eq!((shown.state.as_str(), shown.ended_at, shown.retrying_since.is_some()), ("running", None, true));
+    assert_eq!(shown.retrying_count, Some(55));
     assert!(stage.release().await.steps.is_empty(), "not completed while somebody is to be tried again");
 
     let led = stage.step(steps[0]).await;
@@ -74,6 +78,7 @@ async fn who_failed_is_queued_again_and_the_campaign_completes_anew() {
     assert_eq!(stage.retried().await, 55);
     let shown = stage.show(id).await;
     assert_eq!((shown.sent, shown.failed, shown.in_flight, shown.retrying_since), (5, 0, 55, None));
+    assert_eq!(shown.retrying_count, None);
     stage.expect_books_to_agree(id).await;
 
     assert!(stage.step(steps[0]).await.messages().is_empty(), "the job a second time");
@@ -96,10 +101,10 @@ async fn only_those_with_the_codes_asked_for_are_tried_again() {
         .await
         .unwrap();
     let (asked, steps) = stage.ask(id, Some(&["131026", "470"])).await;
-    assert_eq!(asked, Asked::Begun);
+    assert_eq!(asked, Asked::Begun { people: 7 });
     assert_eq!(
         stage.ask(id, Some(&["131026", "470"])).await,
-        (Asked::UnderWay, steps.clone()),
+        (Asked::UnderWay { people: 7 }, steps.clone()),
         "should its job be lost"
     );
     assert_eq!(stage.ask(id, None).await, (Asked::OthersUnderWay, vec![]));
@@ -107,6 +112,24 @@ async fn only_those_with_the_codes_asked_for_are_tried_again() {
     let shown = stage.show(id).await;
     assert_eq!((shown.failed, shown.in_flight, shown.retrying_since), (13, 7, None));
     stage.expect_books_to_agree(id).await;
+}
+
+#[tokio::test]
+async fn asking_for_a_code_nobody_failed_with_changes_nothing_and_says_with_which_they_did() {
+    let mut stage = Stage::new().await;
+    let (id, messages) = stage.completed(20, 1).await;
+    sqlx::query("UPDATE sends SET code = CASE WHEN message_id = ANY ($1) THEN '131026' ELSE 'window_closed' END")
+        .bind(&messages[..7])
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    let before = stage.show(id).await;
+    let failed = vec![("window_closed".to_owned(), 13), ("131026".to_owned(), 6)];
+    assert_eq!(stage.ask(id, Some(&["999"])).await, (Asked::NobodyFailedSo { failed }, vec![]));
+    let after = stage.show(id).await;
+    assert_eq!((after.state.as_str(), after.ended_at, after.retrying_since), ("completed", before.ended_at, None));
+    let noted = "SELECT count(*) FROM audit WHERE action = 'campaign.retry_failed'";
+    assert_eq!(stage.count(noted).await, 0);
 }
 
 #[tokio::test]
@@ -127,7 +150,7 @@ async fn who_fails_after_the_request_or_again_is_left_for_the_next() {
     stage.end(&messages[..1], "failed").await;
     assert!(stage.step(steps[0]).await.messages().is_empty(), "who failed again has had a second try");
     let (asked, steps) = stage.ask(id, None).await;
-    assert_eq!(asked, Asked::Begun);
+    assert_eq!(asked, Asked::Begun { people: 3 });
     let next = [messages[0], messages[4], messages[5]];
     assert_eq!(sorted(&stage.step(steps[0]).await), next.into_iter().collect());
     stage.expect_books_to_agree(id).await;
@@ -225,7 +248,7 @@ async fn of_a_paused_campaign_people_wait_and_of_a_cancelled_one_nobody_is_tried
     stage.end(&messages[..20], "failed").await;
     stage.act(id, Action::Pause).await;
     let (asked, steps) = stage.ask(id, None).await;
-    assert_eq!((asked, stage.show(id).await.state.as_str()), (Asked::Begun, "paused"));
+    assert_eq!((asked, stage.show(id).await.state.as_str()), (Asked::Begun { people: 20 }, "paused"));
     let led = stage.follow(steps).await;
     assert!(led.messages().is_empty() && led.steps.is_empty(), "{led:?}");
     assert_eq!(

@@ -312,7 +312,7 @@ async fn what_is_not_given_stays_as_it_is_or_is_what_the_provider_is_known_for()
     assert_eq!(listed().await, [(Scope::Account, kept)], "WhatsApp counts both ways");
     let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
     let bad = limits::set(&mut tx, Scope::Account, stage.account.0, change(1.0, Some(2)), Actor::Operator).await;
-    assert_eq!(bad.unwrap(), Set::Bad(BadLimit::Burst));
+    assert_eq!(bad.unwrap(), Set::Bad(BadLimit::AccountBurst { burst: 2, most: 1, rate: 1.0 }));
 }
 
 #[tokio::test]

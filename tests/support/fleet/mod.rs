@@ -181,7 +181,7 @@ impl Fleet {
     /// If `mijra` refuses.
     pub async fn make_tenant(&self, slug: &str, rate: f64) -> Tenant {
         let created = self.mijra(&["tenant", "create", slug, "--region", "US"]).await;
-        let token = self.mijra(&["token", "create", slug, "--name", "fleet"]).await;
+        let token = self.mijra(&["token", "create", "--tenant", slug, "--name", "fleet"]).await;
         let rate = rate.to_string();
         let pair: &[&str] = if self.pair_limit { &[] } else { &["--no-pair-limit"] };
         let add = [

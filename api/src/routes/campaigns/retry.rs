@@ -20,6 +20,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 /// A provider has a few dozen codes in all.
 const MAX_CODES: usize = 50;
 const MAX_CODE_CHARACTERS: usize = 64;
+/// So many codes that people have failed with are named to who asks for another.
+const CODES_NAMED: usize = 10;
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(retry_failed))
@@ -47,7 +49,7 @@ pub(super) enum FailureCode {
 /// again; of a paused one people wait until it is resumed.
 #[utoipa::path(
     post, path = "/campaigns/{id}/retry-failed", tag = "campaigns",
-    description = "Needs `campaigns:write`. Doing it again while it is under way (`retrying_since`) changes nothing; later it tries again who has failed since. With an `Idempotency-Key` a request that is repeated is never a second one.",
+    description = "Needs `campaigns:write`. The answer says how many they are (`retrying_count`); if nobody has failed, or with none of the codes, it is 409 `nobody_failed` and nothing is changed. Doing it again while it is under way (`retrying_since`) changes nothing; later it tries again who has failed since. With an `Idempotency-Key` a request that is repeated is never a second one.",
     params(
         ("tenant" = String, Path),
         ("id" = Uuid, Path),
@@ -73,7 +75,14 @@ async fn retry_failed(
     }
     let refuse = |detail: String| Err(Problem::new(Kind::WrongState).detail(detail).into());
     match ask(&mut tx, id, codes.as_deref(), caller.actor()).await? {
-        Some(Asked::Begun | Asked::UnderWay | Asked::NobodyFailed) => {}
+        Some(Asked::Begun { .. } | Asked::UnderWay { .. }) => {}
+        Some(Asked::NobodyFailed) => {
+            let detail = "Nobody of the campaign has failed. Nothing is changed.";
+            return Err(Problem::new(Kind::NobodyFailed).detail(detail).into());
+        }
+        Some(Asked::NobodyFailedSo { failed }) => {
+            return Err(Problem::new(Kind::NobodyFailed).detail(nobody_failed_so(&failed)).into());
+        }
         Some(Asked::OthersUnderWay) => {
             return refuse(
                 "Others of the campaign's failed people are being tried again: ask when that is done.".into(),
@@ -90,6 +99,18 @@ async fn retry_failed(
     let due = tx.commit().await?;
     app.relay.publish(caller.placement.clone(), due).await;
     Ok(answer)
+}
+
+/// That nobody has failed with the codes asked for, and with which who did.
+pub(crate) fn nobody_failed_so(failed: &[(String, i64)]) -> String {
+    let named: Vec<String> =
+        failed.iter().take(CODES_NAMED).map(|(code, people)| format!("{people} with {code}")).collect();
+    let instead = match named.as_slice() {
+        [] => "nor with any other".to_owned(),
+        named if failed.len() > named.len() => format!("but {} and some with others", named.join(", ")),
+        named => format!("but {}", named.join(", ")),
+    };
+    format!("Nobody of the campaign has failed with one of these codes, {instead}. Nothing is changed.")
 }
 
 /// As they are kept: as text, in order, none twice.
@@ -119,6 +140,16 @@ mod tests {
     fn checked(json: &str) -> Result<Vec<String>, String> {
         let codes = serde_json::from_str(json).expect("numbers and texts");
         checked_codes(codes).map_err(|problem| problem.errors[0].field.clone())
+    }
+
+    #[test]
+    fn a_code_that_nobody_failed_with_is_answered_with_those_there_are() {
+        let begin = "Nobody of the campaign has failed with one of these codes, ";
+        let failed = [("131026".to_owned(), 12), ("470".to_owned(), 1)];
+        assert_eq!(nobody_failed_so(&failed), format!("{begin}but 12 with 131026, 1 with 470. Nothing is changed."));
+        assert_eq!(nobody_failed_so(&[]), format!("{begin}nor with any other. Nothing is changed."));
+        let many = vec![("1".to_owned(), 1); 11];
+        assert!(nobody_failed_so(&many).ends_with("1 with 1 and some with others. Nothing is changed."));
     }
 
     #[test]

@@ -179,7 +179,9 @@ fn problem(stopped: Stopped<Broken>) -> Problem {
     let (problem, why) = match stopped.why {
         // Nothing can be stored yet.
         Why::Unreadable(Unreadable::Columns(wrong)) => {
-            let start = Problem::new(Kind::BadColumns);
+            let detail = "Nothing is stored: mend the header row, then send the file again. It names the columns phone and, if there \
+                          are names, name, with commas between them.";
+            let start = Problem::new(Kind::BadColumns).detail(detail);
             return wrong.into_iter().fold(start, |problem, wrong| problem.field(wrong.column, wrong.message));
         }
         Why::Unreadable(why @ Unreadable::NotUtf8 { .. }) => (Problem::new(Kind::NotText), why.to_string()),

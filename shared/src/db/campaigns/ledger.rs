@@ -4,7 +4,7 @@
 
 use crate::{
     db::{TenantTx, error::Result},
-    domain::{ids::CampaignId, sends::SendState},
+    domain::{campaigns::RecipientState, ids::CampaignId, sends::SendState},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ pub struct Ledger {
     pub frozen: Option<i64>,
     /// State by state, in the order in which people pass them.
     pub lines: Vec<Line>,
+    /// Why people failed or were skipped, the commonest first.
+    pub causes: Vec<Cause>,
     /// What does not agree, a sentence each. None: the books agree.
     pub disagreements: Vec<String>,
 }
@@ -33,11 +35,26 @@ pub struct Line {
     pub shown: i64,
 }
 
+/// Why some people got nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// failed or skipped.
+    pub state: &'static str,
+    /// With which code they failed.
+    pub code: Option<String>,
+    /// Why they were skipped; of who failed what was said of one of them.
+    pub reason: Option<String>,
+    /// So many of them.
+    pub people: i64,
+}
+
 /// People of one kind, as found.
 #[derive(Clone, Debug, Default)]
 struct Group {
     state: String,
     send_state: Option<SendState>,
+    code: Option<String>,
+    reason: Option<String>,
     people: i64,
     attempts: i64,
     elsewhere: i64,
@@ -46,23 +63,13 @@ struct Group {
     taken_unasked: i64,
 }
 
-/// What is counted and shown.
-const SHOWN: [&str; 10] =
-    ["skipped", "waiting", "in_flight", "unknown", "held", "sent", "delivered", "read", "failed", "cancelled"];
-
 /// The books of a campaign; `None` if the tenant has none such. Reads all of its people.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn ledger(tx: &mut TenantTx, id: CampaignId) -> Result<Option<Ledger>> {
     let tenant_id = tx.tenant_id();
-    // A million people are read, not looked up; that takes longer than what is done all day, and sorts more.
-    sqlx::query!(
-        "SELECT set_config('statement_timeout', '2min', true) AS time, set_config('enable_seqscan', 'on', true) AS reading,
-            set_config('work_mem', '64MB', true) AS room"
-    )
-    .fetch_one(tx.conn())
-    .await?;
+    read_at_length(tx).await?;
     let rows = sqlx::query_file!("src/db/campaigns/ledger.sql", tenant_id.0, id.0).fetch_all(tx.conn()).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let frozen = first.frozen_count;
@@ -84,6 +91,8 @@ pub async fn ledger(tx: &mut TenantTx, id: CampaignId) -> Result<Option<Ledger>>
             Some(Group {
                 state: row.state?,
                 send_state: row.send_state.as_deref().and_then(SendState::from_name),
+                code: row.code,
+                reason: row.reason,
                 people: row.people?,
                 attempts: row.attempts?,
                 elsewhere: row.elsewhere?,
@@ -96,7 +105,21 @@ pub async fn ledger(tx: &mut TenantTx, id: CampaignId) -> Result<Option<Ledger>>
     Ok(Some(compare(frozen, shown, &groups)))
 }
 
+/// From here to the end of the transaction a million people are read, not looked up; that takes longer than what is done all day,
+/// and sorts more.
+pub(super) async fn read_at_length(tx: &mut TenantTx) -> Result<()> {
+    sqlx::query!(
+        "SELECT set_config('statement_timeout', '2min', true) AS time, set_config('enable_seqscan', 'on', true) AS reading,
+            set_config('work_mem', '64MB', true) AS room"
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
+}
+
 fn compare(frozen: Option<i64>, shown: [i64; 10], groups: &[Group]) -> Ledger {
+    let causes = causes(groups);
+    let groups = &by_state(groups);
     let mut found: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
     let mut disagreements = Vec::new();
     for group in groups {
@@ -113,10 +136,11 @@ fn compare(frozen: Option<i64>, shown: [i64; 10], groups: &[Group]) -> Ledger {
     if let Some(frozen) = frozen.filter(|frozen| *frozen != people) {
         disagreements.push(format!("{frozen} people were frozen, and {people} are there"));
     }
-    let lines: Vec<Line> = SHOWN
+    let lines: Vec<Line> = RecipientState::ALL
         .into_iter()
         .zip(shown)
         .map(|(state, shown)| {
+            let state = state.as_str();
             let (people, attempts) = found.get(state).copied().unwrap_or_default();
             Line { state, people, attempts, shown }
         })
@@ -137,10 +161,42 @@ fn compare(frozen: Option<i64>, shown: [i64; 10], groups: &[Group]) -> Ledger {
             }
         }
     }
-    Ledger { frozen, lines, disagreements }
+    Ledger { frozen, lines, causes, disagreements }
 }
 
-/// Among which people of [`SHOWN`] a group counts; `None`: it should have a send.
+fn causes(groups: &[Group]) -> Vec<Cause> {
+    let because = |group: &Group| {
+        let state = match column(group)? {
+            state @ ("failed" | "skipped") => state,
+            _ => return None,
+        };
+        Some(Cause { state, code: group.code.clone(), reason: group.reason.clone(), people: group.people })
+    };
+    let mut causes: Vec<Cause> = groups.iter().filter_map(because).collect();
+    causes.sort_by(|a, b| (a.state, -a.people, &a.code, &a.reason).cmp(&(b.state, -b.people, &b.code, &b.reason)));
+    causes
+}
+
+/// The same people, whatever the cause.
+fn by_state(groups: &[Group]) -> Vec<Group> {
+    let mut merged: Vec<Group> = Vec::new();
+    for group in groups {
+        let same = |other: &&mut Group| (&other.state, other.send_state) == (&group.state, group.send_state);
+        let Some(all) = merged.iter_mut().find(same) else {
+            merged.push(group.clone());
+            continue;
+        };
+        all.people += group.people;
+        all.attempts += group.attempts;
+        all.elsewhere += group.elsewhere;
+        all.unattempted += group.unattempted;
+        all.taken_twice += group.taken_twice;
+        all.taken_unasked += group.taken_unasked;
+    }
+    merged
+}
+
+/// Among which people of those shown a group counts; `None`: it should have a send.
 fn column(group: &Group) -> Option<&'static str> {
     match (group.state.as_str(), group.send_state) {
         ("skipped", _) => Some("skipped"),
@@ -183,6 +239,38 @@ mod tests {
         assert_eq!(line("in_flight"), Line { state: "in_flight", people: 2, attempts: 0, shown: 2 });
         assert_eq!(line("delivered"), Line { state: "delivered", people: 2, attempts: 3, shown: 2 });
         assert_eq!(line("cancelled").people, 2, "people and sends");
+    }
+
+    #[test]
+    fn why_people_got_nothing_is_counted_the_commonest_first() {
+        let because = |group: Group, code: Option<&str>, reason: Option<&str>| Group {
+            code: code.map(Into::into),
+            reason: reason.map(Into::into),
+            ..group
+        };
+        let failed = |people| group("released", Some(SendState::Failed), people);
+        let groups = [
+            because(group("skipped", None, 3), None, Some("no_name")),
+            because(Group { unattempted: 1, ..failed(2) }, Some("470"), None),
+            because(Group { unattempted: 1, ..failed(4) }, Some("131026"), Some("Not there")),
+            group("waiting", None, 1),
+        ];
+        let ledger = compare(Some(10), [3, 1, 0, 0, 0, 0, 0, 0, 6, 0], &groups);
+        let cause = |state, code: Option<&str>, reason: Option<&str>, people| Cause {
+            state,
+            code: code.map(Into::into),
+            reason: reason.map(Into::into),
+            people,
+        };
+        assert_eq!(
+            ledger.causes,
+            [
+                cause("failed", Some("131026"), Some("Not there"), 4),
+                cause("failed", Some("470"), None, 2),
+                cause("skipped", None, Some("no_name"), 3),
+            ]
+        );
+        assert_eq!(ledger.disagreements, ["2 people are failed and have no attempt"], "whatever their code");
     }
 
     #[test]

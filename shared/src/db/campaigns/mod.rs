@@ -1,5 +1,6 @@
 //! Campaigns. A request creates and shows them and moves them from state to state; the rest is done by jobs, step by step:
-//! [`freeze`], [`release`], [`wake`], [`cancel`], [`retry`]. The [`ledger`] holds what is shown against the rows.
+//! [`freeze`], [`release`], [`wake`], [`cancel`], [`retry`]. The [`ledger`] holds what is shown against the rows;
+//! [`recipients`] are shown one by one.
 //!
 //! Who changes a campaign's people or lets them go locks its row first: so a campaign that was paused or cancelled lets nobody
 //! go, and two releases at once do not give out one credit twice. `campaign_counts` is moved last of all, because every
@@ -12,6 +13,7 @@ pub mod freeze;
 pub mod ledger;
 mod people;
 mod rate;
+pub mod recipients;
 pub mod release;
 pub mod retry;
 mod transitions;
@@ -69,6 +71,8 @@ pub struct Campaign {
     pub state: String,
     /// What it says, variables unfilled.
     pub content: Value,
+    /// When the templates of its account were last fetched; `None`: never, and what is said of a template is unchecked.
+    pub templates_synced_at: Option<DateTime<Utc>>,
     /// How many contacts were named; `None`: it goes to everybody.
     pub audience_contacts: Option<i32>,
     /// Its share of the account.
@@ -85,6 +89,8 @@ pub struct Campaign {
     pub ended_at: Option<DateTime<Utc>>,
     /// Since when who had failed is tried again, while that is under way.
     pub retrying_since: Option<DateTime<Utc>>,
+    /// How many they were then.
+    pub retrying_count: Option<i64>,
     /// How many of its sends were handed over per second, over the last 10 to 20 seconds; 0 unless it runs.
     pub rate: f64,
     /// At how many a second it can be expected to go: the rate, once that has been measured for ten seconds; before that, its share
@@ -186,8 +192,8 @@ async fn select(
     let tenant_id = tx.tenant_id();
     let rows = sqlx::query!(
         r#"SELECT c.id AS "id: CampaignId", c.name, c.channel_account_id AS "channel_account_id: ChannelAccountId", c.state,
-            c.content, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
-            c.retry_asked_at AS retrying_since,
+            c.content, a.templates_synced_at, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
+            c.retry_asked_at AS retrying_since, CASE WHEN c.retry_asked_at IS NOT NULL THEN c.retry_people END AS retrying_count,
             CASE
                 WHEN c.state = 'running' THEN coalesce(
                     (n.handed_over - coalesce(c.sampled_before_handed_over, c.sampled_handed_over))
@@ -239,6 +245,7 @@ async fn select(
             name: row.name,
             channel_account_id: row.channel_account_id,
             content: row.content,
+            templates_synced_at: row.templates_synced_at,
             audience_contacts: row.audience_contacts,
             weight: row.weight,
             frozen_at: row.frozen_at,
@@ -247,6 +254,7 @@ async fn select(
             started_at: row.started_at,
             ended_at: row.ended_at,
             retrying_since: row.retrying_since,
+            retrying_count: row.retrying_count,
             rate: row.rate,
             pace: expected.filter(|pace| *pace > 0.0 && row.sends && row.state == CampaignState::Running.as_str()),
             state: row.state,

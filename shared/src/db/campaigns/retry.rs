@@ -9,7 +9,9 @@ use super::{
     QUEUE,
     counts::{self, Delta},
     freeze::CHUNK,
-    job, note,
+    job,
+    ledger::read_at_length,
+    note,
     release::{Pace, pace},
     state,
 };
@@ -32,16 +34,27 @@ const AGAIN: TimeDelta = TimeDelta::seconds(1);
 const LATER: TimeDelta = TimeDelta::seconds(5);
 
 /// What became of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// It is under way from now on.
-    Begun,
+    Begun {
+        /// So many people are tried again.
+        people: i64,
+    },
     /// The same was asked for before and is under way.
-    UnderWay,
+    UnderWay {
+        /// So many people were to be tried again when it was asked for.
+        people: i64,
+    },
     /// It is under way for other codes.
     OthersUnderWay,
     /// Nobody has failed.
     NobodyFailed,
+    /// Nobody has failed with one of these codes.
+    NobodyFailedSo {
+        /// With which codes how many have, the commonest first.
+        failed: Vec<(String, i64)>,
+    },
     /// It cannot be done in this state.
     NotFrom(CampaignState),
 }
@@ -52,9 +65,11 @@ pub enum Asked {
 /// # Errors
 /// If the database does not answer.
 pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, actor: Actor) -> Result<Option<Asked>> {
+    // Before the campaign is locked: it takes a while, and whoever lets people of it go would wait.
+    let by_code = if codes.is_some() { failed_by_code(tx, id).await? } else { Vec::new() };
     let tenant_id = tx.tenant_id();
     let found = sqlx::query!(
-        r#"SELECT c.state, c.retry_asked_at IS NOT NULL AS "under_way!", c.retry_codes,
+        r#"SELECT c.state, c.retry_asked_at IS NOT NULL AS "under_way!", c.retry_codes, coalesce(c.retry_people, 0) AS "retry_people!",
             c.retry_through AS "retry_through: ContactId", n.failed, now() AS "now!"
         FROM campaigns c
         JOIN campaign_counts n ON n.tenant_id = c.tenant_id AND n.campaign_id = c.id
@@ -75,14 +90,21 @@ pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, ac
         // Should its job be lost, asking again takes it up; else this one finds that it comes too late.
         let task = Task::Retry { campaign_id: id, before: found.retry_through };
         tx.enqueue(QUEUE, job(tenant_id, task, found.now), None);
-        return Ok(Some(Asked::UnderWay));
+        return Ok(Some(Asked::UnderWay { people: found.retry_people }));
     }
     if found.failed == 0 {
         return Ok(Some(Asked::NobodyFailed));
     }
+    let people = match codes {
+        None => found.failed,
+        Some(codes) => by_code.iter().filter(|(code, _)| codes.contains(code)).map(|(_, people)| people).sum(),
+    };
+    if people == 0 {
+        return Ok(Some(Asked::NobodyFailedSo { failed: by_code }));
+    }
     sqlx::query!(
         "UPDATE campaigns
-        SET state = $3, ended_at = NULL, retry_asked_at = clock_timestamp(), retry_codes = $4, retry_through = NULL,
+        SET state = $3, ended_at = NULL, retry_asked_at = clock_timestamp(), retry_codes = $4, retry_through = NULL, retry_people = $5,
             sampled_at = CASE WHEN state = 'running' THEN sampled_at END,
             sampled_handed_over = CASE WHEN state = 'running' THEN sampled_handed_over END,
             sampled_before_at = CASE WHEN state = 'running' THEN sampled_before_at END,
@@ -92,13 +114,35 @@ pub async fn ask(tx: &mut TenantTx, id: CampaignId, codes: Option<&[String]>, ac
         id.0,
         after.as_str(),
         codes,
+        people,
     )
     .execute(tx.conn())
     .await?;
-    let details = json!({"before": before.as_str(), "after": after.as_str(), "failed": found.failed, "codes": codes});
+    let details = json!({
+        "before": before.as_str(), "after": after.as_str(), "failed": found.failed, "people": people, "codes": codes,
+    });
     note(tx, actor, id, "campaign.retry_failed", details).await?;
     tx.enqueue(QUEUE, job(tenant_id, Task::Retry { campaign_id: id, before: None }, found.now), None);
-    Ok(Some(Asked::Begun))
+    Ok(Some(Asked::Begun { people }))
+}
+
+/// How many of a campaign's people have failed with which code, the commonest first. Reads all of them: no index knows who failed.
+async fn failed_by_code(tx: &mut TenantTx, id: CampaignId) -> Result<Vec<(String, i64)>> {
+    read_at_length(tx).await?;
+    let tenant_id = tx.tenant_id();
+    let rows = sqlx::query!(
+        r#"SELECT s.code AS "code!", count(*) AS "people!"
+        FROM campaign_recipients r
+        JOIN sends s ON s.tenant_id = r.tenant_id AND s.message_id = r.message_id
+        WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.state = 'released' AND s.state = 'failed' AND s.code IS NOT NULL
+        GROUP BY s.code
+        ORDER BY count(*) DESC, s.code"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.code, row.people)).collect())
 }
 
 /// A retry under way.
@@ -307,7 +351,7 @@ async fn go_on(
 async fn finish(tx: &mut FleetTx, tenant_id: TenantId, campaign_id: CampaignId) -> Result<()> {
     sqlx::query!(
         "UPDATE campaigns
-        SET retry_asked_at = NULL, retry_codes = NULL, retry_through = NULL
+        SET retry_asked_at = NULL, retry_codes = NULL, retry_through = NULL, retry_people = NULL
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         campaign_id.0,
