@@ -256,11 +256,11 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// The most that a meter grants in any sliding second when it is asked all the time, and how many in all.
-    fn asked_all_the_time(shape: Shape, seconds: i64) -> (usize, usize) {
+    /// The most that a meter grants in any sliding second when it is asked so often, and how many in all.
+    fn asked_every(micros: usize, shape: Shape, seconds: i64) -> (usize, usize) {
         let start = DateTime::<Utc>::UNIX_EPOCH;
         let (mut next_at, mut granted) = (start, Vec::new());
-        for micros in (0..seconds * 1_000_000).step_by(500) {
+        for micros in (0..seconds * 1_000_000).step_by(micros) {
             let now = start + TimeDelta::microseconds(micros);
             next_at = next_at.max(now);
             let count = shape.allowed(next_at - now);
@@ -275,18 +275,21 @@ mod tests {
 
     #[test]
     fn no_sliding_second_exceeds_the_rate_and_nearly_all_of_it_is_used() {
-        for rate in [0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 33.0, 57.9, 80.0] {
-            for inbound_cost in [0.0, 1.0] {
+        for rate in [0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 25.0, 32.0, 33.0, 57.9, 80.0] {
+            for (inbound_cost, micros) in [(0.0, 500), (0.0, 20_000), (1.0, 500), (1.0, 20_000)] {
                 let sends = sends_per_second(rate, rate, reserve(rate, 0, inbound_cost), 1.0);
-                let (busiest, all) = asked_all_the_time(Shape::within_each_second(sends, None), 40);
+                let (busiest, all) = asked_every(micros, Shape::within_each_second(sends, None), 40);
                 assert!(busiest as f64 <= rate.max(1.0), "{busiest} in a second at {rate}");
                 let whole = if rate > 1.0 { rate.floor() } else { rate };
                 // Where both ways count, a fortieth is kept free though nothing comes in.
                 let used = if inbound_cost > 0.0 { 0.94 } else { 0.95 };
-                assert!(all as f64 >= whole * 40.0 * used, "{all} in 40 s at {rate}, inbound {inbound_cost}");
+                assert!(
+                    all as f64 >= whole * 40.0 * used,
+                    "{all} in 40 s at {rate}, inbound {inbound_cost}, every {micros} µs"
+                );
             }
         }
-        let (busiest, _) = asked_all_the_time(Shape::within_each_second(10.0, Some(5)), 3);
+        let (busiest, _) = asked_every(500, Shape::within_each_second(10.0, Some(5)), 3);
         assert_eq!(busiest, 10, "with a burst of its own, too");
     }
 

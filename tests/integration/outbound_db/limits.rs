@@ -339,4 +339,40 @@ async fn what_owes_nothing_is_forgotten() {
     assert_eq!(retention::expire_portfolio_people(&mut tx).await.unwrap(), Removed { rows: 3, more: false });
     tx.commit().await.unwrap();
     assert_eq!(stage.used().await, (1, 1));
+    stage.execute("UPDATE limits SET used = used + 5 WHERE scope = 'portfolio'").await;
+    let mut tx = stage.fleet().await;
+    assert_eq!(retention::expire_portfolio_people(&mut tx).await.unwrap(), Removed { rows: 0, more: false });
+    tx.commit().await.unwrap();
+    assert_eq!(stage.used().await, (1, 1), "a count that is off does not stay so");
+}
+
+#[tokio::test]
+async fn whom_a_portfolio_reaches_while_its_day_has_no_limit_counts_once_it_has_one() {
+    let mut stage = Stage::new().await;
+    let portfolio = stage.portfolio(5.0).await;
+    stage.execute("DELETE FROM limits").await;
+    let messages = stage.templates(3).await;
+    assert_eq!(granted(&stage.ask(&messages).await), 3);
+    stage.set(Scope::Portfolio, portfolio, limit(4.0, None, 0.0)).await;
+    let more = stage.templates(3).await;
+    assert_eq!((granted(&stage.ask(&more).await), stage.used().await), (1, (4, 4)));
+}
+
+#[tokio::test]
+async fn a_meter_that_was_much_slower_leaves_a_second_free_and_goes_on() {
+    let mut stage = Stage::new().await;
+    stage.set(Scope::Account, stage.account.0, limit(50.0, None, 0.0)).await;
+    let messages = stage.templates(2).await;
+    stage.execute("UPDATE limits SET next_at = now() + interval '1 hour'").await;
+    let wait = async |stage: &Stage| match obstacles(&stage.ask(&messages).await).first() {
+        Some(Obstacle::Rate(wait)) => *wait,
+        other => panic!("{other:?}"),
+    };
+    let first = wait(&stage).await;
+    assert!(first <= Duration::from_secs(1), "{first:?}");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let second = wait(&stage).await;
+    assert!(second + Duration::from_millis(390) <= first, "it is not put off again: {first:?}, {second:?}");
+    tokio::time::sleep(second).await;
+    assert_eq!(granted(&stage.ask(&messages).await), 1);
 }

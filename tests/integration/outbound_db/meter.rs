@@ -90,8 +90,8 @@ async fn never_more_and_nearly_all(rate: f64) {
 /// after the first. Work was waiting all the time; what nobody asked for while the meter was full is nobody's: a machine that
 /// is busy with something else asks less often.
 fn allowed_and_used(granted: &[DateTime<Utc>], rate: f64) -> (f64, f64) {
-    let burst = (rate / 32.0).ceil().max(1.0);
-    let sustained = rate - (burst - 1.0);
+    let sustained = rate / 1.025;
+    let burst = 1.0 + 0.025 * sustained;
     let allowed = granted.windows(2).map(|pair| ((pair[1] - pair[0]).as_seconds_f64() * sustained).min(burst)).sum();
     let first = granted.partition_point(|at| *at == granted[0]);
     (allowed, (granted.len() - first) as f64)

@@ -57,7 +57,7 @@ fn cases(mine: AttemptId, other: AttemptId) -> Vec<Case> {
         case(
             "an earlier attempt accepted",
             accepted(other),
-            &[(Waiting, Sent), (Queued, Sent), (Unknown, Sent), (Held, Sent)],
+            &[(Waiting, Sent), (Queued, Sent), (Sending, Sent), (Unknown, Sent), (Held, Sent)],
             Always("accepted"),
         ),
         case("not sent", not_sent(mine), OPEN_TO_WAITING, Always("not_sent")),
@@ -387,4 +387,52 @@ async fn a_second_job_does_not_bring_forward_what_waits_for_a_time() {
     assert!(due > 60, "due in {due} s");
     let again = stage.ask(&[message]).await;
     assert!(matches!(again[0].answer, Answer::NotNow(Obstacle::NotDue(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_may_have_arrived_is_held_and_not_failed_when_its_window_closes() {
+    let mut stage = Stage::new().await;
+    for (doubled, expected) in [(true, Held), (false, Failed)] {
+        let (conversation, message) = stage.lone_send().await;
+        sqlx::query("UPDATE sends SET possibly_doubled = $1 WHERE message_id = $2")
+            .bind(doubled)
+            .bind(message)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+        let refused = What::Refused { code: "window_closed", reason: "too late".into() };
+        stage.record(message, conversation, refused).await;
+        assert_eq!(stage.state(message).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_day_of_trying_begins_with_the_first_try() {
+    let mut stage = Stage::new().await;
+    let (conversation, message) = stage.lone_send().await;
+    sqlx::query("UPDATE sends SET created_at = now() - interval '3 days'").execute(&mut stage.admin).await.unwrap();
+    let tried_for = async |stage: &mut Stage| {
+        let answers = stage.ask(&[message]).await;
+        let Answer::Granted(grant) = &answers[0].answer else { panic!("{answers:?}") };
+        (grant.attempt_id, (grant.granted_at - grant.tried_since).num_minutes())
+    };
+    let not_sent = |attempt_id| What::NotSent {
+        attempt_id,
+        code: "connect".into(),
+        reason: "refused".into(),
+        after: Duration::ZERO,
+        slow_account: None,
+    };
+    let (first, minutes) = tried_for(&mut stage).await;
+    assert_eq!(minutes, 0, "it has only waited");
+    stage.record(message, conversation, not_sent(first)).await;
+    sqlx::query("UPDATE send_attempts SET granted_at = granted_at - interval '90 minutes'")
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    let (second, minutes) = tried_for(&mut stage).await;
+    assert_eq!(minutes, 90);
+    stage.record(message, conversation, not_sent(second)).await;
+    sqlx::query("UPDATE sends SET retried_at = now() - interval '1 hour'").execute(&mut stage.admin).await.unwrap();
+    assert_eq!(tried_for(&mut stage).await.1, 0, "let go again it begins anew");
 }

@@ -343,3 +343,43 @@ async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_repo
         assert_eq!(granted, expected == Queued, "{late:?}: a third time only where the first is not heard of");
     }
 }
+
+#[tokio::test]
+async fn of_two_attempts_the_later_counts_if_it_was_taken() {
+    let mut stage = Stage::new().await;
+    sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'").execute(&mut stage.admin).await.unwrap();
+    for by_report in [true, false] {
+        for later_taken in [true, false] {
+            let (conversation, message) = stage.lone_send().await;
+            let first = stage.granted(message).await;
+            stage.record(message, conversation, What::Unknown { attempt_id: first, reason: "cut".into() }).await;
+            sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE message_id = $1")
+                .bind(message)
+                .execute(&mut stage.admin)
+                .await
+                .unwrap();
+            stage.record(message, conversation, What::Settled).await;
+            let second = stage.granted(message).await;
+            let (id_of_first, id_of_second) = (format!("wamid.{first}"), format!("wamid.{second}"));
+            // While the second is being called it turns out that the first was taken.
+            if by_report {
+                stage.apply(&[stage.report(Some((message, first)), &id_of_first, Sent)]).await;
+            } else {
+                let taken = What::Accepted { attempt_id: first, provider_message_id: id_of_first.clone() };
+                stage.record(message, conversation, taken).await;
+            }
+            assert_eq!((stage.state(message).await, stage.is_possibly_doubled(message).await), (Sent, true));
+            let what = if later_taken {
+                What::Accepted { attempt_id: second, provider_message_id: id_of_second.clone() }
+            } else {
+                let (code, reason, after) = ("131016".into(), "overloaded".into(), std::time::Duration::ZERO);
+                What::NotSent { attempt_id: second, code, reason, after, slow_account: None }
+            };
+            stage.record(message, conversation, what).await;
+            assert_eq!(stage.state(message).await, Sent, "no third call");
+            stage.apply(&[stage.report(Some((message, first)), &id_of_first, Failed)]).await;
+            let expected = if later_taken { Sent } else { Failed };
+            assert_eq!(stage.state(message).await, expected, "by report: {by_report}, later taken: {later_taken}");
+        }
+    }
+}

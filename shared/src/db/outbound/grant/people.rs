@@ -105,7 +105,9 @@ impl People {
         }
         let now = meters.now;
         for (portfolio, wanted) in wanted {
-            let Some(tier) = meters.tier(&portfolio).filter(|tier| tier.used + wanted > tier.for_campaigns()) else { continue };
+            let Some(tier) = meters.tier(&portfolio).filter(|tier| tier.used + wanted > tier.for_campaigns()) else {
+                continue;
+            };
             let row = sqlx::query!(
                 r#"WITH over AS (
                     DELETE FROM portfolio_people
