@@ -211,7 +211,7 @@ impl Caller {
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
-            let what = what(outcome, &grant, send.carrier.growing_tries());
+            let what = what(outcome, &grant, send.carrier.growing_tries(), account.rate.is_some());
             send.record(Some(place), what);
         });
     }
@@ -242,8 +242,9 @@ fn label(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// What is written down for an outcome. The wait before another try grows with so many tries.
-fn what(outcome: Outcome, grant: &Grant, growing_tries: u32) -> What {
+/// What is written down for an outcome. The wait before another try grows with so many tries. Where an account is limited a
+/// throttle lowers its rate; where it is not, its sends wait ever longer.
+fn what(outcome: Outcome, grant: &Grant, growing_tries: u32, limited: bool) -> What {
     let attempt_id = grant.attempt_id;
     match outcome {
         Outcome::Accepted { provider_message_id } => What::Accepted { attempt_id, provider_message_id },
@@ -261,7 +262,8 @@ fn what(outcome: Outcome, grant: &Grant, growing_tries: u32) -> What {
                 Slow::Nothing => (retry_after.unwrap_or_else(|| retry::before_retry(tries.min(growing_tries))), None),
                 Slow::Account => {
                     let stop = retry_after.unwrap_or(THROTTLED);
-                    (stop, Some(stop))
+                    let wait = if limited { stop } else { stop.max(retry::before_retry(tries.min(growing_tries))) };
+                    (wait, Some(stop))
                 }
                 Slow::Pair => {
                     let by_page = Duration::from_secs(4_u64.pow((tries - 1).min(PAIR_EXPONENT_MAX)));
@@ -280,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_campaigns_send_is_never_asleep_for_minutes() {
-        let after = |growing_tries| {
+        let after = |growing_tries, limited, slow| {
             let now = chrono::DateTime::UNIX_EPOCH;
             let grant = Grant {
                 attempt_id: AttemptId::new(),
@@ -292,18 +294,15 @@ mod tests {
                 content: String::new(),
                 quotes: None,
             };
-            let away = NotSent {
-                code: "connect".into(),
-                reason: "connection refused".into(),
-                retry_after: None,
-                slow: Slow::Nothing,
-            };
-            match what(Outcome::NotSent(away), &grant, growing_tries) {
+            let away = NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, slow };
+            match what(Outcome::NotSent(away), &grant, growing_tries, limited) {
                 What::NotSent { after, .. } => after.as_secs(),
                 other => panic!("{other:?}"),
             }
         };
-        assert!((8..=24).contains(&after(CAMPAIGN_TRIES)));
-        assert!(after(u32::MAX) > 400);
+        assert!((8..=24).contains(&after(CAMPAIGN_TRIES, true, Slow::Nothing)));
+        assert!(after(u32::MAX, true, Slow::Nothing) > 400);
+        assert_eq!(after(CAMPAIGN_TRIES, true, Slow::Account), 0, "the account's rate is lowered");
+        assert!(after(CAMPAIGN_TRIES, false, Slow::Account) >= 8, "it has none that could be");
     }
 }
