@@ -307,18 +307,24 @@ async fn what_may_have_arrived_is_held_and_not_cancelled_when_its_campaign_is() 
 async fn what_turns_out_not_sent_after_its_campaign_has_ended_has_failed_and_can_be_retried() {
     let mut stage = Stage::new().await;
     let (campaign, sends) = stage.campaign(2).await;
-    for (index, (conversation, message)) in sends.iter().copied().enumerate() {
-        let attempt_id = stage.granted(message).await;
-        stage.record(message, conversation, What::Unknown { attempt_id, reason: "silent".into() }).await;
+    let mut attempts = Vec::new();
+    for (conversation, message) in &sends {
+        let attempt_id = stage.granted(*message).await;
+        stage.record(*message, *conversation, What::Unknown { attempt_id, reason: "silent".into() }).await;
         sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE state = 'unknown'")
             .execute(&mut stage.admin)
             .await
             .unwrap();
-        stage.record(message, conversation, What::Settled).await;
-        assert_eq!(stage.state(message).await, SendState::Held);
-        stage.set_campaign(campaign, if index == 0 { "completed" } else { "running" }).await;
+        stage.record(*message, *conversation, What::Settled).await;
+        assert_eq!(stage.state(*message).await, SendState::Held);
+        attempts.push(attempt_id);
+    }
+    for ((conversation, message), (attempt_id, state)) in
+        sends.iter().zip(attempts.into_iter().zip(["completed", "running"]))
+    {
+        stage.set_campaign(campaign, state).await;
         let back = What::GivenBack { attempt_id, reason: "the grant was too old to be used".into(), after: None };
-        stage.record(message, conversation, back).await;
+        stage.record(*message, *conversation, back).await;
     }
     assert_eq!(stage.state(sends[0].1).await, SendState::Failed, "nobody would send it any more");
     assert_eq!(stage.state(sends[1].1).await, Queued);
