@@ -97,10 +97,6 @@ impl Stage {
         portfolio
     }
 
-    async fn execute(&mut self, statement: &'static str) {
-        sqlx::query(statement).execute(&mut self.admin).await.unwrap();
-    }
-
     async fn used(&mut self) -> (i64, i64) {
         let row =
             sqlx::query("SELECT used, (SELECT count(*) FROM portfolio_people) FROM limits WHERE scope = 'portfolio'");

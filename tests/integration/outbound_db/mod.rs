@@ -72,6 +72,10 @@ impl Stage {
         Self { workers, admin, placement: Placement::primary(), tenant, account, database }
     }
 
+    async fn execute(&mut self, statement: &'static str) {
+        sqlx::query(statement).execute(&mut self.admin).await.unwrap();
+    }
+
     async fn fleet(&self) -> FleetTx {
         self.workers.fleet(&self.placement, &[self.tenant]).await.unwrap()
     }

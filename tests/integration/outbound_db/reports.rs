@@ -12,7 +12,7 @@ use shared::{
     },
     domain::{
         events::SendToken,
-        ids::{AttemptId, MessageId},
+        ids::{AttemptId, ConversationId, MessageId},
         sends::SendState::{self, Delivered, Failed, Queued, Read, Sending, Sent},
     },
 };
@@ -210,6 +210,18 @@ impl Stage {
         .unwrap();
     }
 
+    /// A send by a first attempt of which nobody knows, being called by a second.
+    async fn sent_again(&mut self) -> (ConversationId, MessageId, AttemptId, AttemptId) {
+        self.execute("UPDATE channel_accounts SET when_unknown = 'resend'").await;
+        let (conversation, message) = self.lone_send().await;
+        let first = self.granted(message).await;
+        self.record(message, conversation, What::Unknown { attempt_id: first, reason: "cut".into() }).await;
+        self.execute("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE state = 'unknown'").await;
+        self.record(message, conversation, What::Settled).await;
+        let second = self.granted(message).await;
+        (conversation, message, first, second)
+    }
+
     async fn is_possibly_doubled(&mut self, message: MessageId) -> bool {
         self.one("SELECT possibly_doubled FROM sends WHERE message_id = $1", message).await
     }
@@ -310,7 +322,6 @@ async fn a_worker_that_says_late_that_a_failed_attempt_was_taken_changes_nothing
 #[tokio::test]
 async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_reports() {
     let mut stage = Stage::new().await;
-    sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'").execute(&mut stage.admin).await.unwrap();
     for (late, expected) in [
         (vec![], Queued),
         (vec![Failed], Queued),
@@ -319,16 +330,7 @@ async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_repo
         (vec![Delivered], Delivered),
         (vec![Sent, Delivered, Failed], Delivered),
     ] {
-        let (conversation, message) = stage.lone_send().await;
-        let first = stage.granted(message).await;
-        stage.record(message, conversation, What::Unknown { attempt_id: first, reason: "cut".into() }).await;
-        sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE message_id = $1")
-            .bind(message)
-            .execute(&mut stage.admin)
-            .await
-            .unwrap();
-        stage.record(message, conversation, What::Settled).await;
-        let second = stage.granted(message).await;
+        let (conversation, message, first, second) = stage.sent_again().await;
         let (code, reason) = ("131026".to_owned(), "not reachable".to_owned());
         let refused = What::Failed { attempt_id: second, code, reason, window_closed: false };
         stage.record(message, conversation, refused).await;
@@ -347,19 +349,9 @@ async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_repo
 #[tokio::test]
 async fn of_two_attempts_the_later_counts_if_it_was_taken() {
     let mut stage = Stage::new().await;
-    sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'").execute(&mut stage.admin).await.unwrap();
     for by_report in [true, false] {
         for later_taken in [true, false] {
-            let (conversation, message) = stage.lone_send().await;
-            let first = stage.granted(message).await;
-            stage.record(message, conversation, What::Unknown { attempt_id: first, reason: "cut".into() }).await;
-            sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour' WHERE message_id = $1")
-                .bind(message)
-                .execute(&mut stage.admin)
-                .await
-                .unwrap();
-            stage.record(message, conversation, What::Settled).await;
-            let second = stage.granted(message).await;
+            let (conversation, message, first, second) = stage.sent_again().await;
             let (id_of_first, id_of_second) = (format!("wamid.{first}"), format!("wamid.{second}"));
             // While the second is being called it turns out that the first was taken.
             if by_report {
