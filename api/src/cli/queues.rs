@@ -282,7 +282,9 @@ impl Row {
             ready => ready.zip(shrinks.filter(|rate| *rate > STANDSTILL)).map(|(ready, rate)| ready as f64 / rate),
         };
         let campaigns = *queue == OUTBOUND_BULK && !known.waiting.campaigns.is_empty();
-        let clear_s = if campaigns { known.campaigns_clear_s() } else { clear_s };
+        // With nobody to send them the rates there were tell nothing.
+        let is_consumed = facts.is_some_and(|facts| facts.consumers > 0);
+        let clear_s = if campaigns { known.campaigns_clear_s().filter(|_| is_consumed) } else { clear_s };
         Self {
             queue: queue.name,
             ready,

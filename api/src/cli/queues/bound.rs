@@ -180,7 +180,9 @@ impl Known<'_> {
             bound.push(format!("the scheduler: jobs are due for {late:.0} s and not published"));
         }
         let mut whys: Vec<Why> = Vec::new();
-        for kept in kept.iter().filter(|kept| !matches!(kept.why, Why::Turn | Why::Later)) {
+        // Who is released waits for whoever sends: with nobody there, releasing stops by itself and is not to blame.
+        let passing = |why| matches!(why, Why::Turn | Why::Later) || (why == Why::Release && facts.consumers == 0);
+        for kept in kept.iter().filter(|kept| !passing(kept.why)) {
             if !whys.contains(&kept.why) {
                 whys.push(kept.why);
             }
@@ -372,6 +374,8 @@ mod tests {
         ] {
             assert_eq!(bound(&known, &facts(queue, 0, 2, 0.0)), expected, "{}", queue.name);
         }
+        let released = known("active", false, &[], &[(false, 9_000)]);
+        assert_eq!(bound(&released, &facts(&OUTBOUND_BULK, 9, 0, 0.0)), "no worker consumes it");
         // Jobs on the queue whose messages will wait for the limit are no lack of workers.
         let busy = known("active", true, &[], &[]);
         assert_eq!(bound(&busy, &facts(&OUTBOUND_NOW, 1000, 2, 10.0)), limit);
