@@ -8,7 +8,7 @@ use super::{
 use crate::domain::{
     channel::Provider,
     ids::TenantId,
-    limits::{BadLimit, LimitChange, LimitValues, Scope, reserve, sends_per_second},
+    limits::{BadLimit, LimitChange, LimitValues, Scope, Shape, reserve, sends_per_second},
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub struct Limit {
     pub received: i32,
     /// What of it is kept free now for messages yet to be received.
     pub reserved: f64,
-    /// How many sends a second it allows now, with all that.
+    /// How many sends a second an account's meter lets go now, with all that, while work waits.
     pub sends_per_second: f64,
     /// Nothing is granted before this, if it is in the future.
     pub stopped_until: Option<DateTime<Utc>>,
@@ -74,6 +74,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
         .filter_map(|row| {
             let received = row.busiest_second.unwrap_or(0);
             let reserved = reserve(row.rate, received, row.inbound_cost);
+            let sends = sends_per_second(row.rate, row.current_rate, reserved, row.cost);
             Some(Limit {
                 scope: row.scope.parse().ok()?,
                 key: row.key,
@@ -82,7 +83,7 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
                 current_rate: row.current_rate,
                 received,
                 reserved,
-                sends_per_second: sends_per_second(row.rate, row.current_rate, reserved, row.cost),
+                sends_per_second: Shape::within_each_second(sends, row.burst).sustained(),
                 stopped_until: row.stopped_until,
                 used: row.used,
             })

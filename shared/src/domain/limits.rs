@@ -233,6 +233,11 @@ impl Shape {
         TimeDelta::microseconds((count * 1_000_000.0 / self.sustained) as i64)
     }
 
+    /// So many a second while work waits.
+    pub fn sustained(&self) -> f64 {
+        self.sustained
+    }
+
     /// How many may go when the meter's time is so far ahead of the clock.
     pub fn allowed(&self, ahead: TimeDelta) -> usize {
         // A float to an integer saturates, at zero too.
