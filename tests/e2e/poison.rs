@@ -46,6 +46,7 @@ fn raw(body: impl Into<bytes::Bytes>) -> RawWebhook {
         provider: shared::domain::channel::Provider::Whatsapp,
         received_at: Utc::now(),
         account: None,
+        query: None,
         stored: false,
         replay: false,
     };

@@ -69,6 +69,7 @@ async fn a_database_that_is_away_and_rows_nobody_can_read_hold_up_nothing_else()
             provider: Provider::Whatsapp,
             received_at: Clock::system().now(),
             account: None,
+query: None,
             stored: false,
             replay: false,
         };

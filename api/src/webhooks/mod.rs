@@ -229,7 +229,7 @@ async fn receive(
     })?;
     let id = WebhookId::new();
     let stored = body.len() > MAX_INLINE_BYTES;
-    let meta = Meta { id, provider: Provider::Whatsapp, received_at, account, stored, replay: false };
+    let meta = Meta { id, provider: Provider::Whatsapp, received_at, account, query: None, stored, replay: false };
     let body = if stored { store(receiver, id, body).await? } else { body };
     receiver.bundler.accept(RawWebhook { meta, body }).await.map_err(|_| Refusal::Unavailable)
 }

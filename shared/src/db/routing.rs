@@ -26,7 +26,7 @@ pub struct Route {
 /// # Errors
 /// If the database does not answer.
 pub async fn find_routes(tx: &mut ControlTx, provider: Provider, keys: &[RouteKey]) -> Result<Vec<(RouteKey, Route)>> {
-    let kinds: Vec<String> = keys.iter().map(|key| kind(key).to_owned()).collect();
+    let kinds: Vec<String> = keys.iter().map(|key| key.kind().to_owned()).collect();
     let ids: Vec<String> = keys.iter().map(|key| key.external_id().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT kind AS "kind!", external_id AS "external_id!", tenant_id AS "tenant_id!",
@@ -40,10 +40,7 @@ pub async fn find_routes(tx: &mut ControlTx, provider: Provider, keys: &[RouteKe
     .await?;
     let mut found: Vec<(RouteKey, Route)> = Vec::with_capacity(rows.len());
     for row in rows {
-        let key = match row.kind.as_str() {
-            "phone_number_id" => RouteKey::PhoneNumberId(row.external_id),
-            _ => RouteKey::BusinessAccountId(row.external_id),
-        };
+        let Some(key) = RouteKey::from_kind(&row.kind, row.external_id) else { continue };
         if found.iter().all(|(known, _)| *known != key) {
             let route = Route {
                 tenant_id: TenantId(row.tenant_id),
@@ -54,14 +51,6 @@ pub async fn find_routes(tx: &mut ControlTx, provider: Provider, keys: &[RouteKe
         }
     }
     Ok(found)
-}
-
-/// The kind of a route in `control.channel_routes`.
-pub fn kind(key: &RouteKey) -> &'static str {
-    match key {
-        RouteKey::PhoneNumberId(_) => "phone_number_id",
-        RouteKey::BusinessAccountId(_) => "business_account_id",
-    }
 }
 
 /// The placement of a tenant; `None` if there is no such tenant.

@@ -1,5 +1,6 @@
 //! Channels and the providers behind them.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -9,25 +10,43 @@ use std::{fmt, str::FromStr};
 pub enum Provider {
     /// Meta's WhatsApp Cloud API.
     Whatsapp,
+    /// Meta's Messenger Platform: a Facebook Page.
+    Messenger,
+    /// Meta's Instagram messaging, through a Page or by Instagram Login.
+    Instagram,
+    /// Twilio Programmable Messaging: SMS, MMS, and WhatsApp by way of Twilio.
+    Twilio,
 }
 
 impl Provider {
     /// All providers, in the order in which they are shown.
-    pub const ALL: &'static [Provider] = &[Provider::Whatsapp];
+    pub const ALL: &'static [Provider] =
+        &[Provider::Whatsapp, Provider::Messenger, Provider::Instagram, Provider::Twilio];
 
     /// The name in SQL, URLs, metrics and on queues.
     pub fn as_str(self) -> &'static str {
         match self {
             Provider::Whatsapp => "whatsapp",
+            Provider::Messenger => "messenger",
+            Provider::Instagram => "instagram",
+            Provider::Twilio => "twilio",
         }
     }
 
-    /// What a message that is received takes of an account's rate: WhatsApp's throughput is of both ways together
-    /// (providers/whatsapp section 11).
+    /// What a message that is received takes of an account's rate. WhatsApp's throughput is of both ways together
+    /// (providers/whatsapp section 11), as are the volumes above which a Page or a professional account cannot send
+    /// (providers/messenger section 8, providers/instagram section 6). Twilio counts what is sent alone
+    /// (providers/twilio section 9).
     pub fn inbound_cost(self) -> f64 {
         match self {
-            Provider::Whatsapp => 1.0,
+            Provider::Whatsapp | Provider::Messenger | Provider::Instagram => 1.0,
+            Provider::Twilio => 0.0,
         }
+    }
+
+    /// Whether this release can hand messages over to it; from all of them it can receive.
+    pub fn can_send(self) -> bool {
+        matches!(self, Provider::Whatsapp)
     }
 }
 
@@ -46,5 +65,96 @@ impl FromStr for Provider {
     type Err = UnknownProvider;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.iter().copied().find(|p| p.as_str() == text).ok_or_else(|| UnknownProvider(text.to_owned()))
+    }
+}
+
+/// What people write on. WhatsApp is one channel, whether Meta's or Twilio's API stands behind an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// WhatsApp.
+    Whatsapp,
+    /// Facebook Messenger.
+    Messenger,
+    /// Instagram's direct messages.
+    Instagram,
+    /// Text messages of telephones, with or without files (SMS, MMS).
+    Sms,
+}
+
+/// What stands before a WhatsApp address at Twilio (providers/twilio section 1).
+pub const TWILIO_WHATSAPP_PREFIX: &str = "whatsapp:";
+
+impl Channel {
+    /// All channels, in the order in which they are shown.
+    pub const ALL: &'static [Channel] = &[Channel::Whatsapp, Channel::Messenger, Channel::Instagram, Channel::Sms];
+
+    /// The name in SQL and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Channel::Whatsapp => "whatsapp",
+            Channel::Messenger => "messenger",
+            Channel::Instagram => "instagram",
+            Channel::Sms => "sms",
+        }
+    }
+
+    /// The channel of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|channel| channel.as_str() == name)
+    }
+
+    /// The channel of a provider's account with this id. The column `channel_accounts.channel` follows the same rule.
+    pub fn of_account(provider: Provider, external_id: &str) -> Self {
+        match provider {
+            Provider::Whatsapp => Channel::Whatsapp,
+            Provider::Messenger => Channel::Messenger,
+            Provider::Instagram => Channel::Instagram,
+            Provider::Twilio if external_id.starts_with(TWILIO_WHATSAPP_PREFIX) => Channel::Whatsapp,
+            Provider::Twilio => Channel::Sms,
+        }
+    }
+
+    /// For how long after a person last said something they may be written to freely; `None` where that is always allowed.
+    /// 24 hours on WhatsApp (providers/whatsapp section 13.1), Messenger (providers/messenger section 6) and Instagram
+    /// (providers/instagram section 3.2).
+    pub fn window(self) -> Option<TimeDelta> {
+        match self {
+            Channel::Whatsapp | Channel::Messenger | Channel::Instagram => Some(TimeDelta::hours(24)),
+            Channel::Sms => None,
+        }
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatsapp_is_one_channel_with_two_providers() {
+        for (provider, id, channel) in [
+            (Provider::Whatsapp, "330000000000009", Channel::Whatsapp),
+            (Provider::Twilio, "whatsapp:+15035550199", Channel::Whatsapp),
+            (Provider::Twilio, "+15035550199", Channel::Sms),
+            (Provider::Twilio, "24246", Channel::Sms),
+            (Provider::Messenger, "100900000000001", Channel::Messenger),
+            (Provider::Instagram, "17841400000000055", Channel::Instagram),
+        ] {
+            assert_eq!(Channel::of_account(provider, id), channel, "{provider} {id}");
+        }
+    }
+
+    #[test]
+    fn names_lead_back() {
+        assert!(
+            Provider::ALL.iter().all(|provider| provider.as_str().parse::<Provider>().is_ok_and(|p| p == *provider))
+        );
+        assert!(Channel::ALL.iter().all(|channel| Channel::from_name(channel.as_str()) == Some(*channel)));
     }
 }

@@ -1,5 +1,6 @@
 //! What a message is, whoever carries it.
 
+use super::channel::Channel;
 use serde::{Deserialize, Serialize};
 
 macro_rules! kinds {
@@ -57,6 +58,16 @@ kinds! {
     Edit = "edit",
     /// An earlier message taken back.
     Revoke = "revoke",
+    /// A tap on a button, a menu or an ice breaker of ours (Messenger, Instagram).
+    Postback = "postback",
+    /// The person came by a link or an advertisement of ours, without saying anything.
+    Referral = "referral",
+    /// An answer to a story of ours (Instagram).
+    StoryReply = "story_reply",
+    /// The person named us in a story of theirs (Instagram).
+    StoryMention = "story_mention",
+    /// A post, a reel or a link shared with us.
+    Share = "share",
     /// A template sent by us.
     Template = "template",
     /// What the provider could not show, or what this release does not know. The raw part is kept.
@@ -64,12 +75,22 @@ kinds! {
 }
 
 impl MessageKind {
-    /// Whether receiving one is the person saying something: it opens the customer service window, counts as unread and
-    /// reopens a conversation. Reactions, system notices, edits and revocations do not
-    /// (providers/whatsapp section 13.1: reactions are not to be counted).
+    /// Whether receiving one is the person saying something: it counts as unread and reopens a conversation. Reactions, system
+    /// notices, edits, revocations and coming by a link do not.
     pub fn is_said(self) -> bool {
         use MessageKind::*;
-        !matches!(self, Reaction | System | Edit | Revoke)
+        !matches!(self, Reaction | System | Edit | Revoke | Referral)
+    }
+
+    /// Whether receiving one on this channel opens the customer service window: what is said does; on Messenger also a reaction and
+    /// a link that is followed (providers/messenger section 6), on WhatsApp no reaction (providers/whatsapp section 13.1), on
+    /// Instagram an advertisement that is followed (providers/instagram section 3.2).
+    pub fn opens_window(self, channel: Channel) -> bool {
+        match (self, channel) {
+            (MessageKind::Reaction, Channel::Messenger) => true,
+            (MessageKind::Referral, Channel::Messenger | Channel::Instagram) => true,
+            _ => self.is_said(),
+        }
     }
 }
 

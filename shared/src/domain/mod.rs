@@ -2,6 +2,7 @@
 
 pub mod campaigns;
 pub mod channel;
+pub mod consent;
 pub mod conversations;
 pub mod events;
 pub mod ids;

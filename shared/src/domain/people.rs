@@ -6,27 +6,45 @@ const MAX_NAME_CHARACTERS: usize = 200;
 /// No way of writing a number is longer.
 const MAX_TYPED_NUMBER_BYTES: usize = 64;
 
-/// What kind of name an alias is. The first kind found wins, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AliasKind {
-    /// WhatsApp's business-scoped user id (`US.7031…`).
-    WhatsappBsuid,
-    /// WhatsApp's `wa_id`: digits, normally the telephone number without `+`.
-    WhatsappId,
-    /// A telephone number, E.164 with `+`.
-    Phone,
+macro_rules! alias_kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        /// What kind of name an alias is. The first kind found wins, in this order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum AliasKind { $($(#[$doc])* $name),+ }
+
+        impl AliasKind {
+            /// All kinds, the strongest first.
+            pub const ALL: &'static [AliasKind] = &[$(AliasKind::$name),+];
+
+            /// The name in SQL.
+            pub fn as_str(self) -> &'static str {
+                match self { $(AliasKind::$name => $text),+ }
+            }
+
+            /// The kind of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(AliasKind::$name),)+ _ => None }
+            }
+        }
+    };
 }
 
-impl AliasKind {
-    /// The name in SQL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AliasKind::WhatsappBsuid => "whatsapp_bsuid",
-            AliasKind::WhatsappId => "whatsapp_id",
-            AliasKind::Phone => "phone",
-        }
-    }
+alias_kinds! {
+    /// WhatsApp's business-scoped user id (`US.7031…`).
+    WhatsappBsuid = "whatsapp_bsuid",
+    /// WhatsApp's `wa_id`: digits, normally the telephone number without `+`.
+    WhatsappId = "whatsapp_id",
+    /// Messenger's page-scoped id (PSID): another one for each Page.
+    MessengerId = "messenger_id",
+    /// Messenger's reference to somebody who came by a plugin and has no PSID yet.
+    MessengerUserRef = "messenger_user_ref",
+    /// Instagram's id of the person for one professional account (IGSID).
+    InstagramId = "instagram_id",
+    /// A sender of text messages that is no telephone number: a short code, or letters.
+    SmsAddress = "sms_address",
+    /// A telephone number, E.164 with `+`.
+    Phone = "phone",
 }
 
 /// One name a provider has for a person.

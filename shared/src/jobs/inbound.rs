@@ -45,6 +45,9 @@ pub struct Meta {
     /// The account, where the URL named it; otherwise the body routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
+    /// The query of the URL it was sent to, where the provider says something there (Twilio).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// Whether the body is in the table of large bodies under this id instead.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stored: bool,
@@ -134,6 +137,7 @@ mod tests {
             provider: Provider::Whatsapp,
             received_at: DateTime::UNIX_EPOCH,
             account: None,
+            query: None,
             stored: false,
             replay: false,
         };

@@ -54,6 +54,9 @@ pub enum BadEndpoint {
     /// The URL would not be one.
     #[error("its id makes no URL")]
     Url,
+    /// This release receives from the provider and cannot hand anything over to it.
+    #[error("this release cannot send by its provider")]
+    Provider,
     /// The token has characters that no header may have.
     #[error("its access token cannot be a header's value")]
     Token,
@@ -110,6 +113,7 @@ impl ProviderClient {
                 let path = whatsapp::path(&self.settings.whatsapp_api_version, account);
                 (&self.settings.whatsapp_base_url, path)
             }
+            Provider::Messenger | Provider::Instagram | Provider::Twilio => return Err(BadEndpoint::Provider),
         };
         let url = format!("{}{path}", base.as_str().trim_end_matches('/')).parse().map_err(|_| BadEndpoint::Url)?;
         let mut authorization =
@@ -120,12 +124,7 @@ impl ProviderClient {
 
     /// Hands one message over.
     pub async fn send(&self, send: Send<'_>) -> Outcome {
-        match send.endpoint.provider {
-            Provider::Whatsapp => self.send_whatsapp(send).await,
-        }
-    }
-
-    async fn send_whatsapp(&self, send: Send<'_>) -> Outcome {
+        // The only one that an endpoint can be made for.
         let to = match send.recipient_kind {
             "bsuid" => whatsapp::Recipient::UserId(send.recipient.to_owned()),
             _ => whatsapp::Recipient::Phone(send.recipient.to_owned()),

@@ -15,11 +15,48 @@
 //! | `wire` | shapes that several of the others share |
 
 pub mod http;
+pub mod instagram;
+pub mod messenger;
+pub mod twilio;
 pub mod whatsapp;
 
 mod json;
 mod lenient;
 mod repair;
+
+use crate::{
+    domain::{
+        channel::Provider,
+        events::{Parsed, RouteKey},
+    },
+    jobs::inbound::RawWebhook,
+};
+use std::collections::HashSet;
+
+/// Reads a webhook, whosever it is.
+///
+/// # Errors
+/// Only if it is none of its provider's as a whole.
+pub fn parse(webhook: &RawWebhook) -> Result<Parsed, Unreadable> {
+    let (body, received_at) = (&webhook.body, webhook.meta.received_at);
+    match webhook.meta.provider {
+        Provider::Whatsapp => whatsapp::parse(body, received_at),
+        Provider::Messenger => messenger::parse(body, received_at),
+        Provider::Instagram => instagram::parse(body, received_at),
+        Provider::Twilio => twilio::parse(body, webhook.meta.query.as_deref(), received_at),
+    }
+}
+
+/// What of a webhook's body is for these accounts: what else it holds is another tenant's business.
+pub fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Vec<u8> {
+    match webhook.meta.provider {
+        Provider::Whatsapp => whatsapp::excerpt(&webhook.body, accounts).into_bytes(),
+        Provider::Messenger => messenger::excerpt(&webhook.body, accounts).into_bytes(),
+        Provider::Instagram => instagram::excerpt(&webhook.body, accounts).into_bytes(),
+        // It is for one number alone.
+        Provider::Twilio => webhook.body.to_vec(),
+    }
+}
 
 /// Why a webhook is not to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

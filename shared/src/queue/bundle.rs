@@ -207,6 +207,7 @@ mod tests {
             provider: Provider::Whatsapp,
             received_at: DateTime::UNIX_EPOCH,
             account: None,
+            query: None,
             stored: false,
             replay: false,
         };

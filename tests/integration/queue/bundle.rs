@@ -46,6 +46,7 @@ fn webhook(body: impl Into<Bytes>) -> RawWebhook {
         provider: Provider::Whatsapp,
         received_at: super::now(),
         account: None,
+        query: None,
         stored: false,
         replay: false,
     };

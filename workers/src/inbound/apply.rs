@@ -1,6 +1,6 @@
 //! Applying: a batch of webhooks, written set by set. Nothing here depends on the order in which batches commit.
 
-use super::{Inbound, gather::few};
+use super::{Inbound, Told, gather::few};
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::{
     db::{
@@ -16,6 +16,7 @@ use shared::{
         outbound::counts,
     },
     domain::{
+        channel::Channel,
         events::{Event, InboundMessage},
         ids::{ChannelAccountId, MessageId, TenantId},
         people::{Alias, AliasKind, Person, PhoneNumber},
@@ -23,8 +24,6 @@ use shared::{
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// WhatsApp's customer service window (providers/whatsapp section 13.1).
-const WINDOW: TimeDelta = TimeDelta::hours(24);
 /// What is older than this by the provider's time is nobody's news: it is stored and triggers nothing.
 const FRESH: TimeDelta = TimeDelta::hours(24);
 /// What was received longer ago does not count in this second's messages.
@@ -36,6 +35,7 @@ const PREVIEW_CHARS: usize = 200;
 struct Item<'a> {
     webhook: &'a Inbound,
     channel_account_id: ChannelAccountId,
+    channel: Channel,
     message: &'a InboundMessage,
     id: MessageId,
 }
@@ -108,10 +108,11 @@ fn distinct_messages(effects: &[Inbound]) -> Vec<Item<'_>> {
     let mut seen: HashSet<(TenantId, ChannelAccountId, &str)> = HashSet::new();
     let mut items = Vec::new();
     for webhook in effects {
-        for (account, event) in &webhook.events {
+        for Told { channel_account_id, channel, event } in &webhook.events {
             let Event::Message(message) = event else { continue };
-            if seen.insert((webhook.tenant_id, *account, &message.provider_message_id)) {
-                items.push(Item { webhook, channel_account_id: *account, message, id: MessageId::new() });
+            let (channel_account_id, channel) = (*channel_account_id, *channel);
+            if seen.insert((webhook.tenant_id, channel_account_id, &message.provider_message_id)) {
+                items.push(Item { webhook, channel_account_id, channel, message, id: MessageId::new() });
             }
         }
     }
@@ -159,7 +160,9 @@ fn roll_ups(fresh: &[(&Item<'_>, Pair)]) -> Vec<RollUp> {
         }
         if said {
             r.last_said_at = r.last_said_at.max(Some(at));
-            r.window_expires_at = r.last_said_at.map(|at| at + WINDOW);
+        }
+        if let Some(window) = item.channel.window().filter(|_| item.message.kind.opens_window(item.channel)) {
+            r.window_expires_at = r.window_expires_at.max(Some(at + window));
         }
     }
     roll_ups.into_values().collect()
@@ -172,11 +175,11 @@ fn preview(text: &str) -> String {
 fn reports(effects: &[Inbound]) -> Vec<Report> {
     let mut reports = Vec::new();
     for webhook in effects {
-        for (account, event) in &webhook.events {
+        for Told { channel_account_id, event, .. } in &webhook.events {
             let Event::Status(status) = event else { continue };
             reports.push(Report {
                 tenant_id: webhook.tenant_id,
-                channel_account_id: *account,
+                channel_account_id: *channel_account_id,
                 provider_message_id: status.provider_message_id.clone(),
                 state: status.state,
                 status: status.status.clone(),
@@ -192,10 +195,13 @@ fn reports(effects: &[Inbound]) -> Vec<Report> {
 
 fn entry(webhook: &Inbound, stored: bool) -> Entry {
     let (mut messages, mut statuses, mut notices) = (0_usize, 0_usize, HashMap::<&str, usize>::new());
-    for (_, event) in &webhook.events {
+    for Told { event, .. } in &webhook.events {
         match event {
-            Event::Message(_) => messages += 1,
-            Event::Status(_) => statuses += 1,
+            Event::Message(_) | Event::Echo(_) => messages += 1,
+            Event::Status(_) | Event::Watermark(_) => statuses += 1,
+            Event::Consent(change) => *notices.entry(change.source).or_default() += 1,
+            Event::Account(change) => *notices.entry(&change.field).or_default() += 1,
+            Event::Template(change) => *notices.entry(&change.field).or_default() += 1,
             Event::Notice { field } => *notices.entry(field).or_default() += 1,
         }
     }

@@ -1,19 +1,19 @@
 //! Performing: bundles → webhooks → events, each with its tenant. One bad webhook, or one bad element, harms no other.
 
-use super::{Inbound, InboundWorker, LARGE_AT_ONCE, Place, parse, placed};
+use super::{Inbound, InboundWorker, LARGE_AT_ONCE, Place, Told, placed};
 use crate::worker::{Placed, Settle, Ticket, Worker as _};
 use anyhow::anyhow;
-use bytes::Bytes;
 use shared::{
     crash,
     db::{self, Databases, routing},
     domain::{
         channel::Provider,
-        events::{BadElement, Event, Parsed, RouteKey},
-        ids::{ChannelAccountId, TenantId, WebhookId},
+        events::{BadElement, Event, Parsed, Part, RouteKey},
+        ids::{TenantId, WebhookId},
+        people::Person,
     },
     jobs::inbound::RawWebhook,
-    providers::{Unreadable, whatsapp},
+    providers::{self, Unreadable},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -122,7 +122,7 @@ async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Tick
     for webhook in webhooks {
         crash::taste(&webhook.body);
         let parsed = match gone.contains(&webhook.meta.id) {
-            false => usable(parse(webhook.meta.provider, &webhook.body, &webhook.meta)),
+            false => usable(providers::parse(&webhook)),
             true => Err(anyhow!("the stored body of webhook {} is gone", webhook.meta.id)),
         };
         match parsed {
@@ -175,7 +175,7 @@ type Found = HashMap<(Provider, RouteKey), routing::Route>;
 async fn find_routes(worker: &InboundWorker, settle: &Settle<Inbound>, read: &[Read]) -> db::Result<Found> {
     let mut wanted: BTreeMap<Provider, BTreeSet<RouteKey>> = BTreeMap::new();
     for (webhook, parsed) in read.iter().flat_map(|(_, webhooks)| webhooks) {
-        let keys = parsed.parts.iter().map(|part| part.route.clone());
+        let keys = parsed.parts.iter().flat_map(|part| [Some(&part.route), part.fallback.as_ref()]).flatten().cloned();
         wanted.entry(webhook.meta.provider).or_default().extend(keys);
     }
     let mut found = HashMap::new();
@@ -190,8 +190,9 @@ async fn find_routes(worker: &InboundWorker, settle: &Settle<Inbound>, read: &[R
 }
 
 /// The route of a part, if the webhook may speak for it: one signed with an account's own secret speaks for its tenant only.
-fn route<'a>(webhook: &RawWebhook, key: &RouteKey, routes: &'a Found) -> Option<&'a routing::Route> {
-    let route = routes.get(&(webhook.meta.provider, key.clone()))?;
+fn route<'a>(webhook: &RawWebhook, part: &Part, routes: &'a Found) -> Option<&'a routing::Route> {
+    let of = |key: &RouteKey| routes.get(&(webhook.meta.provider, key.clone()));
+    let route = of(&part.route).or_else(|| of(part.fallback.as_ref()?))?;
     webhook.meta.account.is_none_or(|account| account.tenant_id == route.tenant_id).then_some(route)
 }
 
@@ -221,7 +222,7 @@ async fn record_strangers(
 
 /// What is kept of a webhook for accounts that nobody has: its body once, however many they are.
 fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<routing::Unroutable> {
-    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, &part.route, routes).is_none());
+    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, part, routes).is_none());
     let mut ids = unknown.by_ref().map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
     let external_id = ids.next()?;
     let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
@@ -240,7 +241,7 @@ fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<rou
 struct Share {
     route: routing::Route,
     keys: HashSet<RouteKey>,
-    events: Vec<(ChannelAccountId, Event)>,
+    events: Vec<Told>,
     bad: Vec<String>,
 }
 
@@ -248,7 +249,7 @@ struct Share {
 fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Place>) -> Vec<Placed<Inbound>> {
     let mut shares: BTreeMap<TenantId, Share> = BTreeMap::new();
     for part in parsed.parts {
-        let Some(route) = route(&webhook, &part.route, routes) else { continue };
+        let Some(route) = route(&webhook, &part, routes) else { continue };
         let share = shares.entry(route.tenant_id).or_insert_with(|| Share {
             route: route.clone(),
             keys: HashSet::new(),
@@ -256,21 +257,22 @@ fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Pla
             bad: Vec::new(),
         });
         share.bad.extend(part.bad.iter().map(BadElement::to_string));
+        let (channel_account_id, channel) = (route.channel_account_id, part.route.channel());
         for event in part.events {
             let event = out_of_group(event);
             match unfit(&event) {
-                None => share.events.push((route.channel_account_id, event)),
+                None => share.events.push(Told { channel_account_id, channel, event }),
                 Some(why) => share.bad.push(why.to_owned()),
             }
         }
-        share.keys.insert(part.route);
+        share.keys.extend([Some(part.route), part.fallback].into_iter().flatten());
     }
     let shared_by_many = shares.len() > 1;
     shares
         .into_iter()
         .map(|(tenant_id, Share { route, keys, events, mut bad })| {
             bad.extend(parsed.bad.iter().map(BadElement::to_string));
-            let body = if shared_by_many { excerpt(&webhook, &keys) } else { webhook.body.clone() };
+            let body = if shared_by_many { providers::excerpt(&webhook, &keys).into() } else { webhook.body.clone() };
             let effect = Inbound {
                 meta: webhook.meta.clone(),
                 tenant_id,
@@ -307,14 +309,21 @@ fn unfit(event: &Event) -> Option<&'static str> {
         Event::Status(s) if s.provider_message_id.len() > MAX_ID_BYTES => {
             Some("a status's message id is too long to be one")
         }
+        Event::Echo(e) if e.provider_message_id.len() > MAX_ID_BYTES => Some("a message's id is too long to be one"),
+        Event::Echo(e) => unfit_person(&e.recipient),
+        Event::Watermark(w) => unfit_person(&w.person),
+        Event::Consent(c) => unfit_person(&c.person),
         _ => None,
     }
 }
 
-/// What of a webhook's body is for these accounts: what else it holds is another tenant's business.
-fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Bytes {
-    match webhook.meta.provider {
-        Provider::Whatsapp => whatsapp::excerpt(&webhook.body, accounts).into(),
+fn unfit_person(person: &Person) -> Option<&'static str> {
+    match person.aliases.as_slice() {
+        [] => Some("nobody is named"),
+        aliases if aliases.iter().any(|alias| alias.value.len() > MAX_ID_BYTES) => {
+            Some("a person's id is too long to be one")
+        }
+        _ => None,
     }
 }
 
@@ -323,7 +332,7 @@ mod tests {
     use super::*;
     use chrono::DateTime;
     use serde_json::{Value, json};
-    use shared::{db::Placement, jobs::inbound::Meta};
+    use shared::{db::Placement, domain::ids::ChannelAccountId, jobs::inbound::Meta};
 
     fn webhook(changes: &[Value]) -> (RawWebhook, Parsed) {
         let body =
@@ -333,11 +342,13 @@ mod tests {
             provider: Provider::Whatsapp,
             received_at: DateTime::UNIX_EPOCH,
             account: None,
+            query: None,
             stored: false,
             replay: false,
         };
-        let parsed = parse(meta.provider, body.as_bytes(), &meta).unwrap();
-        (RawWebhook { meta, body: body.into() }, parsed)
+        let webhook = RawWebhook { meta, body: body.into() };
+        let parsed = providers::parse(&webhook).unwrap();
+        (webhook, parsed)
     }
 
     /// A change for a number, of messages as they are.

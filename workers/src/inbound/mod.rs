@@ -13,7 +13,7 @@ use shared::{
     crash::CrashPoint,
     db::{self, Databases, FleetTx},
     domain::{
-        channel::Provider,
+        channel::Channel,
         events::Event,
         ids::{ChannelAccountId, TenantId},
     },
@@ -38,8 +38,8 @@ pub struct Inbound {
     pub tenant_id: TenantId,
     /// An account of the tenant's that it is for.
     pub channel_account_id: ChannelAccountId,
-    /// What it says, with the account each event is for.
-    pub events: Vec<(ChannelAccountId, Event)>,
+    /// What it says.
+    pub events: Vec<Told>,
     /// What could not be read, for the log.
     pub bad: Vec<String>,
     /// The body for the log, LZ4 with its size before it.
@@ -50,6 +50,17 @@ pub struct Inbound {
     pub raw: RawWebhook,
     /// If its body was large: the place it takes until it is stored.
     _place: Option<Place>,
+}
+
+/// An event and the account it is for.
+#[derive(Debug)]
+pub struct Told {
+    /// The account.
+    pub channel_account_id: ChannelAccountId,
+    /// On which channel people write to it.
+    pub channel: Channel,
+    /// What happened.
+    pub event: Event,
 }
 
 /// A place among the large webhooks in memory.
@@ -115,17 +126,6 @@ impl Worker for InboundWorker {
             before_ack: Some(CrashPoint::InboundBeforeAck),
             ..CrashPoints::default()
         }
-    }
-}
-
-/// The provider of a placed effect: one parser each.
-fn parse(
-    provider: Provider,
-    body: &[u8],
-    meta: &Meta,
-) -> Result<shared::domain::events::Parsed, shared::providers::Unreadable> {
-    match provider {
-        Provider::Whatsapp => shared::providers::whatsapp::parse(body, meta.received_at),
     }
 }
 

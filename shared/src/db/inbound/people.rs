@@ -89,10 +89,6 @@ fn keys(tenant_id: TenantId, aliases: &[Alias]) -> Vec<Key> {
     aliases.iter().map(|alias| (tenant_id, alias.kind, alias.value.clone())).collect()
 }
 
-fn kind(name: &str) -> Option<AliasKind> {
-    [AliasKind::WhatsappBsuid, AliasKind::WhatsappId, AliasKind::Phone].into_iter().find(|kind| kind.as_str() == name)
-}
-
 fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<Uuid>, Vec<String>, Vec<String>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new());
     for (tenant_id, kind, value) in keys {
@@ -132,7 +128,7 @@ async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Key, Known>
     Ok(rows
         .into_iter()
         .filter_map(|row| {
-            let key = (TenantId(row.tenant_id), kind(&row.kind)?, row.value);
+            let key = (TenantId(row.tenant_id), AliasKind::from_name(&row.kind)?, row.value);
             Some((key, Known { contact_id: ContactId(row.contact_id), name: row.name, username: row.username }))
         })
         .collect())
@@ -159,7 +155,9 @@ async fn claim(tx: &mut FleetTx, claims: &BTreeMap<Key, ContactId>) -> Result<Ve
     .await?;
     Ok(rows
         .into_iter()
-        .filter_map(|row| Some(((TenantId(row.tenant_id), kind(&row.kind)?, row.value), ContactId(row.contact_id))))
+        .filter_map(|row| {
+            Some(((TenantId(row.tenant_id), AliasKind::from_name(&row.kind)?, row.value), ContactId(row.contact_id)))
+        })
         .collect())
 }
 
@@ -231,7 +229,7 @@ fn phone(person: &Person) -> Option<String> {
     person.aliases.iter().find_map(|alias| match alias.kind {
         AliasKind::Phone => Some(alias.value.clone()),
         AliasKind::WhatsappId => PhoneNumber::from_whatsapp_id(&alias.value).map(|phone| phone.as_str().to_owned()),
-        AliasKind::WhatsappBsuid => None,
+        _ => None,
     })
 }
 

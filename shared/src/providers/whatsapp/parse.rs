@@ -136,7 +136,7 @@ impl Reading {
     fn part(&mut self, route: RouteKey) -> usize {
         let parts = &mut self.parsed.parts;
         let new = |route, parts: &mut Vec<Part>| {
-            parts.push(Part { route, events: Vec::new(), bad: Vec::new() });
+            parts.push(Part { route, fallback: None, events: Vec::new(), bad: Vec::new() });
             parts.len() - 1
         };
         match parts.last() {

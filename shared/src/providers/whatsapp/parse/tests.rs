@@ -126,12 +126,14 @@ pub(super) fn show(parsed: &Parsed) -> String {
         match &part.route {
             RouteKey::PhoneNumberId(id) => writeln!(text, "number {id}").unwrap(),
             RouteKey::BusinessAccountId(id) => writeln!(text, "account {id}").unwrap(),
+            other => unreachable!("WhatsApp has no {other:?}"),
         }
         for event in &part.events {
             match event {
                 Event::Message(message) => show_message(message, &mut text),
                 Event::Status(status) => show_status(status, &mut text),
                 Event::Notice { field } => writeln!(text, " notice {field}").unwrap(),
+                other => writeln!(text, " {other:?}").unwrap(),
             }
         }
         part.bad.iter().for_each(|bad| writeln!(text, " bad {bad}").unwrap());
