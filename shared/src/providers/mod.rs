@@ -27,6 +27,8 @@ pub mod whatsapp;
 mod json;
 mod lenient;
 mod repair;
+#[cfg(test)]
+mod testing;
 
 use crate::{
     domain::{
