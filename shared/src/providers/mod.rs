@@ -1,5 +1,5 @@
 //! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
-//! out; [`http`] alone makes calls.
+//! out; [`http`] and [`download`] alone make calls.
 //!
 //! Every provider's module has the same files and offers the same functions:
 //!
@@ -14,6 +14,7 @@
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
 //! | `wire` | shapes that several of the others share |
 
+pub mod download;
 pub mod http;
 pub mod instagram;
 pub mod messenger;
