@@ -10,6 +10,7 @@ pub mod error;
 pub mod idempotency;
 pub mod inbound;
 pub mod limits;
+pub mod media;
 pub mod messages;
 pub mod outbound;
 pub mod outbox;
@@ -24,7 +25,9 @@ pub mod spill;
 pub mod templates;
 pub mod tenants;
 pub mod tokens;
+pub mod unroutable;
 pub mod waiting;
+pub mod webhook_log;
 
 pub use error::{Error, Kind, Result};
 pub use placements::{Databases, Placement, Settings};

@@ -59,10 +59,14 @@ ids! {
     ConversationId,
     /// One customer message, in or out.
     MessageId,
+    /// One file of a message.
+    MediaId,
     /// One try at handing a message to a provider.
     AttemptId,
     /// One webhook as it was received.
     WebhookId,
+    /// A stretch of the raw log that is played again.
+    ReplayId,
     /// One job on a queue; the `message_id` of its delivery.
     JobId,
     /// One message, or a template, to many people.

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod check;
 pub mod errors;
 pub mod excerpt;
+pub mod media;
 pub mod parse;
 pub mod send;
 pub mod templates;
