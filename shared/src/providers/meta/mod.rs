@@ -1,5 +1,5 @@
 //! What Meta's products have in common: the signature, the envelope and the times of all three, and the events of Messenger and
-//! Instagram, which are of one kind and differ in a few words ([`Platform`]). What is the same is written here once.
+//! Instagram, which are of one kind and differ in a few words. What is the same is written here once.
 
 pub mod profile;
 pub mod verify;
