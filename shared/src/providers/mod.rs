@@ -12,11 +12,15 @@
 //! | `send` | `path` and `request`: the call |
 //! | `answer` | `outcome(status, retry_after, body)`: what the call's answer means |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
+//! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
 //! | `wire` | shapes that several of the others share |
+//!
+//! What Meta's three products have in common is [`meta`]'s.
 
 pub mod http;
 pub mod instagram;
 pub mod messenger;
+pub mod meta;
 pub mod twilio;
 pub mod whatsapp;
 

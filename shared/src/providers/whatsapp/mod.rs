@@ -10,7 +10,6 @@ pub mod excerpt;
 pub mod parse;
 pub mod send;
 pub mod templates;
-pub mod verify;
 
 /// What a number may send to one person: a message in 6 s, with up to 45 at once (contract, section 11).
 pub const PAIR_LIMIT: LimitChange = LimitChange { rate: 1.0 / 6.0, burst: Some(45), inbound_cost: None };
@@ -23,10 +22,10 @@ mod message;
 mod people;
 mod wire;
 
+pub use super::meta::verify::{self, Handshake, verify, verify_any};
 pub use answer::outcome;
 pub use check::check;
 pub use errors::report_reason;
 pub use excerpt::excerpt;
 pub use parse::parse;
 pub use send::{Recipient, path, request};
-pub use verify::{Handshake, verify, verify_any};

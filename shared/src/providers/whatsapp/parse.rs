@@ -5,31 +5,29 @@ use super::{
     errors::explain,
     message,
     people::Contacts,
-    wire::{Change, Entry, Envelope, ErrorObject, Value, time},
+    wire::{Change, Entry, ErrorObject, Value, time},
 };
 use crate::{
     domain::{
-        events::{BadElement, Event, Parsed, Part, RouteKey, SendToken, StatusReport},
+        events::{Event, Parsed, RouteKey, SendToken, StatusReport},
         sends::SendState,
     },
     providers::{
         Unreadable,
         json::{Object, cut, id, text},
         lenient::{Lenient, List},
+        meta::{MAX_WORD_BYTES, envelope::entries, reading::Reading},
         repair::readable,
     },
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{borrow::Cow, fmt};
 
 /// What `object` must say.
 const OBJECT: &str = "whatsapp_business_account";
 /// The field that carries messages and statuses. Elements of the same name in others are history or echoes.
 const MESSAGES: &str = "messages";
-const MAX_WORD_BYTES: usize = 128;
-/// Meta puts at most 1,000 updates into one webhook. Whoever holds a secret can sign a million empty ones.
-const MAX_ELEMENTS: usize = 20_000;
 
 /// Reads a webhook. `received_at` stands in for missing and impossible times.
 ///
@@ -38,19 +36,11 @@ const MAX_ELEMENTS: usize = 20_000;
 /// [`Parsed::bad`] and [`Part::bad`].
 pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
     let readable = readable(body);
-    let unreadable = |reason: String| Unreadable { reason };
-    let envelope: Lenient<Envelope> =
-        serde_json::from_str(&readable).map_err(|e| unreadable(format!("no JSON: {e}")))?;
-    let Lenient(Some(Envelope { object, entries })) = envelope else { return Err(unreadable("no object".into())) };
-    if object.and_then(text).as_deref() != Some(OBJECT) {
-        return Err(unreadable(format!("`object` is not `{OBJECT}`")));
+    let mut webhook = Webhook { received_at, reading: Reading::default() };
+    for (index, entry) in entries(&readable, OBJECT)?.into_iter().enumerate() {
+        webhook.entry(Place { entry: index, change: None }, entry);
     }
-    let List::Items(entries) = entries else { return Err(unreadable("`entry` is not a list".into())) };
-    let mut reading = Reading { received_at, parsed: Parsed::default(), places: HashMap::new(), elements: 0 };
-    for (index, entry) in entries.into_iter().enumerate() {
-        reading.entry(Place { entry: index, change: None }, entry);
-    }
-    Ok(reading.finish())
+    Ok(webhook.reading.finish())
 }
 
 /// Where in the webhook we are.
@@ -67,18 +57,15 @@ impl fmt::Display for Place {
     }
 }
 
-struct Reading {
+struct Webhook {
     received_at: DateTime<Utc>,
-    parsed: Parsed,
-    /// Where in `parsed.parts` an account's part is; empty while there is only one.
-    places: HashMap<RouteKey, usize>,
-    elements: usize,
+    reading: Reading,
 }
 
-impl Reading {
+impl Webhook {
     fn entry(&mut self, place: Place, entry: Lenient<Entry>) {
-        let Lenient(Some(entry)) = entry else { return self.bad(place, "is no object") };
-        let List::Items(changes) = entry.changes else { return self.bad(place, "has no list of changes") };
+        let Lenient(Some(entry)) = entry else { return self.reading.bad(place, "is no object") };
+        let List::Items(changes) = entry.changes else { return self.reading.bad(place, "has no list of changes") };
         let account_id = entry.id.and_then(id);
         for (index, change) in changes.into_iter().enumerate() {
             self.change(Place { change: Some(index), ..place }, account_id.as_deref(), change);
@@ -86,15 +73,15 @@ impl Reading {
     }
 
     fn change(&mut self, place: Place, account_id: Option<&str>, change: Lenient<Change>) {
-        let Lenient(Some(Change { field, value })) = change else { return self.bad(place, "is no object") };
-        let Some(value) = value else { return self.bad(place, "has no value") };
-        let Some(route) = route(account_id, &value) else { return self.bad(place, "names no account") };
+        let Lenient(Some(Change { field, value })) = change else { return self.reading.bad(place, "is no object") };
+        let Some(value) = value else { return self.reading.bad(place, "has no value") };
+        let Some(route) = route(account_id, &value) else { return self.reading.bad(place, "names no account") };
         let field = name(field, &value);
         if field == MESSAGES {
             self.messages(place, route, value);
         } else {
-            let part = self.part(route);
-            self.push(part, Event::Notice { field: cut(field, MAX_WORD_BYTES) });
+            let part = self.reading.part(route, None);
+            self.reading.push(part, Event::Notice { field: cut(field, MAX_WORD_BYTES) });
         }
     }
 
@@ -102,15 +89,15 @@ impl Reading {
         let lists = [("messages", value.messages), ("statuses", value.statuses), ("errors", value.errors)];
         let says_nothing = lists.iter().all(|(_, list)| matches!(list, List::Absent));
         let contacts = Contacts::of(value.contacts);
-        let part = self.part(route);
+        let part = self.reading.part(route, None);
         if says_nothing {
-            return self.push(part, Event::Notice { field: MESSAGES.into() });
+            return self.reading.push(part, Event::Notice { field: MESSAGES.into() });
         }
         for (key, list) in lists {
             let items = match list {
                 List::Absent => continue,
                 List::Wrong => {
-                    self.bad_of(part, format_args!("{place}.value.{key}"), "is not a list");
+                    self.reading.bad_of(part, format_args!("{place}.value.{key}"), "is not a list");
                     continue;
                 }
                 List::Items(items) => items,
@@ -125,69 +112,12 @@ impl Reading {
                     _ => Object::of(raw).map(|_| Event::Notice { field: key.into() }).ok_or("is no object"),
                 };
                 match event {
-                    Ok(event) => self.push(part, event),
-                    Err(reason) => self.bad_of(part, format_args!("{place}.value.{key}[{index}]"), reason),
+                    Ok(event) => self.reading.push(part, event),
+                    Err(reason) => self.reading.bad_of(part, format_args!("{place}.value.{key}[{index}]"), reason),
                 }
             }
         }
     }
-
-    /// The place of the account's part.
-    fn part(&mut self, route: RouteKey) -> usize {
-        let parts = &mut self.parsed.parts;
-        let new = |route, parts: &mut Vec<Part>| {
-            parts.push(Part { route, fallback: None, events: Vec::new(), bad: Vec::new() });
-            parts.len() - 1
-        };
-        match parts.last() {
-            None => new(route, parts),
-            Some(last) if last.route == route => parts.len() - 1,
-            Some(last) => {
-                if self.places.is_empty() {
-                    self.places.insert(last.route.clone(), 0);
-                }
-                *self.places.entry(route.clone()).or_insert_with(|| new(route, parts))
-            }
-        }
-    }
-
-    fn push(&mut self, part: usize, event: Event) {
-        if self.has_room() {
-            self.parsed.parts[part].events.push(event);
-        }
-    }
-
-    /// Something that is for nobody who could be made out.
-    fn bad(&mut self, path: impl fmt::Display, reason: &str) {
-        if self.has_room() {
-            self.parsed.bad.push(bad_element(path, reason));
-        }
-    }
-
-    fn bad_of(&mut self, part: usize, path: impl fmt::Display, reason: &str) {
-        if self.has_room() {
-            self.parsed.parts[part].bad.push(bad_element(path, reason));
-        }
-    }
-
-    /// Whether one more element is taken.
-    fn has_room(&mut self) -> bool {
-        self.elements += 1;
-        self.elements <= MAX_ELEMENTS
-    }
-
-    fn finish(mut self) -> Parsed {
-        if let Some(more @ 1..) = self.elements.checked_sub(MAX_ELEMENTS) {
-            let reason = format!("has {more} elements more than the {MAX_ELEMENTS} that are read");
-            self.parsed.bad.push(bad_element("entry", &reason));
-        }
-        self.parsed.parts.retain(|part| !(part.events.is_empty() && part.bad.is_empty()));
-        self.parsed
-    }
-}
-
-fn bad_element(path: impl fmt::Display, reason: &str) -> BadElement {
-    BadElement { path: path.to_string(), reason: reason.to_owned() }
 }
 
 /// The account a change is for: its number, else the business account; on a partner's event that is

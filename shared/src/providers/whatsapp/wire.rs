@@ -1,22 +1,13 @@
-//! Meta's shapes: a webhook's envelope down to its undecoded elements (contract, sections 2 and 6), times, and the error
+//! WhatsApp's shapes: a webhook's entries down to their undecoded elements (contract, sections 2 and 6), times, and the error
 //! objects that webhooks and answers to sends share.
 
 use crate::providers::{
     json::{Object, cut},
-    lenient::{Lenient, List, Members},
+    lenient::{Lenient, List, members},
+    meta::{MAX_FIELD_BYTES, time::moment},
 };
-use chrono::{DateTime, TimeDelta, Utc};
-use serde::de::{IgnoredAny, MapAccess};
+use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-
-/// A webhook.
-#[derive(Default)]
-pub(super) struct Envelope<'a> {
-    /// What it is about.
-    pub(super) object: Option<&'a RawValue>,
-    /// One per business account, or several.
-    pub(super) entries: List<Lenient<Entry<'a>>>,
-}
 
 /// `entry[]`.
 #[derive(Default)]
@@ -57,24 +48,6 @@ pub(super) struct Value<'a> {
     pub(super) new_quality_score: Option<&'a RawValue>,
 }
 
-macro_rules! members {
-    ($shape:ident, $($key:literal $kind:ident $member:ident),+) => {
-        impl<'de> Members<'de> for $shape<'de> {
-            fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-                match key {
-                    $($key => members!($kind self.$member, map),)+
-                    _ => drop(map.next_value::<IgnoredAny>()?),
-                }
-                Ok(())
-            }
-        }
-    };
-    (value $member:expr, $map:ident) => { $member = $map.next_value()? };
-    (object $member:expr, $map:ident) => { $member = $map.next_value::<Lenient<_>>()?.0 };
-    (list $member:expr, $map:ident) => { $member.extend($map.next_value()?) };
-}
-
-members!(Envelope, "object" value object, "entry" list entries);
 members!(Entry, "id" value id, "changes" list changes);
 members!(Change, "field" value field, "value" object value);
 members!(
@@ -89,17 +62,9 @@ members!(
     "new_quality_score" value new_quality_score
 );
 
-/// A provider's clock may be ahead of ours; a time further ahead than this is none.
-const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
-/// 2009-01-01, the year in which WhatsApp began: what is older is no time of a message.
-const EARLIEST: i64 = 1_230_768_000;
-const MAX_WORDS_BYTES: usize = 2048;
-
 /// The `timestamp` of an element, in seconds, as a string or a number; `received_at` where it is missing or cannot be.
 pub(super) fn time(element: &Object, received_at: DateTime<Utc>) -> DateTime<Utc> {
-    let seconds = element.number("timestamp").and_then(|text| text.parse::<f64>().ok());
-    let at = seconds.and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0));
-    at.filter(|at| at.timestamp() >= EARLIEST && *at <= received_at + MAX_AHEAD).unwrap_or(received_at)
+    element.number("timestamp").and_then(|number| moment(&number, received_at)).unwrap_or(received_at)
 }
 
 /// An error object: the same in `value.errors[]`, `messages[].errors[]`, `statuses[].errors[]` and a send's answer.
@@ -120,7 +85,7 @@ impl ErrorObject {
         // Some payloads have the bare string in `error_data`, older ones `details` beside `code`.
         let words = details()
             .or_else(|| ["error_data", "details", "message", "title"].into_iter().find_map(|key| error.words(key)))
-            .map(|words| cut(words, MAX_WORDS_BYTES));
+            .map(|words| cut(words, MAX_FIELD_BYTES));
         Self { code: error.id("code").map(Into::into), words, is_transient: error.flag("is_transient") }
     }
 }

@@ -1,5 +1,6 @@
-//! Whether a webhook is Meta's: HMAC-SHA256 with the app's secret over the bytes as they arrived. Re-serialised JSON
-//! has another signature (Meta signs the text with its `\uXXXX` escapes), so this comes before any parsing.
+//! Whether a webhook is Meta's, whichever of its products it is about: HMAC-SHA256 with the app's secret over the bytes as they
+//! arrived. Re-serialised JSON has another signature (Meta signs the text with its `\uXXXX` escapes), so this comes before any
+//! parsing (providers/whatsapp section 1.2, providers/messenger section 1.2, providers/instagram section 1).
 
 use crate::providers::BadSignature;
 use hmac::{Hmac, KeyInit, Mac};
