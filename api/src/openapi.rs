@@ -19,7 +19,7 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations, messages, campaigns and limits of a tenant, and who changed what. Every answer that is not a success is a problem \
+        description = "Contacts, conversations, messages, campaigns and limits of a tenant, who changed what, and the raw log of webhooks. Every answer that is not a success is a problem \
             (RFC 9457, `application/problem+json`) whose `type` is stable; the schema `Problem` lists them. Tenants, tokens, channel accounts \
             and templates are an operator's (`mijra`), and have no paths here."
     ),
@@ -48,7 +48,8 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::limits::router())
-        .merge(routes::messages::router());
+        .merge(routes::messages::router())
+        .merge(routes::webhooks::router());
     let (router, api) =
         OpenApiRouter::with_openapi(Description::openapi()).nest("/api/{tenant}", tenant).split_for_parts();
     let shown = Arc::new(api.clone());
@@ -87,6 +88,10 @@ mod tests {
                 "/api/{tenant}/limits/{scope}/{id}",
                 "/api/{tenant}/messages",
                 "/api/{tenant}/messages/{id}",
+                "/api/{tenant}/webhooks",
+                "/api/{tenant}/webhooks/replay",
+                "/api/{tenant}/webhooks/replays/{id}",
+                "/api/{tenant}/webhooks/{id}",
                 "/webhooks/whatsapp",
                 "/webhooks/whatsapp/{key}",
             ]

@@ -6,6 +6,7 @@ pub mod contacts;
 pub mod conversations;
 pub mod limits;
 pub mod messages;
+pub mod webhooks;
 
 use serde::Serialize;
 use utoipa::ToSchema;

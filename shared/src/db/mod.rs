@@ -24,7 +24,9 @@ pub mod spill;
 pub mod templates;
 pub mod tenants;
 pub mod tokens;
+pub mod unroutable;
 pub mod waiting;
+pub mod webhook_log;
 
 pub use error::{Error, Kind, Result};
 pub use placements::{Databases, Placement, Settings};

@@ -86,6 +86,22 @@ impl RawWebhook {
     }
 }
 
+/// Cuts webhooks into bundles of at most so many, and of at most the broker's good size.
+pub fn bundles(webhooks: &[RawWebhook], at_most: usize) -> impl Iterator<Item = &[RawWebhook]> {
+    let mut rest = webhooks;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(at_most).take_while(|w| {
+            bytes += w.body.len();
+            bytes <= MAX_BYTES
+        });
+        let len = fits.count().max(1).min(rest.len());
+        let (bundle, after) = rest.split_at(len);
+        rest = after;
+        (!bundle.is_empty()).then_some(bundle)
+    })
+}
+
 /// The bundle as a job.
 pub fn to_job(webhooks: &[RawWebhook], now: DateTime<Utc>) -> Job {
     let index: Vec<IndexEntry> =
@@ -148,6 +164,16 @@ mod tests {
     fn a_bundle_comes_back_as_it_went() {
         let webhooks = vec![webhook("{}"), webhook(""), webhook("{\"a\":1}")];
         assert_eq!(from_job(&to_job(&webhooks, DateTime::UNIX_EPOCH)).ok(), Some(webhooks));
+    }
+
+    #[test]
+    fn bundles_are_as_many_and_as_large_as_they_may_be_and_leave_none_out() {
+        let mut webhooks = vec![webhook("{}"); 5];
+        webhooks[2].body = vec![b' '; MAX_BYTES].into();
+        let sizes = |at_most| bundles(&webhooks, at_most).map(<[RawWebhook]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(64), [2, 1, 2]);
+        assert_eq!(sizes(1), [1; 5]);
+        assert_eq!(bundles(&[], 64).count(), 0);
     }
 
     #[test]

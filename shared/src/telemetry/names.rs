@@ -99,6 +99,8 @@ metrics! {
     Counter, CAMPAIGN_BOOKS_WRONG = "mijra_campaign_books_wrong_total";
     /// Webhooks published from the spill once the broker was back.
     Counter, SPILL_SWEPT = "mijra_spill_swept_total";
+    /// Webhooks of the raw log that were published once more.
+    Counter, WEBHOOKS_REPLAYED = "mijra_webhooks_replayed_total";
     /// Jobs published from the outbox by the sweep: due later, or left by a crash.
     Counter, OUTBOX_SWEPT = "mijra_outbox_swept_total";
     /// Rows that the sweep passed over because it cannot read them, each once a minute, by `table` (outbox, control_outbox, spill).

@@ -222,6 +222,7 @@ fn entry(webhook: &Inbound, stored: bool) -> Entry {
         channel_account_id: Some(webhook.channel_account_id),
         outcome,
         detail: (!detail.is_empty()).then(|| detail.join("; ")),
+        query: webhook.meta.query.clone(),
         body_lz4: webhook.body_lz4.clone(),
         body_bytes: webhook.body_bytes,
     }

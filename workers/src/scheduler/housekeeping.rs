@@ -28,10 +28,10 @@ pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants:
     Ok(Next::Later)
 }
 
-/// Partitions ahead, and those past their time.
-pub(super) async fn partitions(databases: &Databases, placement: &Placement) -> Result<Next, Fault> {
+/// Partitions ahead, and those past their time: of the raw log, after `log_days`.
+pub(super) async fn partitions(databases: &Databases, placement: &Placement, log_days: u16) -> Result<Next, Fault> {
     let mut tx = databases.fleet(placement, &[]).await?;
-    let changed = retention::maintain_partitions(&mut tx).await?;
+    let changed = retention::maintain_partitions(&mut tx, log_days).await?;
     let missing = retention::missing_partitions(&mut tx).await?;
     tx.commit().await?;
     if changed > 0 {
