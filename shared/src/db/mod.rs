@@ -10,6 +10,7 @@ pub mod error;
 pub mod idempotency;
 pub mod inbound;
 pub mod limits;
+pub mod media;
 pub mod messages;
 pub mod outbound;
 pub mod outbox;

@@ -13,12 +13,13 @@ use shared::{
             received,
             reports::{self, Report},
         },
+        media::{self, NewMedia, profiles::Nameless},
         outbound::counts,
     },
     domain::{
         channel::Channel,
         events::{Event, InboundMessage},
-        ids::{ChannelAccountId, MessageId, TenantId},
+        ids::{ChannelAccountId, ContactId, MessageId, TenantId},
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
@@ -84,12 +85,57 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<U
         })
         .collect();
     messages::insert(tx, &rows).await?;
+    media::insert(tx, &files(&items, &new)).await?;
+    media::profiles::ask(tx, &nameless(&items, &contacts)).await?;
     let moved = reports::apply(tx, &reports(effects)).await?;
     let stored: HashSet<_> = fresh.iter().map(|(item, _)| (item.webhook.meta.id, item.webhook.tenant_id)).collect();
     let entries: Vec<Entry> = effects.iter().map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
     log::insert(tx, &entries).await?;
     counts::count(tx, &moved).await?;
     received::count(tx, &received_now(&fresh, now)).await
+}
+
+/// The files of messages that are new, or that an operator plays again: then what is missing is made up for.
+fn files<'a>(items: &'a [Item<'_>], new: &HashSet<MessageId>) -> Vec<NewMedia<'a>> {
+    let wanted =
+        |item: &&Item<'_>| !item.message.media.is_empty() && (item.webhook.meta.replay || new.contains(&item.id));
+    let files = items.iter().filter(wanted).map(|item| NewMedia {
+        tenant_id: item.webhook.tenant_id,
+        channel_account_id: item.channel_account_id,
+        provider: item.webhook.meta.provider,
+        channel: item.channel,
+        kind: item.message.kind,
+        provider_message_id: &item.message.provider_message_id,
+        at: item.message.at,
+        media: &item.message.media,
+    });
+    files.collect()
+}
+
+/// Who wrote by a provider that keeps people's names to itself until it is asked (providers/messenger section 5,
+/// providers/instagram section 4). What a replay brings is no reason to ask.
+fn nameless(items: &[Item<'_>], contacts: &[ContactId]) -> Vec<Nameless> {
+    let mut nameless: BTreeMap<(TenantId, ContactId), Nameless> = BTreeMap::new();
+    for (item, contact_id) in items.iter().zip(contacts).filter(|(item, _)| item.is_fresh()) {
+        let kind = match item.channel {
+            Channel::Messenger => AliasKind::MessengerId,
+            Channel::Instagram => AliasKind::InstagramId,
+            Channel::Whatsapp | Channel::Sms => continue,
+        };
+        let sender = &item.message.sender;
+        let Some(id) = sender.aliases.iter().find(|alias| alias.kind == kind).filter(|_| sender.name.is_none()) else {
+            continue;
+        };
+        let tenant_id = item.webhook.tenant_id;
+        nameless.entry((tenant_id, *contact_id)).or_insert_with(|| Nameless {
+            tenant_id,
+            contact_id: *contact_id,
+            channel_account_id: item.channel_account_id,
+            provider: item.webhook.meta.provider,
+            person_id: id.value.clone(),
+        });
+    }
+    nameless.into_values().collect()
 }
 
 /// How many messages each account received now. What a replay brings came long ago, and so did what is made up for after an
