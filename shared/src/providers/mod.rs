@@ -1,5 +1,5 @@
 //! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
-//! out; [`http`] alone makes calls.
+//! out; [`http`] and [`download`] alone make calls.
 //!
 //! Every provider's module has the same files and offers the same functions:
 //!
@@ -17,6 +17,7 @@
 //!
 //! What Meta's three products have in common is [`meta`]'s.
 
+pub mod download;
 pub mod http;
 pub mod instagram;
 pub mod messenger;
@@ -27,6 +28,8 @@ pub mod whatsapp;
 mod json;
 mod lenient;
 mod repair;
+#[cfg(test)]
+mod testing;
 
 use crate::{
     domain::{

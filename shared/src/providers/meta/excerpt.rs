@@ -35,15 +35,23 @@ fn excerpt_of_entry(platform: &Platform, entry: &Object, ours: &HashSet<RouteKey
         let accounts = accounts(platform, entry_id, Element::of(raw, entry_id).as_ref());
         accounts.is_some_and(|(route, fallback)| ours.contains(&route) && fallback.is_none_or(|id| ours.contains(&id)))
     };
-    let kept = |list, is_ours: &dyn Fn(&RawValue) -> bool| {
-        let items: Vec<_> = entry.items(list).into_iter().filter(|raw| is_ours(raw)).map(RawValue::get).collect();
-        (list, items)
-    };
-    let lists =
-        [kept("messaging", &is_ours), kept("standby", &is_ours), kept("changes", &|_: &RawValue| is_entrys_ours)];
-    let is_kept = lists.iter().any(|(_, items)| !items.is_empty());
     let others: &[&str] = if is_entrys_ours { &[] } else { &["field", "value"] };
-    (is_kept || is_entrys_ours).then(|| without(entry, others, &lists))
+    let mut left_out = others.to_vec();
+    let mut lists = Vec::new();
+    for list in ["messaging", "standby", "changes"] {
+        match entry.get(list) {
+            None => {}
+            // Not a list: the entry's account is told so.
+            Some(raw) if !raw.get().starts_with('[') => left_out.extend((!is_entrys_ours).then_some(list)),
+            Some(_) => {
+                let items = entry.items(list).into_iter();
+                let items = items.filter(|raw| if list == "changes" { is_entrys_ours } else { is_ours(raw) });
+                lists.push((list, items.map(RawValue::get).collect::<Vec<_>>()));
+            }
+        }
+    }
+    let is_kept = is_entrys_ours || lists.iter().any(|(_, items)| !items.is_empty());
+    is_kept.then(|| without(entry, &left_out, &lists))
 }
 
 /// The object as it is, but for what these of its lists hold.
