@@ -101,6 +101,10 @@ metrics! {
     Counter, PROVIDER_CALLS = "mijra_provider_calls_total";
     /// Campaigns that have ended and whose books do not agree.
     Counter, CAMPAIGN_BOOKS_WRONG = "mijra_campaign_books_wrong_total";
+    /// Attempts at files of messages, by `provider` and `outcome` (stored, put_off, failed, refused, expired).
+    Counter, MEDIA_FILES = "mijra_media_files_total";
+    /// Bytes of files stored, by `provider`.
+    Counter, MEDIA_BYTES = "mijra_media_bytes_total";
     /// Webhooks published from the spill once the broker was back.
     Counter, SPILL_SWEPT = "mijra_spill_swept_total";
     /// Webhooks of the raw log that were published once more.
