@@ -1,6 +1,6 @@
 //! The API's routes with their description, generated from the handlers themselves.
 
-use crate::{routes, state::App, webhooks};
+use crate::{routes, state::App, webhooks::doors};
 use axum::{Json, Router, routing::get};
 use std::sync::Arc;
 use utoipa::{
@@ -24,7 +24,10 @@ pub const PATH: &str = "/api/openapi.json";
             and templates are an operator's (`mijra`), and have no paths here."
     ),
     paths(
-        webhooks::platform, webhooks::account, webhooks::handshake::platform, webhooks::handshake::account,
+        doors::whatsapp::platform, doors::whatsapp::account, doors::whatsapp::shake_platform, doors::whatsapp::shake_account,
+        doors::messenger::platform, doors::messenger::account, doors::messenger::shake_platform, doors::messenger::shake_account,
+        doors::instagram::platform, doors::instagram::account, doors::instagram::shake_platform, doors::instagram::shake_account,
+        doors::twilio::platform, doors::twilio::account, doors::twilio::platform_by_get, doors::twilio::account_by_get,
     ),
     modifiers(&Bearer),
     security(("bearer" = []))
@@ -92,6 +95,12 @@ mod tests {
                 "/api/{tenant}/webhooks/replay",
                 "/api/{tenant}/webhooks/replays/{id}",
                 "/api/{tenant}/webhooks/{id}",
+                "/webhooks/instagram",
+                "/webhooks/instagram/{key}",
+                "/webhooks/messenger",
+                "/webhooks/messenger/{key}",
+                "/webhooks/twilio",
+                "/webhooks/twilio/{key}",
                 "/webhooks/whatsapp",
                 "/webhooks/whatsapp/{key}",
             ]

@@ -260,8 +260,9 @@ pub fn is_safe_inline(content_type: &str) -> bool {
     )
 }
 
-/// A picture of more pixels than this is stored, and none smaller is made of it: 24 million take 96 MB while they are looked at.
-pub const MOST_PIXELS_DRAWN: u64 = 24_000_000;
+/// A picture of more pixels than this is stored, and none smaller is made of it: 16 million take 150 MB
+/// while they are looked at, at worst.
+pub const MOST_PIXELS_DRAWN: u64 = 16_000_000;
 /// One of more pixels than this in so few bytes ...
 const MOST_PIXELS_OF_A_BOMB: u64 = 50_000_000;
 /// ... is made to fill the memory of who opens it. A photograph has 2 to 10 pixels a byte, a drawing some hundred.

@@ -16,7 +16,11 @@ mod templates;
 use api::{
     auth::BearerToken,
     server::{self, Services},
-    webhooks,
+    webhooks::{
+        self,
+        platforms::{Platform, Platforms},
+        proxies::Proxies,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
@@ -53,6 +57,8 @@ use url::Url;
 const SOON: Duration = Duration::from_secs(30);
 const APP_SECRET: &str = "stand_in_app_secret_01";
 const VERIFY_TOKEN: &str = "stand_in_verify_token";
+/// What Twilio signs: where it thinks that we are.
+const PUBLIC_URL: &str = "https://hooks.example.com";
 
 /// A running API with all it needs.
 struct Stage {
@@ -159,10 +165,10 @@ impl Stage {
             namespace: namespace.clone(),
             rate,
             keyring: keyring.clone(),
-            app_secrets: vec!["the_secret_before".into(), APP_SECRET.into()],
-            verify_token: Some(VERIFY_TOKEN.into()),
+            platforms: Platforms::new(Provider::ALL.iter().map(|provider| (*provider, platform()))),
             bodies_bytes: webhooks::BODIES_BYTES,
-            behind_proxy: true,
+            proxies: Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]),
+            public_url: PUBLIC_URL.to_owned(),
             clock: Clock::system(),
         };
         let base = serve(services, &life).await;
@@ -210,7 +216,8 @@ impl Stage {
 
     async fn account(&self, tenant: &Tenant) -> Account {
         let (id, operator) = (ChannelAccountId::new(), self.operator());
-        let secrets = serde_json::to_vec(&AccountSecrets { access_token: "EAAG".into() }).unwrap();
+        let secrets =
+            serde_json::to_vec(&AccountSecrets { access_token: "EAAG".into(), ..AccountSecrets::default() }).unwrap();
         let account = NewAccount {
             id,
             provider: Provider::Whatsapp,
@@ -231,12 +238,21 @@ impl Stage {
     }
 
     async fn set_secret(&self, tenant: &Tenant, account: &Account, secret: &str) {
-        let secrets = EndpointSecrets { app_secret: secret.to_owned(), verify_token: Some("its own token".into()) };
+        self.set_secrets(Provider::Whatsapp, tenant, account, &[secret]).await;
+    }
+
+    /// Gives an account an address of its own at this provider, or the one it has other secrets.
+    async fn set_secrets(&self, provider: Provider, tenant: &Tenant, account: &Account, secrets: &[&str]) {
+        let mut secrets = secrets.iter().map(|secret| (*secret).to_owned());
+        let secrets = EndpointSecrets {
+            app_secret: secrets.next().unwrap(),
+            further_secrets: secrets.collect(),
+            verify_token: Some("its own token".into()),
+        };
         let sealed = self.keyring.seal(&endpoint_seal_context(account.id), &serde_json::to_vec(&secrets).unwrap());
         let operator = self.operator();
         let mut tx = operator.control().await.unwrap();
         db::channel_accounts::scope_routes(&mut tx, tenant.id).await.unwrap();
-        let provider = Provider::Whatsapp;
         db::channel_accounts::upsert_endpoint(&mut tx, tenant.id, account.id, provider, &account.key, &sealed)
             .await
             .unwrap();
@@ -316,6 +332,11 @@ impl Stage {
         self.broker_relay.close();
         until("the publisher has noticed", async || !self.publisher.is_ready()).await;
     }
+}
+
+/// What the platform has at each provider.
+fn platform() -> Platform {
+    Platform { secrets: vec!["the_secret_before".into(), APP_SECRET.into()], verify_token: Some(VERIFY_TOKEN.into()) }
 }
 
 /// Serves on a port of its own. Where.

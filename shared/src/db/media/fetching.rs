@@ -272,3 +272,59 @@ async fn give_up(tx: &mut FleetTx, attempt: &Attempt, state: MediaState, why: &W
     .await?;
     Ok(())
 }
+
+/// The account that fetches. Its secrets are sealed.
+#[derive(Debug)]
+pub struct Account {
+    /// At whom.
+    pub provider: Provider,
+    /// The provider's id of it.
+    pub external_id: String,
+    /// The provider's id of the account it belongs to (Twilio's account SID).
+    pub business_account_id: Option<String>,
+    /// Which key sealed its secrets.
+    pub secret_key_id: String,
+    /// The sealed secrets.
+    pub sealed_secrets: Vec<u8>,
+}
+
+/// The account with this id, if it is there.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn account(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<Option<Account>> {
+    let row = sqlx::query!(
+        "SELECT provider, external_id, business_account_id, secret_key_id, sealed_secrets
+        FROM channel_accounts
+        WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.and_then(|row| {
+        Some(Account {
+            provider: row.provider.parse().ok()?,
+            external_id: row.external_id,
+            business_account_id: row.business_account_id,
+            secret_key_id: row.secret_key_id,
+            sealed_secrets: row.sealed_secrets,
+        })
+    }))
+}
+
+/// Gives a claim back before its lease is over.
+///
+/// # Errors
+/// If the database does not answer; the lease ends by itself.
+pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE media SET claim = NULL, claimed_until = NULL WHERE tenant_id = $1 AND id = $2 AND claim = $3",
+        tenant_id.0,
+        id.0,
+        claim,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -75,10 +75,11 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// Takes what is at this address for a stand-in, if it is one without TLS, as no provider is.
+    /// Where a provider's API is said to be: without TLS, as none is, it is a stand-in; else a host like the provider's own.
     pub fn trust(&mut self, base: &Url) {
-        if let (Some(host), Some(port), "http") = (base.host_str(), base.port_or_known_default(), base.scheme()) {
-            self.stand_ins.push((host.to_owned(), port));
+        match (base.scheme(), base.host_str(), base.port_or_known_default()) {
+            ("http", Some(host), Some(port)) => self.stand_ins.push((host.to_owned(), port)),
+            _ => self.more.extend(base.domain().map(str::to_owned)),
         }
     }
 

@@ -40,6 +40,19 @@ pub struct Downloader {
     hosts: Arc<Hosts>,
 }
 
+/// What a call carries to show as whom it is made. Never shown.
+#[derive(Clone, Debug)]
+pub struct Credentials(HeaderValue);
+
+impl Credentials {
+    /// `Bearer …` or `Basic …`; `None` if no header can hold it.
+    pub fn new(value: &str) -> Option<Self> {
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+}
+
 /// Why nothing came, or not what should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -115,11 +128,11 @@ impl Downloader {
     ///
     /// # Errors
     /// If nobody may go there, or nobody answers.
-    pub async fn get(&self, url: &Url, of: OfProvider, authorization: Option<&HeaderValue>) -> Result<Answer, Failure> {
+    pub async fn get(&self, url: &Url, of: OfProvider, credentials: Option<&Credentials>) -> Result<Answer, Failure> {
         self.hosts.check(url, of)?;
         let mut request = self.client.get(url.clone());
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+        if let Some(Credentials(value)) = credentials {
+            request = request.header(AUTHORIZATION, value.clone());
         }
         request.send().await.map(Answer).map_err(|error| broken(error, "The provider did not answer"))
     }
