@@ -3,8 +3,10 @@
 use crate::{
     auth::Tokens,
     imports::Imports,
+    links::Links,
     observe, openapi,
     relay::Relay,
+    routes::media::Placements,
     state::{App, Parts},
     webhooks::{self, Receiver, Room, endpoints::Endpoints, quarantine::Quarantine, spill::PostgresSpill},
 };
@@ -15,12 +17,13 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::{
     cache::{Rate, RateLimits},
     clock::Clock,
-    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, RedisArgs, SecretArgs, WhatsappArgs},
+    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, RedisArgs, SecretArgs, StorageArgs, WhatsappArgs},
     db::{self, Databases, Placement},
     health::{self, Condition, Readiness},
     lifecycle::Lifecycle,
     queue::{self, Broker, Bundler, Publisher, bundle::Settings as BundlerSettings},
     seal::Keyring,
+    storage::Storage,
     telemetry,
 };
 use std::{net::SocketAddr, num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};
@@ -42,6 +45,8 @@ pub struct Settings {
     secrets: SecretArgs,
     #[command(flatten)]
     whatsapp: WhatsappArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -80,8 +85,10 @@ pub struct Services {
     pub namespace: String,
     /// How often each token may ask.
     pub rate: Rate,
-    /// What opens accounts' secrets.
+    /// What opens accounts' secrets, and signs links.
     pub keyring: Keyring,
+    /// Where files are.
+    pub storage: Storage,
     /// The platform's app secrets, the current one first.
     pub app_secrets: Vec<SecretString>,
     /// The word of the platform's handshake.
@@ -99,12 +106,15 @@ pub struct Services {
 /// # Errors
 /// If a setting cannot be used.
 pub fn router(services: Services, life: &Lifecycle) -> anyhow::Result<Router> {
-    let Services { databases, publisher, redis_url, namespace, rate, keyring, clock, .. } = services;
+    let Services { databases, publisher, redis_url, namespace, rate, keyring, storage, clock, .. } = services;
     let app = App::new(Parts {
         rates: RateLimits::new(redis_url.as_ref(), &namespace, rate)?,
         relay: Relay::start(databases.clone(), publisher.clone(), life),
         tokens: Tokens::new(databases.clone()),
         imports: Imports::new(life.clone()),
+        storage,
+        links: Links::new(keyring.clone()),
+        placements: Placements::new(databases.clone()),
         clock: clock.clone(),
         databases: databases.clone(),
     });
@@ -184,6 +194,7 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
         namespace: settings.common.namespace,
         rate: Rate { per_second: settings.http.api_rate_per_second, burst: settings.http.api_rate_burst },
         keyring: Keyring::parse(&settings.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?,
+        storage: Storage::open(&settings.storage)?,
         app_secrets: app_secrets(settings.whatsapp.whatsapp_app_secret.as_ref()),
         verify_token: settings.whatsapp.whatsapp_verify_token,
         bodies_bytes: settings.http.webhook_bodies_mib * 1024 * 1024,
