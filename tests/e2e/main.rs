@@ -11,6 +11,7 @@ mod ends;
 mod importing;
 mod outages;
 mod poison;
+mod replays;
 mod starts;
 mod ways;
 

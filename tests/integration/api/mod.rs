@@ -12,6 +12,7 @@ mod rate;
 mod receiving;
 mod sending;
 mod templates;
+mod webhook_log;
 
 use api::{
     auth::BearerToken,

@@ -86,7 +86,9 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<U
     messages::insert(tx, &rows).await?;
     let moved = reports::apply(tx, &reports(effects)).await?;
     let stored: HashSet<_> = fresh.iter().map(|(item, _)| (item.webhook.meta.id, item.webhook.tenant_id)).collect();
-    let entries: Vec<Entry> = effects.iter().map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
+    // What is played again is in the log already, where its first outcome stays.
+    let logged = effects.iter().filter(|e| !e.meta.replay);
+    let entries: Vec<Entry> = logged.map(|e| entry(e, stored.contains(&(e.meta.id, e.tenant_id)))).collect();
     log::insert(tx, &entries).await?;
     counts::count(tx, &moved).await?;
     received::count(tx, &received_now(&fresh, now)).await
