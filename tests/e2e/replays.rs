@@ -1,14 +1,21 @@
 //! The raw log at the command line, and webhooks played again by the real programs: once or often, also by a scheduler that dies in
 //! the middle, they change nothing that is there, and trigger nothing.
 
-use crate::{SOON, quick, until};
+use crate::{CLOSING, SOON, quick, until};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use shared::{crash::CrashPoint, queue::INBOUND};
+use shared::{
+    crash::CrashPoint,
+    domain::people::{Alias, AliasKind},
+    queue::INBOUND,
+};
+use sqlx::AssertSqlSafe;
+use std::collections::BTreeMap;
 use support::{
+    books,
     fleet::Fleet,
     programs::Program,
-    sandbox::{Person, WABA},
+    sandbox::{Incoming, Kind, Person, WABA},
 };
 
 /// One number of the database.
@@ -205,4 +212,136 @@ async fn a_webhook_signed_with_an_accounts_own_secret_is_sent_on_to_its_tenant_a
     let of = |name: &str| sent[name].as_i64().unwrap();
     assert_eq!(["published", "nobodys", "unusable"].map(of), [0, 1, 1], "{sent}");
     assert_eq!(count(&fleet, "SELECT count(*) FROM control.unroutable").await, 2);
+}
+
+/// What a replay itself writes, and what goes with time.
+const NOT_COMPARED: [&str; 3] = ["webhook_replays", "audit", "idempotency_keys"];
+/// When a row was written, and ids that are made anew with a message that is restored.
+const NOT_NATURAL: [(&str, &[&str]); 2] = [("messages", &["created_at"]), ("media", &["created_at", "id"])];
+
+/// Every table of tenants, by name: how many rows it has and a digest of all that is natural of them.
+async fn natural(fleet: &Fleet) -> BTreeMap<String, (i64, String)> {
+    let mut admin = fleet.database.admin().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text
+        FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+            AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')",
+    )
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    let mut natural = BTreeMap::new();
+    for table in tables.into_iter().filter(|table| !NOT_COMPARED.contains(&table.as_str())) {
+        let left_out = NOT_NATURAL.iter().find(|(name, _)| *name == table).map_or(&[][..], |(_, columns)| columns);
+        let question = format!(
+            "SELECT count(*), md5(coalesce(string_agg(row, E'\\n' ORDER BY row), ''))
+            FROM (SELECT (to_jsonb(t) - $1::text[])::text AS row FROM {table} t) AS rows"
+        );
+        let digest = sqlx::query_as(AssertSqlSafe(question)).bind(left_out).fetch_one(&mut admin).await.unwrap();
+        natural.insert(table, digest);
+    }
+    natural
+}
+
+/// The tables that are not as they were.
+fn changed(before: &BTreeMap<String, (i64, String)>, after: &BTreeMap<String, (i64, String)>) -> Vec<String> {
+    before.keys().filter(|table| before.get(*table) != after.get(*table)).cloned().collect()
+}
+
+/// Plays everything again, and waits until all of it has been applied.
+async fn replay_all(fleet: &Fleet) -> Value {
+    let replay = fleet.mijra(&["webhooks", "replay", "--tenant", &fleet.tenant.slug, "--since", "1d"]).await;
+    assert_eq!(replay["state"], "completed", "{replay}");
+    assert_eq!(replay["selected"], replay["published"], "{replay}");
+    applied(fleet).await;
+    replay
+}
+
+/// The names by which a person is known.
+fn names(person: &Person) -> Vec<Alias> {
+    let phone = format!("+{}", person.wa_id);
+    [(AliasKind::WhatsappId, &person.wa_id), (AliasKind::WhatsappBsuid, &person.user_id), (AliasKind::Phone, &phone)]
+        .map(|(kind, value)| Alias { kind, value: value.clone() })
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lost_is_restored_and_nothing_else_changes_and_nothing_is_triggered() {
+    let fleet = quick().start().await;
+    let [lost, quiet, erased] = [0, 1, 2].map(|index| Person::nth(65, index));
+    let mut accepted = Vec::new();
+    for person in [&lost, &quiet, &erased] {
+        for text in ["hello", "are you there?"] {
+            fleet.tell(person, text).await;
+        }
+        let picture = Incoming::of(Kind::Image, person);
+        fleet.sandbox.tell(&fleet.tenant.number, vec![picture]).await.unwrap();
+        let conversation = fleet.conversation_with(person).await;
+        accepted.push(fleet.reply(conversation, "we are").await);
+    }
+    fleet.tell(&quiet, "STOP").await;
+    books::close(&fleet, &accepted, CLOSING).await.assert_agree();
+    applied(&fleet).await;
+    let (all, sent) = (natural(&fleet).await, fleet.sandbox.ledger().counts());
+    let webhooks = count(&fleet, "SELECT count(*) FROM webhook_log").await;
+    assert!(webhooks >= 13, "messages and reports: {webhooks}");
+
+    let replay = replay_all(&fleet).await;
+    assert_eq!(replay["selected"], webhooks);
+    assert_eq!(changed(&all, &natural(&fleet).await), Vec::<String>::new(), "what is there stays as it is");
+
+    // All that a person said, with the files of it.
+    let gone: Vec<uuid::Uuid> = sqlx::query_scalar(
+        "DELETE FROM messages m
+        USING conversations c, contact_aliases a
+        WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id AND m.direction = 'in'
+            AND a.tenant_id = c.tenant_id AND a.contact_id = c.contact_id AND a.value IN ($1, $2)
+        RETURNING m.id",
+    )
+    .bind(&lost.wa_id)
+    .bind(&lost.user_id)
+    .fetch_all(&mut fleet.database.admin().await)
+    .await
+    .unwrap();
+    assert_eq!(gone.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    assert_eq!(changed(&all, &natural(&fleet).await), ["media", "messages"]);
+    replay_all(&fleet).await;
+    assert_eq!(changed(&all, &natural(&fleet).await), Vec::<String>::new(), "it is as it was");
+
+    erase(&fleet, &erased).await;
+    let without = natural(&fleet).await;
+    assert!(changed(&all, &without).contains(&"messages".to_owned()));
+    replay_all(&fleet).await;
+    assert_eq!(changed(&without, &natural(&fleet).await), Vec::<String>::new(), "who was erased stays so");
+
+    assert_eq!(fleet.sandbox.ledger().counts(), sent, "nothing was sent");
+    assert_eq!(count(&fleet, "SELECT count(*) FROM outbox").await, 0);
+    assert!(fleet.dead_letters().await.is_empty());
+}
+
+/// Erases a person: what they said, and their names but for digests.
+async fn erase(fleet: &Fleet, person: &Person) {
+    let mut admin = fleet.database.admin().await;
+    let contact: uuid::Uuid =
+        sqlx::query_scalar("SELECT contact_id FROM contact_aliases WHERE value = $1 OR value = $2 LIMIT 1")
+            .bind(&person.wa_id)
+            .bind(&person.user_id)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+    sqlx::query("DELETE FROM messages m USING conversations c WHERE c.id = m.conversation_id AND m.direction = 'in' AND c.contact_id = $1")
+        .bind(contact)
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM contact_aliases WHERE contact_id = $1").bind(contact).execute(&mut admin).await.unwrap();
+    for alias in names(person) {
+        sqlx::query("INSERT INTO erased_people (tenant_id, digest, erased_at) VALUES ($1, $2, now())")
+            .bind(fleet.tenant.id)
+            .bind(alias.digest(fleet.tenant.id).to_vec())
+            .execute(&mut admin)
+            .await
+            .unwrap();
+    }
 }

@@ -263,14 +263,18 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         all[7].body = vec![b'x'; MAX_INLINE_BYTES + 1];
         write(stage, tenant.id, &all).await;
         write(stage, other.id, &mixed(accounts, 5)).await;
-        // One that cannot be read.
-        sqlx::query("UPDATE webhook_log SET body_lz4 = '\\x00' WHERE webhook_id = $1")
-            .bind(all[3].id)
-            .execute(&mut stage.database.admin().await)
-            .await
-            .unwrap();
+        // One that cannot be read, and one of which nothing is kept.
+        for (webhook, body) in [(&all[3], vec![0]), (&all[5], lz4_flex::compress_prepend_size(&[]))] {
+            sqlx::query("UPDATE webhook_log SET body_lz4 = $2, body_bytes = 0 WHERE webhook_id = $1")
+                .bind(webhook.id)
+                .bind(body)
+                .execute(&mut stage.database.admin().await)
+                .await
+                .unwrap();
+        }
         let wanted: Vec<&Logged> = all[..150].iter().filter(|webhook| webhook.account == accounts[0]).collect();
-        let readable: Vec<&&Logged> = wanted.iter().filter(|webhook| webhook.id != all[3].id).collect();
+        let readable: Vec<&&Logged> =
+            wanted.iter().filter(|webhook| webhook.id != all[3].id && webhook.id != all[5].id).collect();
         assert!(wanted.len() > readable.len() && readable.len() > 64, "several slices");
         let filter = json!({"since": all[149].at, "account": accounts[0]});
         let asked = stage.post(&tenant, "/webhooks/replay", &filter).await;
@@ -291,7 +295,7 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         let published = webhooks(&[jobs, rest].concat());
         assert_eq!(
             (&done["selected"], &done["published"], &done["unreadable"]),
-            (&json!(wanted.len()), &json!(readable.len()), &json!(1)),
+            (&json!(wanted.len()), &json!(readable.len()), &json!(2)),
             "{done}"
         );
         assert!(done["ended_at"].is_string() && done["eta_seconds"].is_null(), "{done}");
