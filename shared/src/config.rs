@@ -110,6 +110,29 @@ pub struct WhatsappArgs {
     pub whatsapp_api_version: String,
 }
 
+/// Where files are kept.
+#[derive(Args, Clone, Debug)]
+pub struct StorageArgs {
+    /// A folder (`file:///var/lib/mijra`), or a bucket of anything that speaks S3 (`s3://bucket/prefix`).
+    #[arg(long, env = "STORAGE_URL", default_value = "file:storage")]
+    pub storage_url: String,
+    /// S3: where it is, if it is not Amazon's.
+    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    pub aws_endpoint_url: Option<url::Url>,
+    /// S3: the bucket's region.
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    pub aws_region: String,
+    /// S3: as who we ask; if not set, as the machine we run on.
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true)]
+    pub aws_access_key_id: Option<SecretString>,
+    /// S3: what proves it.
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    pub aws_secret_access_key: Option<SecretString>,
+    /// S3: what goes with credentials that last only for a while.
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true)]
+    pub aws_session_token: Option<SecretString>,
+}
+
 /// How to talk with Messenger.
 #[derive(Args, Clone, Debug)]
 pub struct MessengerArgs {
@@ -200,6 +223,8 @@ mod tests {
         #[command(flatten)]
         whatsapp: WhatsappArgs,
         #[command(flatten)]
+        storage: StorageArgs,
+        #[command(flatten)]
         messenger: MessengerArgs,
         #[command(flatten)]
         instagram: InstagramArgs,
@@ -221,6 +246,9 @@ mod tests {
             "--secret-keys=2026:hunter2",
             "--whatsapp-app-secret=hunter2",
             "--whatsapp-verify-token=hunter2",
+            "--aws-access-key-id=hunter2",
+            "--aws-secret-access-key=hunter2",
+            "--aws-session-token=hunter2",
             "--messenger-app-secret=hunter2,hunter2",
             "--messenger-verify-token=hunter2",
             "--instagram-app-secret=hunter2",

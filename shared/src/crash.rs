@@ -24,6 +24,10 @@ pub enum CrashPoint {
     CampaignMidChunk,
     /// A release, or another step that leads to jobs, has committed; these are not published yet.
     CampaignAfterRelease,
+    /// A file is in storage, nothing is recorded.
+    MediaAfterStore,
+    /// What became of files is committed, the jobs are not acknowledged.
+    MediaAfterCommit,
     /// The sweep has published due rows, they are not deleted yet.
     SchedulerAfterPublishBeforeDelete,
 }
@@ -41,6 +45,8 @@ impl CrashPoint {
         CrashPoint::OutboundAfterCommit,
         CrashPoint::CampaignMidChunk,
         CrashPoint::CampaignAfterRelease,
+        CrashPoint::MediaAfterStore,
+        CrashPoint::MediaAfterCommit,
         CrashPoint::SchedulerAfterPublishBeforeDelete,
     ];
 
@@ -57,6 +63,8 @@ impl CrashPoint {
             CrashPoint::OutboundAfterCommit => "outbound.after_commit",
             CrashPoint::CampaignMidChunk => "campaign.mid_chunk",
             CrashPoint::CampaignAfterRelease => "campaign.after_release",
+            CrashPoint::MediaAfterStore => "media.after_store",
+            CrashPoint::MediaAfterCommit => "media.after_commit",
             CrashPoint::SchedulerAfterPublishBeforeDelete => "scheduler.after_publish_before_delete",
         }
     }

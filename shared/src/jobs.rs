@@ -4,6 +4,7 @@
 
 pub mod campaign;
 pub mod inbound;
+pub mod media;
 pub mod outbound;
 
 use crate::{

@@ -15,4 +15,5 @@ pub mod providers;
 pub mod queue;
 pub mod retry;
 pub mod seal;
+pub mod storage;
 pub mod telemetry;

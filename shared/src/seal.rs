@@ -1,14 +1,18 @@
 //! Secrets at rest: sealed with XChaCha20-Poly1305 under a key from the environment. What a secret belongs to (its context)
 //! is authenticated with it, so that a row's secret moved to another row does not open. Keys have names: the first of the
-//! ring seals, every one opens, and `mijra secrets rotate` seals all anew with the first.
+//! ring seals, every one opens, and `mijra secrets rotate` seals all anew with the first. The same ring signs what we hand out
+//! and want back unchanged (links to files).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Generate, Payload},
 };
+use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 use std::{fmt, sync::Arc};
+use subtle::ConstantTimeEq;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -20,6 +24,8 @@ pub struct Keyring(Arc<[NamedKey]>);
 struct NamedKey {
     id: String,
     cipher: XChaCha20Poly1305,
+    /// Signs; made of the key, so that what a signature gives away says nothing of the key that seals.
+    signer: Hmac<Sha256>,
 }
 
 /// A sealed secret, as it is stored.
@@ -77,7 +83,11 @@ impl Keyring {
             }
             let key = STANDARD.decode(key).ok().and_then(|key| <[u8; KEY_BYTES]>::try_from(key).ok());
             let key = key.ok_or_else(|| BadKeyring::Key(id.to_owned()))?;
-            keys.push(NamedKey { id: id.to_owned(), cipher: XChaCha20Poly1305::new(&key.into()) });
+            keys.push(NamedKey {
+                id: id.to_owned(),
+                cipher: XChaCha20Poly1305::new(&key.into()),
+                signer: signer(&key),
+            });
         }
         if keys.is_empty() { Err(BadKeyring::Empty) } else { Ok(Self(keys.into())) }
     }
@@ -99,6 +109,16 @@ impl Keyring {
         Sealed { key_id: key.id.clone(), bytes }
     }
 
+    /// Signs a message with the key that seals.
+    pub fn sign(&self, message: &[u8]) -> [u8; 32] {
+        tag(&self.0[0], message)
+    }
+
+    /// Whether one of the keys signed the message so. Takes as long whatever is wrong with the signature.
+    pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.iter().fold(false, |signed, key| signed | bool::from(tag(key, message).as_slice().ct_eq(signature)))
+    }
+
     /// Opens what was sealed for `context`.
     ///
     /// # Errors
@@ -110,6 +130,15 @@ impl Keyring {
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| CannotOpen::Tampered)?;
         key.cipher.decrypt(&nonce.into(), Payload { msg: sealed, aad: context }).map_err(|_| CannotOpen::Tampered)
     }
+}
+
+fn signer(key: &[u8; KEY_BYTES]) -> Hmac<Sha256> {
+    let of_key = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    of_key(&of_key(key).chain_update(b"mijra signatures").finalize().into_bytes())
+}
+
+fn tag(key: &NamedKey, message: &[u8]) -> [u8; 32] {
+    key.signer.clone().chain_update(message).finalize().into_bytes().into()
 }
 
 impl fmt::Debug for Keyring {
@@ -134,6 +163,18 @@ mod tests {
 
     fn key(byte: u8) -> String {
         STANDARD.encode([byte; KEY_BYTES])
+    }
+
+    #[test]
+    fn what_a_key_of_the_ring_signed_is_known_and_nothing_else() {
+        let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 32]));
+        let ring = |text: String| Keyring::parse(&SecretString::from(text)).unwrap();
+        let (before, after) = (ring(format!("1:{old}")), ring(format!("2:{new},1:{old}")));
+        let signature = before.sign(b"link");
+        assert!(after.signed(b"link", &signature), "links survive a rotation");
+        assert_ne!(after.sign(b"link"), signature);
+        assert!(!before.signed(b"link", &after.sign(b"link")));
+        assert!(!after.signed(b"another", &signature) && !after.signed(b"link", &signature[..31]));
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod campaigns;
 mod crashes;
 mod ends;
 mod importing;
+mod media;
 mod outages;
 mod poison;
+mod replays;
 mod starts;
 mod ways;
 

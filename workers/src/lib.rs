@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod campaign;
 pub mod inbound;
+pub mod media;
 pub mod outbound;
 mod placements;
 pub mod runtime;

@@ -186,7 +186,7 @@ pub struct CauseView {
     state: &'static str,
     /// With which code they failed, the provider's or ours.
     code: Option<String>,
-    /// Of who failed what was said of one of them; of who was skipped no_address, no_name or no_phone.
+    /// Of who failed what was said of one of them; of who was skipped no_address, no_name, no_phone, opted_out or merged.
     reason: Option<String>,
     people: i64,
 }

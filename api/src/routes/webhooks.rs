@@ -41,7 +41,7 @@ pub struct WebhookView {
     /// For which account; of several accounts of the tenant, one.
     channel_account_id: Option<Uuid>,
     /// What became of it: `stored`, `duplicate` (all of it was known), `notice` (nothing about a message), `partly_bad` (some of it
-    /// could not be read).
+    /// could not be read), `erased` (it told of somebody who was erased: its body is not kept).
     outcome: String,
     /// More, for a person.
     detail: Option<String>,
@@ -109,7 +109,7 @@ pub(crate) fn checked_outcome(outcome: &str) -> Result<(), String> {
     if is_word && (1..=MAX_OUTCOME_CHARACTERS).contains(&outcome.len()) {
         return Ok(());
     }
-    Err("is not an outcome; there are stored, duplicate, notice and partly_bad".to_owned())
+    Err("is not an outcome; there are stored, duplicate, notice, partly_bad and erased".to_owned())
 }
 
 /// Searches the log, the newest first.
@@ -121,7 +121,7 @@ pub(crate) fn checked_outcome(outcome: &str) -> Result<(), String> {
         ("since" = Option<DateTime<Utc>>, Query, description = "Received at this time or later"),
         ("until" = Option<DateTime<Utc>>, Query, description = "Received before this time"),
         ("provider" = Option<String>, Query, description = "whatsapp, messenger, instagram or twilio"),
-        ("outcome" = Option<String>, Query, description = "stored, duplicate, notice or partly_bad"),
+        ("outcome" = Option<String>, Query, description = "stored, duplicate, notice, partly_bad or erased"),
         ("account" = Option<Uuid>, Query, description = "Only for this channel account"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

@@ -59,6 +59,8 @@ ids! {
     ConversationId,
     /// One customer message, in or out.
     MessageId,
+    /// One file of a message.
+    MediaId,
     /// One try at handing a message to a provider.
     AttemptId,
     /// One webhook as it was received.

@@ -7,6 +7,7 @@ pub mod conversations;
 pub mod events;
 pub mod ids;
 pub mod limits;
+pub mod media;
 pub mod messages;
 pub mod outcome;
 pub mod people;

@@ -10,9 +10,10 @@ use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
 /// Ids longer than this are not ids (and would not fit into a Postgres index).
-const MAX_ID_BYTES: usize = 512;
+pub(super) const MAX_ID_BYTES: usize = 512;
 
 /// An object's members in their order, the values undecoded.
+#[derive(Default)]
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
@@ -24,6 +25,11 @@ impl<'a> Object<'a> {
     /// Reads an object; `None` if `raw` is something else.
     pub(super) fn of(raw: &'a RawValue) -> Option<Self> {
         Self::parse(raw.get()).ok()
+    }
+
+    /// Adds a member.
+    pub(super) fn add(&mut self, key: &str, value: &'a RawValue) {
+        self.0.push((Cow::Owned(key.to_owned()), value));
     }
 
     /// Every member with its value as it stands there.
@@ -54,9 +60,7 @@ impl<'a> Object<'a> {
 
     /// A number, or a string of one, as its text.
     pub(super) fn number(&self, key: &str) -> Option<Cow<'a, str>> {
-        let raw = self.get(key)?;
-        let number = if raw.get().starts_with('"') { text(raw)? } else { Cow::Borrowed(raw.get()) };
-        number.parse::<f64>().is_ok_and(f64::is_finite).then_some(number)
+        number(self.get(key)?)
     }
 
     /// Whether the value is `true`.
@@ -95,6 +99,12 @@ pub(super) fn cut(text: Cow<'_, str>, max_bytes: usize) -> String {
 pub(super) fn id(raw: &RawValue) -> Option<Cow<'_, str>> {
     let integer = || raw.get().bytes().all(|byte| byte.is_ascii_digit()).then_some(Cow::Borrowed(raw.get()));
     text(raw).or_else(integer).filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()))
+}
+
+/// A number, or a string of one, as its text.
+pub(super) fn number(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let number = if raw.get().starts_with('"') { text(raw)? } else { Cow::Borrowed(raw.get()) };
+    number.parse::<f64>().is_ok_and(f64::is_finite).then_some(number)
 }
 
 /// A string's text; without a copy where it has no escapes.

@@ -52,6 +52,30 @@ impl<T> List<T> {
 #[serde(transparent)]
 pub(super) struct Key<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+/// Says which key of an object goes where: a `value` as it stands there, an `object` of a known shape, a `list`. The others are
+/// passed over, or, but for some, kept undecoded in a [`json::Object`](super::json::Object): `; but "this", "that"; rest member`.
+macro_rules! members {
+    ($shape:ident, $($key:literal $kind:ident $member:ident),+ $(; but $($passed:literal),+)? $(; rest $rest:ident)?) => {
+        impl<'de> $crate::providers::lenient::Members<'de> for $shape<'de> {
+            fn member<A: serde::de::MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+                match key {
+                    $($key => members!($kind self.$member, map),)+
+                    $($($passed => members!(others key, map),)+)?
+                    _ => members!(others key, map $(, self.$rest)?),
+                }
+                Ok(())
+            }
+        }
+    };
+    (value $member:expr, $map:ident) => { $member = $map.next_value()? };
+    (object $member:expr, $map:ident) => { $member = $map.next_value::<$crate::providers::lenient::Lenient<_>>()?.0 };
+    (list $member:expr, $map:ident) => { $member.extend($map.next_value()?) };
+    (others $key:ident, $map:ident) => { drop($map.next_value::<serde::de::IgnoredAny>()?) };
+    (others $key:ident, $map:ident, $rest:expr) => { $rest.add($key, $map.next_value()?) };
+}
+
+pub(super) use members;
+
 macro_rules! scalars_are {
     ($value:expr) => {
         scalars_are!($value; visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);

@@ -1,5 +1,5 @@
 //! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
-//! out; [`http`] alone makes calls.
+//! out; [`http`] and [`download`] alone make calls.
 //!
 //! Every provider's module has the same files and offers the same functions:
 //!
@@ -12,17 +12,24 @@
 //! | `send` | `path` and `request`: the call |
 //! | `answer` | `outcome(status, retry_after, body)`: what the call's answer means |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
+//! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
 //! | `wire` | shapes that several of the others share |
+//!
+//! What Meta's three products have in common is [`meta`]'s.
 
+pub mod download;
 pub mod http;
 pub mod instagram;
 pub mod messenger;
+pub mod meta;
 pub mod twilio;
 pub mod whatsapp;
 
 mod json;
 mod lenient;
 mod repair;
+#[cfg(test)]
+mod testing;
 
 use crate::{
     domain::{

@@ -30,8 +30,12 @@ pub static OUTBOUND_BULK: Queue = Queue { name: "outbound.bulk", max_attempts: 8
 /// stops its campaign, so it lasts over a weekend without a person.
 pub static CAMPAIGN: Queue = Queue { name: "campaign", max_attempts: 8, max_age: HOUR.saturating_mul(72) };
 
+/// Files to be fetched, objects to be deleted, people to be asked about. What a provider fails at is tried again by the file's own
+/// row; a job fails by what is wrong with us, so a few attempts tell.
+pub static MEDIA: Queue = Queue { name: "media", max_attempts: 8, max_age: HOUR.saturating_mul(72) };
+
 /// All of them.
-pub const ALL: &[&Queue] = &[&INBOUND, &OUTBOUND_NOW, &OUTBOUND_BULK, &CAMPAIGN];
+pub const ALL: &[&Queue] = &[&INBOUND, &OUTBOUND_NOW, &OUTBOUND_BULK, &CAMPAIGN, &MEDIA];
 
 /// The queue of this name.
 pub fn by_name(name: &str) -> Option<&'static Queue> {

@@ -14,6 +14,7 @@ mod rate;
 mod receiving;
 mod sending;
 mod templates;
+mod webhook_log;
 
 use api::{
     auth::BearerToken,

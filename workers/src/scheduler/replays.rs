@@ -129,7 +129,7 @@ async fn publish_slice(
     let webhooks: Vec<RawWebhook> = slice.webhooks.iter().filter_map(|logged| to_webhook(tx, logged)).collect();
     let unreadable = slice.webhooks.len() - webhooks.len();
     if unreadable > 0 {
-        warn!(tenant = %tx.tenant_id(), replay = %replay.id, unreadable, "webhooks of the log that cannot be read");
+        warn!(tenant = %tx.tenant_id(), replay = %replay.id, unreadable, "webhooks of the log of which nothing is kept that could be read");
     }
     store_large(databases, &webhooks).await?;
     let travelling: Vec<RawWebhook> = webhooks.iter().map(RawWebhook::to_travel).collect();
@@ -151,9 +151,11 @@ fn count(webhooks: usize) -> i64 {
     i64::try_from(webhooks).unwrap_or(i64::MAX)
 }
 
-/// As it is played again; `None` if what is kept of it cannot be read.
+/// As it is played again; `None` if nothing is kept of it that could be read.
 fn to_webhook(tx: &TenantTx, logged: &Logged) -> Option<RawWebhook> {
-    let (mut meta, body) = (logged.to_replay(tx)?, Bytes::from(logged.body()?));
+    // Of what told of somebody who was erased no body is kept.
+    let body = logged.body().filter(|body| !body.is_empty())?;
+    let (mut meta, body) = (logged.to_replay(tx)?, Bytes::from(body));
     meta.stored = body.len() > MAX_INLINE_BYTES;
     Some(RawWebhook { meta, body })
 }

@@ -145,7 +145,7 @@ pub(super) fn ended(replay: &replays::Replay) -> String {
     let replays::Replay { id, state, selected, published, unreadable, behind, .. } = replay;
     let mut text = format!("replay {id} is {}: {published} of {selected} webhooks published", state.as_str());
     if *unreadable > 0 {
-        text.push_str(&format!(", {unreadable} cannot be read"));
+        text.push_str(&format!(", of {unreadable} nothing is kept that could be read"));
     }
     if let (Some((at, _)), State::Stopped) = (behind, state) {
         text.push_str(&format!("; the last was received at {}", at.to_rfc3339()));

@@ -18,7 +18,7 @@ pub(in crate::cli) struct Select {
     /// Only of this provider.
     #[arg(long)]
     pub(super) provider: Option<Provider>,
-    /// Only what became this: stored, duplicate, notice or partly_bad.
+    /// Only what became this: stored, duplicate, notice, partly_bad or erased.
     #[arg(long, value_parser = outcome)]
     pub(super) outcome: Option<String>,
     /// Only for this channel account, as `mijra channel-account list` shows it.

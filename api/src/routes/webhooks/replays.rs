@@ -44,7 +44,7 @@ pub(super) struct NewReplay {
     /// whatsapp, messenger, instagram or twilio.
     #[schema(value_type = Option<String>)]
     provider: Option<Provider>,
-    /// stored, duplicate, notice or partly_bad.
+    /// stored, duplicate, notice, partly_bad or erased.
     outcome: Option<String>,
     /// For this account.
     #[schema(value_type = Option<Uuid>)]
@@ -70,7 +70,7 @@ pub(crate) struct ReplayView {
     pub(crate) selected: i64,
     /// How many have been published once more. What they lead to follows within moments.
     pub(crate) published: i64,
-    /// How many could not be, because what is kept of them cannot be read.
+    /// How many could not be, because nothing is kept of them that could be read.
     pub(crate) unreadable: i64,
     /// When the last of those counted, or then published, had been received.
     at: Option<DateTime<Utc>>,

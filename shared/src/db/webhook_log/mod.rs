@@ -50,7 +50,7 @@ pub struct Listed {
     pub provider: String,
     /// For which account, if it was one.
     pub channel_account_id: Option<ChannelAccountId>,
-    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`.
+    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`, `erased`.
     pub outcome: String,
     /// More, for a person.
     pub detail: Option<String>,

@@ -76,7 +76,7 @@ pub struct Replay {
     pub selected: i64,
     /// How many have been published.
     pub published: i64,
-    /// How many could not be, because what is kept of them cannot be read.
+    /// How many could not be, because nothing is kept of them that could be read.
     pub unreadable: i64,
 }
 

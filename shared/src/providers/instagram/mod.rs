@@ -1,19 +1,41 @@
-//! Instagram messaging, as Meta documents it in November 2026.
+//! Instagram messaging, as Meta documents it in November 2026. What its webhooks share with the other products of Meta is
+//! [`meta`](super::meta)'s.
 
-use super::Unreadable;
-use crate::domain::events::{Parsed, RouteKey};
+pub mod profile;
+
+pub use super::meta::verify::{self, Handshake, verify, verify_any};
+
+use super::{
+    Unreadable,
+    meta::{self, Platform},
+};
+use crate::domain::{
+    events::{Parsed, RouteKey},
+    people::AliasKind,
+};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 
-/// Reads a webhook.
+const PLATFORM: Platform = Platform {
+    object: "instagram",
+    route: RouteKey::InstagramAccountId,
+    person: AliasKind::InstagramId,
+    reference: None,
+};
+
+/// Reads a webhook. `received_at` stands in for missing and impossible times.
 ///
 /// # Errors
-/// If it cannot be read.
-pub fn parse(_body: &[u8], _received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
-    Err(Unreadable { reason: "not read yet".into() })
+/// Only if the body as a whole is no JSON or no webhook of its kind. What is wrong with a part of it is in [`Parsed::bad`] and
+/// [`Part::bad`](crate::domain::events::Part::bad).
+pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
+    meta::parse(&PLATFORM, body, received_at)
 }
 
-/// What of a webhook's body is for these accounts.
-pub fn excerpt(_body: &[u8], _accounts: &HashSet<RouteKey>) -> String {
-    "{}".to_owned()
+/// What of a webhook is for these accounts, and nothing of what is for others.
+pub fn excerpt(body: &[u8], accounts: &HashSet<RouteKey>) -> String {
+    meta::excerpt::excerpt(&PLATFORM, body, accounts)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,12 @@
 
 use crate::{
     domain::messages::{MediaRef, MessageKind},
-    providers::json::{Object, cut},
+    providers::{
+        json::{Object, cut},
+        meta::{MAX_FIELD_BYTES, MAX_TEXT_BYTES},
+    },
 };
 use std::borrow::Cow;
-
-/// Words beyond this stay in the raw element only. WhatsApp's own limit is 4096 characters, at most 16 KiB.
-pub(super) const MAX_TEXT_BYTES: usize = 64 * 1024;
-const MAX_FIELD_BYTES: usize = 2048;
 
 /// The content of a message.
 #[derive(Debug)]

@@ -5,27 +5,24 @@
 use super::{parse::route, wire::Change};
 use crate::{
     domain::events::RouteKey,
-    providers::{json::Object, lenient::Lenient, repair::readable},
+    providers::{
+        lenient::Lenient,
+        meta::excerpt::{entries, list_of, with},
+    },
 };
 use serde_json::value::RawValue;
-use std::{collections::HashSet, fmt::Write};
+use std::collections::HashSet;
 
 /// The webhook with those changes alone that are for these accounts. What is for nobody who could be made out is left out,
 /// too.
 pub fn excerpt(body: &[u8], accounts: &HashSet<RouteKey>) -> String {
-    let text = readable(body);
-    let Ok(envelope) = Object::parse(&text) else { return "{}".to_owned() };
-    let entries: Vec<String> =
-        envelope.items("entry").into_iter().filter_map(|entry| excerpt_of_entry(entry, accounts)).collect();
-    with_list(&envelope, "entry", entries.iter().map(String::as_str))
-}
-
-fn excerpt_of_entry(entry: &RawValue, accounts: &HashSet<RouteKey>) -> Option<String> {
-    let entry = Object::of(entry)?;
-    let account_id = entry.id("id");
-    let mut changes = entry.items("changes");
-    changes.retain(|change| is_for(change, account_id.as_deref(), accounts));
-    (!changes.is_empty()).then(|| with_list(&entry, "changes", changes.into_iter().map(RawValue::get)))
+    entries(body, |entry| {
+        let account_id = entry.id("id");
+        let mut changes = entry.items("changes");
+        changes.retain(|change| is_for(change, account_id.as_deref(), accounts));
+        let changes: Vec<_> = changes.into_iter().map(RawValue::get).collect();
+        (!changes.is_empty()).then(|| with(&entry, &[("changes", list_of(&changes))], &[]))
+    })
 }
 
 fn is_for(change: &RawValue, account_id: Option<&str>, accounts: &HashSet<RouteKey>) -> bool {
@@ -37,22 +34,10 @@ fn is_for(change: &RawValue, account_id: Option<&str>, accounts: &HashSet<RouteK
     }
 }
 
-/// The object as it is, but for what its list holds.
-fn with_list<'a>(object: &Object, list: &str, items: impl Iterator<Item = &'a str>) -> String {
-    let mut text = String::from("{");
-    for (key, value) in object.members().filter(|(key, _)| *key != list) {
-        let key = serde_json::to_string(key).expect("a string is always JSON");
-        write!(text, "{key}:{value},").expect("writing to a string");
-    }
-    let items: Vec<&str> = items.collect();
-    write!(text, "\"{list}\":[{}]}}", items.join(",")).expect("writing to a string");
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::whatsapp::parse;
+    use crate::providers::{testing, whatsapp::parse};
     use chrono::DateTime;
     use serde_json::{Value, json};
 
@@ -120,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_to_an_account_is_read_as_the_whole_was() {
-        for (name, (body, _)) in parse::tests::fixtures() {
+        for (name, (body, _)) in testing::fixtures("whatsapp") {
             let whole = parse(&body, DateTime::UNIX_EPOCH).unwrap();
             for part in whole.parts {
                 let shown = excerpt(&body, &HashSet::from([part.route.clone()]));

@@ -6,13 +6,12 @@ use crate::{
     providers::{
         json::{Object, cut},
         lenient::List,
+        meta::MAX_PERSON_BYTES,
     },
 };
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The longest documented user id has 135 characters (`US.ENT.` and 128 more).
-const MAX_NAME_BYTES: usize = 256;
 /// So many contacts are quicker gone through than sorted.
 const FEW: usize = 8;
 
@@ -29,7 +28,7 @@ impl Names {
     pub(super) fn add(&mut self, id: Option<Cow<'_, str>>) {
         let Some(id) = id else { return };
         let id = id.trim();
-        if id.is_empty() || id.len() > MAX_NAME_BYTES || id.chars().any(|c| c.is_control() || c == '\u{FFFD}') {
+        if id.is_empty() || id.len() > MAX_PERSON_BYTES || id.chars().any(|c| c.is_control() || c == '\u{FFFD}') {
             return;
         }
         if id.chars().any(|c| c == '.' || c.is_alphabetic()) {
@@ -132,7 +131,7 @@ impl Contact {
         names.add(contact.id("user_id"));
         names.add(contact.id("wa_id"));
         let profile = contact.object("profile");
-        let said = |key| profile.as_ref()?.words(key).map(|words| cut(words, MAX_NAME_BYTES));
+        let said = |key| profile.as_ref()?.words(key).map(|words| cut(words, MAX_PERSON_BYTES));
         Self { names, name: said("name"), username: said("username") }
     }
 }

@@ -1,0 +1,120 @@
+//! Jobs of `media`: one file to be fetched, one person to be asked about, or some objects to be deleted. What there is to know of
+//! them stands in rows; a job that comes twice finds the row done, or claimed.
+
+use super::{Job, Undecodable};
+use crate::domain::ids::{ContactId, MediaId, TenantId};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// The newest version this release writes and reads.
+pub const VERSION: u16 = 1;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Fetch a file from its provider and store it.
+    Fetch {
+        /// Which.
+        media_id: MediaId,
+    },
+    /// Ask a provider who a person is.
+    Profile {
+        /// Who.
+        contact_id: ContactId,
+    },
+    /// Delete objects that nobody refers to.
+    Delete {
+        /// Their keys in storage.
+        keys: Vec<String>,
+    },
+}
+
+/// Something to be done for a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MediaJob {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// What to do.
+    pub task: Task,
+}
+
+impl Task {
+    fn kind(&self) -> &'static str {
+        match self {
+            Task::Fetch { .. } => "media.fetch",
+            Task::Profile { .. } => "media.profile",
+            Task::Delete { .. } => "media.delete",
+        }
+    }
+}
+
+impl MediaJob {
+    /// As a job for the queue.
+    pub fn to_job(&self, now: DateTime<Utc>) -> Job {
+        let body = serde_json::to_vec(&self.task).expect("plain fields are always JSON");
+        Job::new(self.task.kind(), VERSION, Some(self.tenant_id), now, body)
+    }
+
+    /// From a job.
+    ///
+    /// # Errors
+    /// [`Undecodable::NotYet`] for a newer version; [`Undecodable::Broken`] for anything else that cannot be read.
+    pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
+        if job.headers.version > VERSION {
+            return Err(Undecodable::NotYet { found: job.headers.version, known: VERSION });
+        }
+        let tenant_id = job.headers.tenant.ok_or_else(|| Undecodable::Broken("the tenant header is missing".into()))?;
+        let task = serde_json::from_slice(&job.body).map_err(|error| Undecodable::Broken(error.to_string()))?;
+        Ok(Self { tenant_id, task })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(task: Task) -> MediaJob {
+        MediaJob { tenant_id: TenantId::new(), task }
+    }
+
+    #[test]
+    fn a_job_comes_back_as_it_went() {
+        for task in [
+            Task::Fetch { media_id: MediaId::new() },
+            Task::Profile { contact_id: ContactId::new() },
+            Task::Delete { keys: vec!["tenant/1/2".to_owned()] },
+        ] {
+            let job = job(task);
+            assert_eq!(MediaJob::from_job(&job.to_job(DateTime::UNIX_EPOCH)).ok(), Some(job));
+        }
+    }
+
+    #[test]
+    fn a_newer_version_waits_and_a_broken_one_does_not() {
+        let good = job(Task::Fetch { media_id: MediaId::new() }).to_job(DateTime::UNIX_EPOCH);
+        let mut newer = good.clone();
+        newer.headers.version = VERSION + 1;
+        assert!(matches!(MediaJob::from_job(&newer), Err(Undecodable::NotYet { .. })));
+        let mut stranger = good.clone();
+        stranger.headers.tenant = None;
+        assert!(matches!(MediaJob::from_job(&stranger), Err(Undecodable::Broken(_))));
+        let mut broken = good;
+        broken.body = r#"{"task":"dance"}"#.into();
+        assert!(matches!(MediaJob::from_job(&broken), Err(Undecodable::Broken(_))));
+    }
+
+    #[test]
+    fn version_1_as_it_was_written_is_still_read() {
+        let id = "01936f5e-3c00-7000-8000-000000000001";
+        for (golden, expected) in [
+            (format!(r#"{{"task":"fetch","media_id":"{id}"}}"#), Task::Fetch { media_id: id.parse().unwrap() }),
+            (format!(r#"{{"task":"profile","contact_id":"{id}"}}"#), Task::Profile { contact_id: id.parse().unwrap() }),
+            (r#"{"task":"delete","keys":["a/b"]}"#.to_owned(), Task::Delete { keys: vec!["a/b".to_owned()] }),
+        ] {
+            let mut job = job(Task::Fetch { media_id: MediaId::new() }).to_job(DateTime::UNIX_EPOCH);
+            job.body = golden.into();
+            assert_eq!(MediaJob::from_job(&job).map(|job| job.task).ok(), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Where files lie: a folder, or a bucket of anything that speaks S3. Nothing else touches `object_store`.
+//!
+//! Keys are made of what the bytes are ([`crate::domain::media::object_key`]), so storing the same again changes nothing, and an
+//! object is there whole or not at all: it is written aside and then named.
+
+use crate::config::{Mistake, StorageArgs};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, aws::AmazonS3Builder,
+    local::LocalFileSystem, path::Path as Key, prefix::PrefixStore,
+};
+use secrecy::ExposeSecret;
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// S3 takes no smaller part of an upload but the last.
+const S3_PART_BYTES: usize = 5 * 1024 * 1024;
+/// A folder takes any.
+const FOLDER_PART_BYTES: usize = 1024 * 1024;
+/// One call to a bucket takes no longer, in all its attempts.
+const S3_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where files lie. Cheap to clone.
+#[derive(Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    folder: Option<Arc<Path>>,
+    shown: Arc<str>,
+    part_bytes: usize,
+}
+
+/// The storage does not do what it should: ours to mend, and nobody's file is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {source}")]
+pub struct Error {
+    doing: &'static str,
+    source: object_store::Error,
+}
+
+/// An object being read.
+pub struct Reading {
+    /// How large all of it is.
+    pub size_bytes: u64,
+    /// Which bytes these are.
+    pub range: Range<u64>,
+    /// The bytes.
+    pub bytes: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+fn failed(doing: &'static str) -> impl Fn(object_store::Error) -> Error + Clone {
+    move |source| Error { doing, source }
+}
+
+impl Storage {
+    /// The storage of these settings. A folder is made if it is not there; a bucket is asked only when something is stored or read.
+    ///
+    /// # Errors
+    /// If the settings mean nothing.
+    pub fn open(settings: &StorageArgs) -> Result<Self, Mistake> {
+        let mistake = |problem: String| Mistake { setting: "STORAGE_URL", problem };
+        if let Some(bucket) = settings.storage_url.strip_prefix("s3://") {
+            return bucket_of(bucket, settings).map_err(|error| mistake(error.to_string()));
+        }
+        let folder = settings.storage_url.strip_prefix("file:").unwrap_or_default();
+        let folder = folder.strip_prefix("//").unwrap_or(folder);
+        if folder.is_empty() {
+            return Err(mistake("must be file:///a/folder or s3://a-bucket/prefix".to_owned()));
+        }
+        Self::in_folder(Path::new(folder)).map_err(|error| mistake(format!("{folder}: {error}")))
+    }
+
+    /// A folder as storage.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn in_folder(folder: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        // What is said to be stored must survive the machine as well.
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            folder: Some(folder.into()),
+            shown: folder.display().to_string().into(),
+            part_bytes: FOLDER_PART_BYTES,
+        })
+    }
+
+    /// The folder, if it is one: there is room for what is on its way, too.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.folder.as_deref().map(Path::to_owned)
+    }
+
+    /// Stores so many bytes, read piece by piece. An object of this size that is there already is left alone: its key says what
+    /// it is.
+    ///
+    /// # Errors
+    /// If the storage, or what is read from, fails; then nothing is stored.
+    pub async fn put(&self, key: &str, mut from: impl AsyncRead + Unpin, size_bytes: u64) -> Result<(), Error> {
+        let error = failed("storing a file");
+        let key = name(key).map_err(&error)?;
+        match self.store.head(&key).await {
+            Ok(there) if there.size == size_bytes => return Ok(()),
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(error(source)),
+        }
+        if size_bytes <= self.part_bytes as u64 {
+            let all = piece(&mut from, self.part_bytes).await.map_err(&error)?;
+            self.store.put(&key, PutPayload::from_bytes(all)).await.map_err(&error)?;
+            return Ok(());
+        }
+        let mut upload = self.store.put_multipart(&key).await.map_err(&error)?;
+        let stored = async {
+            loop {
+                let part = piece(&mut from, self.part_bytes).await?;
+                if part.is_empty() {
+                    break;
+                }
+                upload.put_part(PutPayload::from_bytes(part)).await?;
+            }
+            upload.complete().await
+        };
+        if let Err(source) = stored.await {
+            // What has been stored of it is in nobody's way, and a bucket can be told to drop it.
+            let _ = upload.abort().await;
+            return Err(error(source));
+        }
+        Ok(())
+    }
+
+    /// How large an object is; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub async fn size_bytes(&self, key: &str) -> Result<Option<u64>, Error> {
+        let error = failed("looking for a file");
+        match self.store.head(&name(key).map_err(&error)?).await {
+            Ok(there) => Ok(Some(there.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(error(source)),
+        }
+    }
+
+    /// Reads an object or a part of it, piece by piece; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If the storage fails, or the part lies outside it.
+    pub async fn read(&self, key: &str, part: Option<Range<u64>>) -> Result<Option<Reading>, Error> {
+        let error = failed("reading a file");
+        let options = GetOptions { range: part.map(GetRange::Bounded), ..GetOptions::default() };
+        match self.store.get_opts(&name(key).map_err(&error)?, options).await {
+            Ok(found) => Ok(Some(Reading {
+                size_bytes: found.meta.size,
+                range: found.range.clone(),
+                bytes: found.into_stream().map_err(error).boxed(),
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(error(source)),
+        }
+    }
+
+    /// Deletes objects. One that is not there is deleted already.
+    ///
+    /// # Errors
+    /// If the storage fails; some may be deleted.
+    pub async fn delete(&self, keys: &[String]) -> Result<(), Error> {
+        let error = failed("deleting a file");
+        for key in keys {
+            match self.store.delete(&name(key).map_err(&error)?).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(error(source)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bucket_of(bucket: &str, settings: &StorageArgs) -> Result<Storage, object_store::Error> {
+    let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(&settings.aws_region)
+        .with_client_options(ClientOptions::new().with_timeout(S3_TIMEOUT));
+    if let Some(endpoint) = &settings.aws_endpoint_url {
+        // Whoever has one of their own has it beside them, perhaps without TLS and without a name for each bucket.
+        builder = builder
+            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+            .with_allow_http(endpoint.scheme() == "http")
+            .with_virtual_hosted_style_request(false);
+    }
+    if let (Some(id), Some(secret)) = (&settings.aws_access_key_id, &settings.aws_secret_access_key) {
+        builder = builder.with_access_key_id(id.expose_secret()).with_secret_access_key(secret.expose_secret());
+    }
+    if let Some(token) = &settings.aws_session_token {
+        builder = builder.with_token(token.expose_secret());
+    }
+    let store = builder.build()?;
+    let store: Arc<dyn ObjectStore> = match name(prefix)? {
+        prefix if prefix.as_ref().is_empty() => Arc::new(store),
+        prefix => Arc::new(PrefixStore::new(store, prefix)),
+    };
+    Ok(Storage { store, folder: None, shown: settings.storage_url.as_str().into(), part_bytes: S3_PART_BYTES })
+}
+
+fn name(key: &str) -> Result<Key, object_store::Error> {
+    Ok(Key::parse(key)?)
+}
+
+/// The next bytes, as many as there may be unless it is the end.
+async fn piece(from: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Bytes, object_store::Error> {
+    let mut piece = BytesMut::with_capacity(most);
+    while piece.len() < most {
+        let read = from.take((most - piece.len()) as u64).read_buf(&mut piece).await;
+        let read = read.map_err(|source| object_store::Error::Generic { store: "file", source: Box::new(source) })?;
+        if read == 0 {
+            break;
+        }
+    }
+    Ok(piece.freeze())
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Storage({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::in_folder(&folder.path().join("deep/inside")).unwrap();
+        (folder, storage)
+    }
+
+    async fn all(storage: &Storage, key: &str, part: Option<Range<u64>>) -> Option<Vec<u8>> {
+        let reading = storage.read(key, part).await.unwrap()?;
+        let pieces: Vec<Bytes> = reading.bytes.try_collect().await.unwrap();
+        Some(pieces.concat())
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_read_whole_and_in_parts_and_deleted() {
+        let (_folder, storage) = storage();
+        // One that goes at once, one in several parts.
+        for size in [0, 10, FOLDER_PART_BYTES, 3 * FOLDER_PART_BYTES + 7] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let key = format!("tenants/1/{size}");
+            assert!(all(&storage, &key, None).await.is_none());
+            for _ in 0..2 {
+                storage.put(&key, &bytes[..], size as u64).await.unwrap();
+            }
+            assert_eq!(all(&storage, &key, None).await.as_deref(), Some(&bytes[..]));
+            assert_eq!(storage.size_bytes(&key).await.unwrap(), Some(size as u64));
+            if size > 9 {
+                assert_eq!(all(&storage, &key, Some(3..9)).await.as_deref(), Some(&bytes[3..9]));
+            }
+            storage.delete(&[key.clone(), key.clone()]).await.unwrap();
+            assert!(all(&storage, &key, None).await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_leaves_nothing_behind() {
+        let (_folder, storage) = storage();
+        assert!(storage.put("a/b", Broken(2 * FOLDER_PART_BYTES), 3 * FOLDER_PART_BYTES as u64).await.is_err());
+        assert!(all(&storage, "a/b", None).await.is_none());
+    }
+
+    /// Gives so many bytes and then fails.
+    struct Broken(usize);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            into: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            if self.0 == 0 {
+                return std::task::Poll::Ready(Err(std::io::Error::other("cut")));
+            }
+            let some = self.0.min(into.remaining());
+            into.put_slice(&vec![7; some]);
+            self.0 -= some;
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_are_refused_by_name() {
+        let settings = |url: &str| StorageArgs {
+            storage_url: url.to_owned(),
+            aws_endpoint_url: None,
+            aws_region: "us-east-1".into(),
+            aws_access_key_id: None,
+            aws_secret_access_key: None,
+            aws_session_token: None,
+        };
+        for wrong in ["", "file:", "file://", "ftp://x/y", "/just/a/path"] {
+            assert_eq!(Storage::open(&settings(wrong)).unwrap_err().setting, "STORAGE_URL", "{wrong}");
+        }
+        assert_eq!(Storage::open(&settings("s3://bucket/some/prefix")).unwrap().to_string(), "s3://bucket/some/prefix");
+    }
+}

@@ -1,0 +1,394 @@
+//! Files of messages → storage; who people are, where a provider tells only who asks; objects that nobody refers to, deleted.
+//!
+//! A file is claimed before it is fetched, and what became of it is a row's state with a reason, never a dead letter: what its
+//! provider fails at is put off and tried again by the row, for as long as the provider keeps it. Our own failures (the database, the
+//! storage, the disk) are charged to no file.
+
+mod accounts;
+mod examine;
+mod fetch;
+mod profile;
+mod store;
+
+pub use fetch::Apis;
+
+use crate::{
+    placements::Placements,
+    worker::{CrashPoints, Placed, Settle, Ticket, Worker},
+};
+use anyhow::anyhow;
+use chrono::TimeDelta;
+use fetch::Fetcher;
+use shared::{
+    crash::CrashPoint,
+    db::{
+        self, Databases, FleetTx, Placement,
+        media::{
+            fetching::{self, Attempt, Claim, Ending, File, Why},
+            objects, profiles,
+        },
+    },
+    domain::{
+        channel::Provider,
+        ids::{ContactId, MediaId, TenantId},
+        media::MediaState,
+    },
+    health::{Condition, Readiness},
+    jobs::{
+        Job, Undecodable,
+        media::{MediaJob, Task},
+    },
+    lifecycle::Lifecycle,
+    providers::download::{Downloader, Failure, Next},
+    queue::{Queue, topology},
+    retry::before_retry,
+    seal::Keyring,
+    storage::Storage,
+    telemetry::names,
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// One file takes no longer, from the first call to the last byte in storage; shorter than a job may be held.
+const FILE_WITHIN: Duration = Duration::from_secs(4 * 60);
+/// Whose file it is for so long: longer than that.
+const LEASE: TimeDelta = TimeDelta::seconds(5 * 60);
+/// After our own failure a file is tried again after this.
+const AFTER_OURS: Duration = Duration::from_secs(15);
+/// Before anything else is taken up after our own failure: what is away is away for all.
+const BREATH: Duration = Duration::from_secs(2);
+/// Deleting some objects takes no longer; their marks last longer than that.
+const DELETE_WITHIN: Duration = Duration::from_secs(60);
+/// Pictures are drawn one at a time: each may take 150 MB for a moment.
+const DRAWN_AT_ONCE: usize = 1;
+
+/// How the worker works.
+#[derive(Clone, Debug)]
+pub struct MediaSettings {
+    /// Where providers' APIs are.
+    pub apis: Apis,
+    /// So many files at once.
+    pub at_once: usize,
+    /// What is on its way lies here.
+    pub folder: PathBuf,
+}
+
+/// The media worker.
+pub struct MediaWorker(Arc<Inner>);
+
+struct Inner {
+    databases: Databases,
+    placements: Placements,
+    keyring: Keyring,
+    fetcher: Fetcher,
+    storage: Storage,
+    drawing: Semaphore,
+    at_once: Semaphore,
+    stored: Condition,
+    life: Lifecycle,
+}
+
+/// What is to be written down.
+#[derive(Debug)]
+pub enum Effect {
+    /// An attempt at a file has ended.
+    Ended(Attempt),
+    /// A provider has said who somebody is, or not.
+    Asked(TenantId, ContactId, profiles::Answer),
+    /// Objects are deleted.
+    Deleted(TenantId, Vec<String>),
+}
+
+impl MediaWorker {
+    /// A worker on these databases and this storage.
+    pub fn new(
+        databases: Databases,
+        keyring: Keyring,
+        downloader: Downloader,
+        storage: Storage,
+        settings: MediaSettings,
+        readiness: &Readiness,
+        life: &Lifecycle,
+    ) -> Self {
+        let stored = readiness.condition("files");
+        stored.ready();
+        let fetcher = Fetcher { downloader, apis: settings.apis, folder: settings.folder };
+        Self(Arc::new(Inner {
+            placements: Placements::new(databases.clone()),
+            databases,
+            keyring,
+            fetcher,
+            storage,
+            drawing: Semaphore::new(DRAWN_AT_ONCE),
+            at_once: Semaphore::new(settings.at_once),
+            stored,
+            life: life.clone(),
+        }))
+    }
+}
+
+impl Worker for MediaWorker {
+    const NAME: &'static str = "media";
+    const QUEUES: &'static [&'static Queue] = &[&topology::MEDIA];
+    // Those that are fetched, and a few that follow: what waits for its turn is held, and may be for five minutes only.
+    const PREFETCH: u16 = 32;
+
+    type Job = MediaJob;
+    type Effect = Effect;
+
+    fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
+        MediaJob::from_job(job)
+    }
+
+    async fn perform(&self, jobs: Vec<Ticket<MediaJob>>, settle: &Settle<Effect>) {
+        for ticket in jobs {
+            let (inner, settle) = (self.0.clone(), settle.clone());
+            self.0.life.spawn(async move { inner.perform(ticket, &settle).await });
+        }
+    }
+
+    async fn apply(&self, tx: &mut FleetTx, effects: &[Effect]) -> Result<(), db::Error> {
+        let ended: Vec<&Attempt> = effects
+            .iter()
+            .filter_map(|effect| if let Effect::Ended(attempt) = effect { Some(attempt) } else { None })
+            .collect();
+        fetching::record(tx, &ended).await?;
+        let mut asked: Vec<_> = effects
+            .iter()
+            .filter_map(|effect| {
+                if let Effect::Asked(tenant, contact, answer) = effect { Some((tenant, contact, answer)) } else { None }
+            })
+            .collect();
+        asked.sort_by_key(|(tenant, contact, _)| (**tenant, **contact));
+        for (tenant_id, contact_id, answer) in asked {
+            profiles::record(tx, *tenant_id, *contact_id, answer).await?;
+        }
+        for effect in effects {
+            if let Effect::Deleted(tenant_id, keys) = effect {
+                objects::forget(tx, *tenant_id, keys).await?;
+            }
+        }
+        Ok(())
+    }
+
+    // The other place is passed where a file is stored.
+    fn crash_points() -> CrashPoints {
+        CrashPoints { after_commit: Some(CrashPoint::MediaAfterCommit), ..CrashPoints::default() }
+    }
+}
+
+impl Inner {
+    async fn perform(&self, ticket: Ticket<MediaJob>, settle: &Settle<Effect>) {
+        let (job, ticket) = ticket.take();
+        let Ok(_turn) = self.at_once.acquire().await else { return };
+        let placement = match self.placements.find(job.tenant_id, settle).await {
+            Ok(Some(placement)) => placement,
+            Ok(None) => return settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id)),
+            Err(error) => return settle.retry(ticket, None, error),
+        };
+        let of = Of { tenant_id: job.tenant_id, placement };
+        match job.task {
+            Task::Fetch { media_id } => self.file(&of, media_id, ticket, settle).await,
+            Task::Profile { contact_id } => self.person(&of, contact_id, ticket, settle).await,
+            Task::Delete { keys } => self.delete(&of, keys, ticket, settle).await,
+        }
+    }
+
+    async fn file(&self, of: &Of, media_id: MediaId, ticket: Ticket<()>, settle: &Settle<Effect>) {
+        let claim = Uuid::now_v7();
+        let claiming = || async move {
+            let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+            let claimed = fetching::claim(&mut tx, of.tenant_id, media_id, claim, LEASE).await?;
+            tx.commit().await?;
+            Ok(claimed)
+        };
+        let file = match settle.outlast("claiming a file", claiming).await {
+            Ok(Claim::Ours(file)) => file,
+            Ok(Claim::Anothers(left)) => {
+                let left = left.to_std().unwrap_or_default() + Duration::from_secs(1);
+                return settle.later(ticket, left.min(Duration::from_secs(600)));
+            }
+            Ok(Claim::Over) => return settle.done(ticket, Vec::new()),
+            Err(error) => return settle.retry(ticket, None, error),
+        };
+        let fetching = tokio::time::timeout(FILE_WITHIN, self.fetch_and_store(of, &file, settle));
+        let stored = tokio::select! {
+            biased;
+            stored = fetching => stored.unwrap_or_else(|_| {
+                let reason = format!("The file did not come within {} minutes.", FILE_WITHIN.as_secs() / 60);
+                Err(Failure::new("too_slow", Next::Again(None), reason))
+            }),
+            // The process ends: another fetches it.
+            () = self.life.stopping() => {
+                self.release(of, media_id, claim).await;
+                return settle.later(ticket, Duration::from_secs(1));
+            }
+        };
+        let ending = match stored {
+            Ok(stored) => {
+                self.stored.ready();
+                Ending::Stored(Box::new(stored))
+            }
+            Err(Failure { next: Next::Ours, reason, .. }) => {
+                tracing::warn!(reason, "files cannot be stored");
+                self.stored.not_ready(reason);
+                self.release(of, media_id, claim).await;
+                tokio::time::sleep(BREATH).await;
+                return settle.later(ticket, AFTER_OURS);
+            }
+            Err(failure) => ending(&file, failure),
+        };
+        count(&file, &ending);
+        let effect = Effect::Ended(Attempt { tenant_id: of.tenant_id, media_id, claim, ending });
+        settle.done(ticket, vec![of.placed(effect)]);
+    }
+
+    async fn release(&self, of: &Of, media_id: MediaId, claim: Uuid) {
+        let releasing = async {
+            let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+            fetching::release(&mut tx, of.tenant_id, media_id, claim).await?;
+            tx.commit().await
+        };
+        if let Err(error) = releasing.await {
+            tracing::debug!(%error, "a claim ends by itself");
+        }
+    }
+
+    async fn delete(&self, of: &Of, keys: Vec<String>, ticket: Ticket<()>, settle: &Settle<Effect>) {
+        let wanted = keys.as_slice();
+        let looking = || async move {
+            let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+            let keys = objects::deletable(&mut tx, of.tenant_id, wanted).await?;
+            tx.commit().await?;
+            Ok(keys)
+        };
+        let keys = match settle.outlast("looking for objects to delete", looking).await {
+            Ok(keys) => keys,
+            Err(error) => return settle.retry(ticket, None, error),
+        };
+        // What could not be deleted is looked at again when its mark is over.
+        match tokio::time::timeout(DELETE_WITHIN, self.storage.delete(&keys)).await {
+            Ok(Ok(())) if keys.is_empty() => settle.done(ticket, Vec::new()),
+            Ok(Ok(())) => settle.done(ticket, vec![of.placed(Effect::Deleted(of.tenant_id, keys))]),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "objects are deleted later");
+                settle.done(ticket, Vec::new());
+            }
+            Err(_) => {
+                tracing::warn!("objects are deleted later: the storage is slow");
+                settle.done(ticket, Vec::new());
+            }
+        }
+    }
+}
+
+/// Whose job it is.
+struct Of {
+    tenant_id: TenantId,
+    placement: Placement,
+}
+
+impl Of {
+    fn placed(&self, effect: Effect) -> Placed<Effect> {
+        Placed { placement: self.placement.clone(), tenant: self.tenant_id, effect }
+    }
+}
+
+/// A file is asked for again for so long: for as long as its provider may give it. WhatsApp keeps files for seven days
+/// (providers/whatsapp section 9), Twilio until they are deleted (providers/twilio section 12); the links of the others live for
+/// hours, and what is wrong with them is said at once.
+fn patience(provider: Provider) -> TimeDelta {
+    match provider {
+        Provider::Whatsapp | Provider::Twilio => TimeDelta::days(6),
+        Provider::Messenger | Provider::Instagram => TimeDelta::days(1),
+    }
+}
+
+/// What a failure means for a file.
+fn ending(file: &File, failure: Failure) -> Ending {
+    let Failure { code, reason, next } = failure;
+    let over = |state, reason| Ending::Over { state, why: Why { code, reason } };
+    match next {
+        Next::Expire => over(MediaState::Expired, reason),
+        Next::Refuse => over(MediaState::Refused, reason),
+        Next::GiveUp => over(MediaState::Failed, reason),
+        Next::Again(_) | Next::Ours if file.now - file.created_at > patience(file.provider) => {
+            over(MediaState::Failed, format!("Given up after {} attempts. {reason}", file.attempts + 1))
+        }
+        Next::Again(after) => put_off(file, code, reason, after),
+        Next::Ours => put_off(file, code, reason, None),
+    }
+}
+
+fn put_off(file: &File, code: &'static str, reason: String, after: Option<Duration>) -> Ending {
+    let attempts = u32::try_from(file.attempts + 1).unwrap_or(1);
+    let after = after.unwrap_or_else(|| before_retry(attempts));
+    Ending::PutOff { after: TimeDelta::from_std(after).unwrap_or(LEASE), why: Why { code, reason } }
+}
+
+fn count(file: &File, ending: &Ending) {
+    let outcome = match ending {
+        Ending::Stored(stored) => {
+            metrics::counter!(names::MEDIA_BYTES, "provider" => file.provider.as_str()).increment(stored.size_bytes);
+            MediaState::Stored.as_str()
+        }
+        Ending::PutOff { .. } => "put_off",
+        Ending::Over { state, .. } => state.as_str(),
+    };
+    metrics::counter!(names::MEDIA_FILES, "provider" => file.provider.as_str(), "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, Utc};
+    use shared::domain::{channel::Channel, ids::ChannelAccountId, messages::MessageKind};
+
+    fn file(age: TimeDelta) -> File {
+        let now: DateTime<Utc> = DateTime::UNIX_EPOCH + TimeDelta::days(1000);
+        File {
+            tenant_id: TenantId::new(),
+            id: MediaId::new(),
+            channel_account_id: ChannelAccountId::new(),
+            provider: Provider::Whatsapp,
+            channel: Channel::Whatsapp,
+            kind: MessageKind::Image,
+            provider_media_id: None,
+            url: None,
+            declared_type: None,
+            declared_sha256: None,
+            attempts: 3,
+            created_at: now - age,
+            keep_until: None,
+            now,
+        }
+    }
+
+    #[test]
+    fn what_fails_is_put_off_until_its_provider_has_it_no_longer() {
+        let failure = |next| Failure::new("broken_off", next, "It broke off.");
+        let after = Duration::from_secs(70);
+        let Ending::PutOff { after: wait, .. } = ending(&file(TimeDelta::hours(1)), failure(Next::Again(Some(after))))
+        else {
+            panic!("put off");
+        };
+        assert_eq!(wait, TimeDelta::seconds(70));
+        let Ending::Over { state, why } = ending(&file(TimeDelta::days(7)), failure(Next::Again(None))) else {
+            panic!("over");
+        };
+        assert_eq!((state, why.reason.as_str()), (MediaState::Failed, "Given up after 4 attempts. It broke off."));
+    }
+
+    #[test]
+    fn what_cannot_change_is_over_at_once() {
+        for (next, expected) in [
+            (Next::Expire, MediaState::Expired),
+            (Next::Refuse, MediaState::Refused),
+            (Next::GiveUp, MediaState::Failed),
+        ] {
+            let ended = ending(&file(TimeDelta::zero()), Failure::new("x", next, "y"));
+            assert!(matches!(ended, Ending::Over { state, .. } if state == expected), "{ended:?}");
+        }
+    }
+}

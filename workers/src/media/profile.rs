@@ -1,0 +1,164 @@
+//! Who somebody is, where a provider tells only who asks: a name, and a copy of the picture, whose link expires.
+
+use super::{AFTER_OURS, Effect, Inner, Of, accounts, store};
+use crate::worker::{Settle, Ticket};
+use chrono::TimeDelta;
+use shared::{
+    db::media::profiles::{self, Answer, Avatar, Wanted},
+    domain::{
+        channel::Provider,
+        ids::ContactId,
+        media::{Judgement, is_safe_inline, judge},
+    },
+    providers::{
+        download::{Failure, Next, OfProvider},
+        instagram, messenger,
+        messenger::profile::{Answer as Said, Profile},
+    },
+    retry::before_retry,
+};
+use std::time::Duration;
+use url::Url;
+
+/// An avatar is no larger.
+const MAX_AVATAR_BYTES: u64 = 5 * 1024 * 1024;
+/// It is asked so often before it is left alone for a day.
+const MOST_ATTEMPTS: i32 = 5;
+const WITHIN: Duration = Duration::from_secs(60);
+
+impl Inner {
+    /// Asks about somebody.
+    pub(super) async fn person(&self, of: &Of, contact_id: ContactId, ticket: Ticket<()>, settle: &Settle<Effect>) {
+        let looking = || async move {
+            let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+            let wanted = profiles::wanted(&mut tx, of.tenant_id, contact_id).await?;
+            tx.commit().await?;
+            Ok(wanted)
+        };
+        let wanted = match settle.outlast("looking whom to ask about", looking).await {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => return settle.done(ticket, Vec::new()),
+            Err(error) => return settle.retry(ticket, None, error),
+        };
+        let asking = tokio::time::timeout(WITHIN, self.ask(of, &wanted, settle));
+        let answer = tokio::select! {
+            biased;
+            answer = asking => answer.unwrap_or_else(|_| {
+                Err(Failure::new("too_slow", Next::Again(None), "The provider did not answer in time."))
+            }),
+            () = self.life.stopping() => return settle.later(ticket, Duration::from_secs(1)),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Failure { next: Next::Ours, reason, .. }) => {
+                tracing::warn!(reason, "an avatar cannot be stored");
+                return settle.later(ticket, AFTER_OURS);
+            }
+            Err(failure) => after_failure(&wanted, failure),
+        };
+        settle.done(ticket, vec![of.placed(Effect::Asked(of.tenant_id, contact_id, answer))]);
+    }
+
+    async fn ask(&self, of: &Of, wanted: &Wanted, settle: &Settle<Effect>) -> Result<Answer, Failure> {
+        let load =
+            || accounts::load(&self.databases, &self.keyring, &of.placement, of.tenant_id, wanted.channel_account_id);
+        let account = settle.outlast("loading an account", load).await;
+        let account = account.map_err(|error| Failure::new("storage_away", Next::Ours, error.to_string()))?;
+        let account = account.map_err(|why| Failure::new(why.code, Next::Again(None), why.reason))?;
+        let apis = &self.fetcher.apis;
+        let (base, path) = match wanted.provider {
+            Provider::Messenger => {
+                (&apis.messenger, messenger::profile::path(&apis.messenger_version, &wanted.person_id))
+            }
+            Provider::Instagram if account.by_instagram_login => {
+                (&apis.instagram, instagram::profile::path(&apis.instagram_version, &wanted.person_id))
+            }
+            Provider::Instagram => {
+                (&apis.messenger, instagram::profile::path(&apis.messenger_version, &wanted.person_id))
+            }
+            Provider::Whatsapp | Provider::Twilio => {
+                return Ok(unavailable("not_asked", "The provider says people's names by itself."));
+            }
+        };
+        let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
+        let url: Url =
+            url.parse().map_err(|_| Failure::new("bad_address", Next::Refuse, "The person's id makes no address."))?;
+        let downloader = &self.fetcher.downloader;
+        let answer = downloader.get(&url, OfProvider::Meta, Some(&account.credentials)).await?;
+        let (status, retry_after) = (answer.status(), answer.retry_after());
+        let body = answer.text().await?;
+        let said = match wanted.provider {
+            Provider::Instagram => instagram::profile::read(status, &body),
+            _ => messenger::profile::read(status, &body),
+        };
+        match said {
+            Said::Profile(Profile { name, username, picture_url }) => {
+                let avatar = match picture_url {
+                    Some(url) => self.avatar(of, &url, settle).await?,
+                    None => None,
+                };
+                Ok(Answer::Known { name, username, avatar })
+            }
+            Said::Unavailable { code } => {
+                Ok(unavailable(&code, "The person has no profile, or has not consented to its being seen."))
+            }
+            Said::NotPermitted { code } => {
+                Ok(unavailable(&code, "The account may not ask who people are: see its access token and permissions."))
+            }
+            Said::Later { code } => {
+                let reason = format!("The provider could not say who it is (code {code}).");
+                Err(Failure::new("provider_failed", Next::Again(retry_after), reason))
+            }
+        }
+    }
+
+    /// A copy of somebody's picture. One that cannot be had is no reason not to know their name; only our own failures are.
+    async fn avatar(&self, of: &Of, url: &str, settle: &Settle<Effect>) -> Result<Option<Avatar>, Failure> {
+        match self.copy(of, url, settle).await {
+            Ok(avatar) => Ok(Some(avatar)),
+            Err(failure) if failure.next == Next::Ours => Err(failure),
+            Err(failure) => {
+                tracing::debug!(%failure, "somebody's picture cannot be had");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn copy(&self, of: &Of, url: &str, settle: &Settle<Effect>) -> Result<Avatar, Failure> {
+        let refuse = |reason: &str| Failure::new("bad_avatar", Next::Refuse, reason);
+        let url: Url = url.parse().map_err(|_| refuse("The picture's address is none."))?;
+        let answer = self.fetcher.downloader.get(&url, OfProvider::Meta, None).await?;
+        if answer.status() != 200 {
+            return Err(refuse("The picture is not there."));
+        }
+        let declared = answer.content_type();
+        let saved = answer.save(&self.fetcher.folder, MAX_AVATAR_BYTES).await?;
+        let content_type = match judge(declared.as_deref(), &saved.head) {
+            Judgement::Store(found) if found.starts_with("image/") && is_safe_inline(&found) => found,
+            _ => return Err(refuse("The picture is none.")),
+        };
+        let key = store::key_of(of.tenant_id, &saved);
+        self.announce(of, std::slice::from_ref(&key), settle).await?;
+        let bytes = tokio::fs::File::open(&saved.path).await;
+        let bytes = bytes.map_err(|error| Failure::new("storage_away", Next::Ours, error.to_string()))?;
+        self.storage.put(&key, bytes, saved.size_bytes).await.map_err(|error| store::storage_away(&error))?;
+        Ok(Avatar { storage_key: key, content_type, size_bytes: saved.size_bytes })
+    }
+}
+
+fn unavailable(code: &str, reason: &str) -> Answer {
+    Answer::Unavailable { code: code.to_owned(), reason: reason.to_owned() }
+}
+
+/// Tried again for a while, and then left alone until the day is over.
+fn after_failure(wanted: &Wanted, failure: Failure) -> Answer {
+    let Failure { code, reason, next } = failure;
+    match next {
+        Next::Again(after) if wanted.attempts < MOST_ATTEMPTS => {
+            let wait = after.unwrap_or_else(|| before_retry(u32::try_from(wanted.attempts + 1).unwrap_or(1)));
+            let after = TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(15));
+            Answer::PutOff { after, code: code.to_owned(), reason }
+        }
+        _ => unavailable(code, &reason),
+    }
+}
