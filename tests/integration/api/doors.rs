@@ -99,6 +99,7 @@ async fn another(stage: &Stage, proxies: Proxies, public_url: &str) -> Url {
         namespace: stage.namespace.clone(),
         rate: rate(1000),
         keyring: stage.keyring.clone(),
+        storage: stage.storage.clone(),
         platforms: Platforms::new([(Provider::Twilio, platform())]),
         bodies_bytes: webhooks::BODIES_BYTES,
         proxies,

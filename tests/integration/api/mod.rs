@@ -48,6 +48,7 @@ use shared::{
     lifecycle::Lifecycle,
     queue::{self, Broker, Publisher, Queue},
     seal::Keyring,
+    storage::Storage,
 };
 use std::{num::NonZeroU32, panic::AssertUnwindSafe, time::Duration};
 use support::{
@@ -74,6 +75,8 @@ struct Stage {
     publisher: Publisher,
     namespace: String,
     keyring: Keyring,
+    storage: Storage,
+    _files: tempfile::TempDir,
     life: Lifecycle,
     base: Url,
     client: reqwest::Client,
@@ -162,6 +165,8 @@ impl Stage {
             application_name: "mijra-tests".into(),
         });
         let keyring = Keyring::parse(&SecretString::from(SECRET_KEYS)).unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let storage = Storage::in_folder(files.path()).unwrap();
         let services = Services {
             databases: databases.unwrap(),
             publisher: publisher.clone(),
@@ -169,6 +174,7 @@ impl Stage {
             namespace: namespace.clone(),
             rate,
             keyring: keyring.clone(),
+            storage: storage.clone(),
             platforms: Platforms::new(Provider::ALL.iter().map(|provider| (*provider, platform()))),
             bodies_bytes: webhooks::BODIES_BYTES,
             proxies: Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]),
@@ -185,6 +191,8 @@ impl Stage {
             publisher,
             namespace,
             keyring,
+            storage,
+            _files: files,
             life,
             base,
             client,

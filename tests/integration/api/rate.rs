@@ -18,6 +18,7 @@ fn services(stage: &super::Stage, databases: Databases, redis_url: SecretString)
         namespace: stage.namespace.clone(),
         rate: rate(3),
         keyring: stage.keyring.clone(),
+        storage: stage.storage.clone(),
         platforms: Platforms::default(),
         bodies_bytes: webhooks::BODIES_BYTES,
         proxies: Proxies::default(),
