@@ -6,6 +6,7 @@
 
 mod api;
 mod campaigns;
+mod inbound;
 mod isolation;
 mod outbound_db;
 mod people;

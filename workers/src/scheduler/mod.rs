@@ -89,6 +89,7 @@ struct PlacementSteps {
     campaigns: Step,
     rates: Step,
     statistics: Step,
+    gone: Step,
     expire: Step,
 }
 
@@ -102,6 +103,7 @@ impl PlacementSteps {
             campaigns: step("asking for releases of campaigns"),
             rates: step("raising lowered rates"),
             statistics: step("analysing grown tables"),
+            gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
         }
     }
@@ -127,6 +129,7 @@ impl PlacementSteps {
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
+            self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
         );
     }
