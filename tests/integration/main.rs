@@ -7,6 +7,7 @@
 mod api;
 mod campaigns;
 mod digest;
+mod inbound;
 mod isolation;
 mod outbound_db;
 mod people;

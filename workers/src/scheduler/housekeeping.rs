@@ -3,7 +3,7 @@
 use super::{Fault, steps::Next};
 use shared::{
     db::{
-        Databases, Placement,
+        Databases, Placement, erasing,
         outbound::outcomes,
         retention::{self, Expiring, Removed},
     },
@@ -73,6 +73,17 @@ impl Analysed {
         self.said = Some(now);
         Some(std::mem::take(&mut self.times))
     }
+}
+
+/// Contacts that were merged or erased lately, to whom a batch under way may have added something.
+pub(super) async fn gone(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if !tenants.is_empty() {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let contacts = erasing::settle(&mut tx).await?;
+        tx.commit().await?;
+        debug!(%placement, contacts, "looked once more through contacts that are gone");
+    }
+    Ok(Next::Later)
 }
 
 /// Tenants' rows past their time.

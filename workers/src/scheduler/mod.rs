@@ -114,6 +114,7 @@ struct PlacementSteps {
     replays: Step,
     rates: Step,
     statistics: Step,
+    gone: Step,
     expire: Step,
 }
 
@@ -128,6 +129,7 @@ impl PlacementSteps {
             replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
             statistics: step("analysing grown tables"),
+            gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
         }
     }
@@ -152,6 +154,7 @@ impl PlacementSteps {
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
+            self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
         );
     }
