@@ -5,9 +5,11 @@ mod audit;
 mod authorisation;
 mod bad_input;
 mod campaigns;
+mod doors;
 mod importing;
 mod limits;
 mod lists;
+mod quarantine;
 mod rate;
 mod receiving;
 mod sending;
@@ -49,6 +51,7 @@ use shared::{
 use std::{num::NonZeroU32, panic::AssertUnwindSafe, time::Duration};
 use support::{
     database::{self, Database, Role},
+    programs::binary,
     relay::Relay,
 };
 use tokio::net::TcpListener;
@@ -157,7 +160,7 @@ impl Stage {
             max_connections: 8,
             application_name: "mijra-tests".into(),
         });
-        let keyring = Keyring::parse(&SecretString::from("test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap();
+        let keyring = Keyring::parse(&SecretString::from(SECRET_KEYS)).unwrap();
         let services = Services {
             databases: databases.unwrap(),
             publisher: publisher.clone(),
@@ -332,6 +335,28 @@ impl Stage {
         self.broker_relay.close();
         until("the publisher has noticed", async || !self.publisher.is_ready()).await;
     }
+}
+
+/// The key of [`Stage::keyring`], as it is set.
+const SECRET_KEYS: &str = "test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+
+/// Runs the operator's command line: whether it was content, and what it said; its complaint if it said nothing else.
+async fn mijra(stage: &Stage, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, Value) {
+    let output = tokio::process::Command::new(binary("mijra"))
+        .env_clear()
+        .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
+        .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
+        .env("PUBLIC_URL", PUBLIC_URL)
+        .envs(environment.iter().copied())
+        .arg("--json")
+        .args(arguments)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("mijra runs");
+    let said = serde_json::from_slice(&output.stdout);
+    let said = said.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+    (output.status.success(), said)
 }
 
 /// What the platform has at each provider.
