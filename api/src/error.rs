@@ -94,6 +94,8 @@ kinds! {
     Forbidden = (FORBIDDEN, "permission_missing", "The token lacks a permission"),
     /// There is no such thing, or not for this tenant.
     NotFound = (NOT_FOUND, "not_found", "There is no such thing"),
+    /// A link whose time is over.
+    LinkOver = (GONE, "link_over", "The link's time is over: ask for the message again"),
     /// The path exists, the method does not.
     MethodNotAllowed = (METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take that method"),
     /// It exists already.

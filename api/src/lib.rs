@@ -11,6 +11,7 @@ pub mod error;
 pub mod extract;
 pub mod idempotency;
 pub mod imports;
+pub mod links;
 mod observe;
 pub mod openapi;
 pub mod relay;

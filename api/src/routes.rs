@@ -5,6 +5,7 @@ pub mod campaigns;
 pub mod contacts;
 pub mod conversations;
 pub mod limits;
+pub mod media;
 pub mod messages;
 pub mod webhooks;
 
@@ -23,7 +24,7 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// Of at most `limit` rows out of `limit + 1` asked for: one more says that there is another page.
-    fn of<R>(mut rows: Vec<R>, limit: i64, cursor: impl Fn(&R) -> String, view: impl Fn(R) -> T) -> Self {
+    fn of<R>(mut rows: Vec<R>, limit: i64, cursor: impl Fn(&R) -> String, view: impl FnMut(R) -> T) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);

@@ -3,8 +3,10 @@
 use crate::{
     auth::Tokens,
     imports::Imports,
+    links::Links,
     observe, openapi,
     relay::Relay,
+    routes::media::Placements,
     state::{App, Parts},
     webhooks::{
         self, Receiver, Room,
@@ -22,12 +24,13 @@ use secrecy::SecretString;
 use shared::{
     cache::{Rate, RateLimits},
     clock::Clock,
-    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, PublicUrlArgs, RedisArgs, SecretArgs},
+    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, PublicUrlArgs, RedisArgs, SecretArgs, StorageArgs},
     db::{self, Databases, Placement},
     health::{self, Condition, Readiness},
     lifecycle::Lifecycle,
     queue::{self, Broker, Bundler, Publisher, bundle::Settings as BundlerSettings},
     seal::Keyring,
+    storage::Storage,
     telemetry,
 };
 use std::{net::SocketAddr, num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};
@@ -51,6 +54,8 @@ pub struct Settings {
     platforms: PlatformArgs,
     #[command(flatten)]
     public_url: PublicUrlArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -90,8 +95,10 @@ pub struct Services {
     pub namespace: String,
     /// How often each token may ask.
     pub rate: Rate,
-    /// What opens accounts' secrets.
+    /// What opens accounts' secrets, and signs links.
     pub keyring: Keyring,
+    /// Where files are.
+    pub storage: Storage,
     /// The platform's secrets at each provider.
     pub platforms: Platforms,
     /// Memory for webhooks' bodies.
@@ -109,12 +116,15 @@ pub struct Services {
 /// # Errors
 /// If a setting cannot be used.
 pub fn router(services: Services, life: &Lifecycle) -> anyhow::Result<Router> {
-    let Services { databases, publisher, redis_url, namespace, rate, keyring, clock, .. } = services;
+    let Services { databases, publisher, redis_url, namespace, rate, keyring, storage, clock, .. } = services;
     let app = App::new(Parts {
         rates: RateLimits::new(redis_url.as_ref(), &namespace, rate)?,
         relay: Relay::start(databases.clone(), publisher.clone(), life),
         tokens: Tokens::new(databases.clone()),
         imports: Imports::new(life.clone()),
+        storage,
+        links: Links::new(keyring.clone()),
+        placements: Placements::new(databases.clone()),
         clock: clock.clone(),
         databases: databases.clone(),
     });
@@ -194,6 +204,7 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
         namespace: settings.common.namespace,
         rate: Rate { per_second: settings.http.api_rate_per_second, burst: settings.http.api_rate_burst },
         keyring: Keyring::parse(&settings.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?,
+        storage: Storage::open(&settings.storage)?,
         platforms: settings.platforms.platforms(),
         bodies_bytes: settings.http.webhook_bodies_mib * 1024 * 1024,
         proxies: Proxies::new(settings.http.trusted_proxies),

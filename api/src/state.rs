@@ -1,11 +1,12 @@
 //! What the handlers of the API share.
 
-use crate::{auth::Tokens, imports::Imports, relay::Relay};
+use crate::{auth::Tokens, imports::Imports, links::Links, relay::Relay, routes::media::Placements};
 use shared::{
     cache::RateLimits,
     clock::Clock,
     db::{Databases, TenantTx},
     domain::ids::TenantId,
+    storage::Storage,
 };
 use std::sync::Arc;
 
@@ -27,6 +28,12 @@ pub struct Parts {
     pub tokens: Tokens,
     /// The imports under way.
     pub imports: Imports,
+    /// Where files are.
+    pub storage: Storage,
+    /// Links to them.
+    pub links: Links,
+    /// Where tenants' data lives.
+    pub placements: Placements,
 }
 
 impl App {

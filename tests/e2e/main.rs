@@ -9,6 +9,7 @@ mod campaigns;
 mod crashes;
 mod ends;
 mod importing;
+mod media;
 mod outages;
 mod poison;
 mod starts;

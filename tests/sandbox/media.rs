@@ -3,6 +3,7 @@
 
 use super::{graph::NodeCall, provider::Provider, refusal::Refusal, reply};
 use axum::body::Body;
+use base64::Engine;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -114,7 +115,7 @@ impl Media {
         let sent_by_a_person = || {
             (id.len() == 15 && id.starts_with("88")).then(|| File {
                 mime_type: "image/jpeg".into(),
-                bytes: Bytes::from(format!("\u{fffd}stand-in for media {id}")),
+                bytes: sent_by_a_person_bytes(id),
                 number: None,
             })
         };
@@ -124,6 +125,18 @@ impl Media {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, File>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a person sent: the start of a picture, and its id.
+fn sent_by_a_person_bytes(id: &str) -> Bytes {
+    let mut bytes = b"\xff\xd8\xff\xe0\0\x10JFIF".to_vec();
+    bytes.extend(format!(" stand-in for media {id}").bytes());
+    bytes.into()
+}
+
+/// The digest of what a person sent, as webhooks declare it: in base64.
+pub(super) fn declared_digest(id: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(sent_by_a_person_bytes(id)))
 }
 
 fn hash(id: &str, expires: i64) -> String {

@@ -19,6 +19,7 @@ mod content;
 pub mod control;
 mod dice;
 mod fields;
+pub mod files;
 pub mod generator;
 mod graph;
 mod happen;

@@ -11,6 +11,7 @@ pub mod campaigns;
 pub mod database;
 pub mod fleet;
 pub mod frames;
+pub mod media;
 pub mod programs;
 pub mod relay;
 #[path = "../sandbox/mod.rs"]

@@ -17,14 +17,16 @@ pub enum Program {
     Outbound,
     /// Campaigns' steps.
     Campaign,
+    /// Files of messages.
+    Media,
     /// The clock.
     Scheduler,
 }
 
 impl Program {
     /// All that run as services.
-    pub const ALL: [Program; 5] =
-        [Program::Api, Program::Inbound, Program::Outbound, Program::Campaign, Program::Scheduler];
+    pub const ALL: [Program; 6] =
+        [Program::Api, Program::Inbound, Program::Outbound, Program::Campaign, Program::Media, Program::Scheduler];
 
     /// In log files and tables.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Program {
             Program::Inbound => "inbound",
             Program::Outbound => "outbound",
             Program::Campaign => "campaign",
+            Program::Media => "media",
             Program::Scheduler => "scheduler",
         }
     }

@@ -7,7 +7,7 @@ mod sending;
 
 pub(super) use sending::check_known_template;
 
-use super::Page;
+use super::{Page, media::FileView};
 use crate::{
     auth::{Caller, MessagesRead, MessagesSend},
     error::{Problem, Result},
@@ -21,12 +21,13 @@ use sending::{Content, Into, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{
-    db::{self, messages},
+    db::{self, TenantTx, media::reading, messages},
     domain::{
         ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
         messages::OutboundContent,
     },
 };
+use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -106,6 +107,9 @@ pub struct MessageView {
     /// The files, by reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     media: Option<Value>,
+    /// The files, as we have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<FileView>,
     /// In: the provider's element. Out: what was asked to be sent.
     content: Value,
     /// The provider's id of the message this one answers, reacts to, edits or revokes.
@@ -197,6 +201,7 @@ impl From<messages::Message> for MessageView {
             kind: m.kind,
             text: m.text,
             media: m.media,
+            files: Vec::new(),
             content: m.content,
             refers_to: m.refers_to,
             provider_message_id: m.provider_message_id,
@@ -235,9 +240,11 @@ async fn list(
     if rows.is_empty() && db::conversations::find(&mut tx, id).await?.is_none() {
         return Err(Problem::not_found("conversation").into());
     }
+    let mut files = files_of(&mut tx, &app, &rows).await?;
     tx.commit().await?;
     let cursor = |m: &messages::Message| Cursor { at: m.at, id: m.id.0 }.to_string();
-    Ok(View(Page::of(rows, limit, cursor, MessageView::from)))
+    let view = |m: messages::Message| MessageView { files: files.remove(&m.id).unwrap_or_default(), ..m.into() };
+    Ok(View(Page::of(rows, limit, cursor, view)))
 }
 
 /// Shows a message with its history.
@@ -256,6 +263,7 @@ async fn show(
 ) -> Result<View<MessageHistory>> {
     let mut tx = caller.begin(&app).await?;
     let message = messages::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("message"))?;
+    let files = files_of(&mut tx, &app, std::slice::from_ref(&message)).await?.remove(&id).unwrap_or_default();
     let attempts = messages::attempts(&mut tx, id).await?;
     let trail = messages::trail(&mut tx, id).await?;
     tx.commit().await?;
@@ -270,10 +278,25 @@ async fn show(
     };
     let step = |s: messages::Step| StepView { event: s.event, at: s.at, code: s.code, reason: s.reason };
     Ok(View(MessageHistory {
-        message: message.into(),
+        message: MessageView { files, ..message.into() },
         attempts: attempts.into_iter().map(attempt).collect(),
         trail: trail.into_iter().map(step).collect(),
     }))
+}
+
+/// The files of messages, with links to them.
+async fn files_of(
+    tx: &mut TenantTx,
+    app: &App,
+    messages: &[messages::Message],
+) -> db::Result<HashMap<MessageId, Vec<FileView>>> {
+    let with_files: Vec<MessageId> = messages.iter().filter(|m| m.media.is_some()).map(|m| m.id).collect();
+    let (tenant_id, now) = (tx.tenant_id(), app.clock.now());
+    let mut files: HashMap<MessageId, Vec<FileView>> = HashMap::new();
+    for file in reading::of_messages(tx, &with_files).await? {
+        files.entry(file.message_id).or_default().push(FileView::of(file, tenant_id, &app.links, now));
+    }
+    Ok(files)
 }
 
 /// Sends into a conversation. Accepted messages are handed to the provider in the order in which they were accepted.

@@ -190,6 +190,7 @@ impl Builder {
                 ("AMQP_URL", url_for(Server::Broker, program, required(Server::Broker))),
                 ("REDIS_URL", url_for(Server::Redis, program, required(Server::Redis))),
                 ("MIJRA_NAMESPACE", namespace.clone()),
+                ("STORAGE_URL", format!("file://{}", folder.join("files").display())),
                 // 32 bytes.
                 ("MIJRA_SECRET_KEYS", "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
                 ("WHATSAPP_BASE_URL", sandbox.url()),

@@ -24,6 +24,7 @@ use shared::{
     db::Databases,
     domain::ids::{ChannelAccountId, TenantId},
     queue::{self, Broker},
+    storage::Storage,
 };
 use std::{
     collections::BTreeMap,
@@ -199,6 +200,14 @@ impl Fleet {
             account: text(&account, "id").parse().expect("the account's id"),
             number: NUMBER.to_owned(),
         }
+    }
+
+    /// Where its files are.
+    ///
+    /// # Panics
+    /// If the folder cannot be made.
+    pub fn storage(&self) -> Storage {
+        Storage::in_folder(&self.folder.join("files")).expect("a folder for files")
     }
 
     /// How many dead letters there are, by queue.

@@ -148,3 +148,19 @@ fn what_names_two_accounts_is_shown_to_whoever_has_both() {
     assert_eq!(of(&[page("1")]), json!([]));
     assert_eq!(show(&parse(body.as_bytes(), received_at()).unwrap()).matches("page 9 or ").count(), 2);
 }
+
+#[test]
+fn a_list_given_twice_is_no_way_to_see_what_is_anothers() {
+    let element = |page: &str| sound(page, page)["messaging"][0].take();
+    for (entry, shown) in [
+        (r#"{"messaging":[1],"messaging":null}"#, json!({"messaging":[element("1")]})),
+        (r#"{"messaging":null,"messaging":[1]}"#, json!({"messaging":[element("1")]})),
+        (r#"{"id":"1","messaging":[],"messaging":7}"#, json!({"id":"1","messaging":7})),
+        (r#"{"id":"1","messaging":7,"messaging":[]}"#, json!({"id":"1","messaging":7})),
+    ] {
+        let both = format!("[{},{}]", element("1"), element("2"));
+        let body = format!(r#"{{"object":"page","entry":[{}]}}"#, entry.replace("[1]", &both));
+        let excerpt = excerpt(body.as_bytes(), &HashSet::from([page("1")]));
+        assert_eq!(serde_json::from_str::<Value>(&excerpt).unwrap()["entry"], json!([shown]), "{entry}");
+    }
+}

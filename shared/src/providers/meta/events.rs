@@ -18,6 +18,7 @@ use super::{
     MAX_FIELD_BYTES, MAX_WORD_BYTES, Platform,
     content::{self, Content},
     element::Element,
+    notice,
     time::moment,
 };
 use crate::{
@@ -346,10 +347,6 @@ impl Said<'_, '_> {
         let open = self.raw.get().trim_end().strip_suffix('}').expect("an element is an object");
         RawValue::from_string(format!("{open},\"standby\":true}}")).unwrap_or_else(|_| self.raw.to_owned())
     }
-}
-
-fn notice(field: &str) -> Event {
-    Event::Notice { field: cut(field.into(), MAX_WORD_BYTES) }
 }
 
 /// The id of something about a message. Ids of messages are long; one for which there is no room is told by its digest.

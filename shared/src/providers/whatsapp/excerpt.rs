@@ -7,7 +7,7 @@ use crate::{
     domain::events::RouteKey,
     providers::{
         lenient::Lenient,
-        meta::excerpt::{entries, with_lists},
+        meta::excerpt::{entries, list_of, with},
     },
 };
 use serde_json::value::RawValue;
@@ -21,7 +21,7 @@ pub fn excerpt(body: &[u8], accounts: &HashSet<RouteKey>) -> String {
         let mut changes = entry.items("changes");
         changes.retain(|change| is_for(change, account_id.as_deref(), accounts));
         let changes: Vec<_> = changes.into_iter().map(RawValue::get).collect();
-        (!changes.is_empty()).then(|| with_lists(&entry, &[("changes", changes)]))
+        (!changes.is_empty()).then(|| with(&entry, &[("changes", list_of(&changes))], &[]))
     })
 }
 

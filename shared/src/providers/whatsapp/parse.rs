@@ -35,7 +35,7 @@ const MESSAGES: &str = "messages";
 ///
 /// # Errors
 /// Only if the body as a whole is no JSON or no webhook of WhatsApp's. What is wrong with a part of it is in
-/// [`Parsed::bad`] and [`Part::bad`].
+/// [`Parsed::bad`] and [`Part::bad`](crate::domain::events::Part::bad).
 pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
     let readable = readable(body);
     let mut webhook = Webhook { received_at, reading: Reading::default() };

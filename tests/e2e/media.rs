@@ -1,0 +1,168 @@
+//! Files: fetched from hosts that fail, expire and lead elsewhere, and stored as they were sent; and those that nobody wants.
+
+use crate::SOON;
+use serde_json::Value;
+use shared::domain::{
+    channel::Provider,
+    messages::{MediaRef, MessageKind},
+};
+use std::time::Duration;
+use support::{
+    media::{self, Reference, Stage, disagreements, peak_memory},
+    programs::Program,
+    sandbox::files::{Behaviour, Files, Kind},
+};
+
+const MIB: u64 = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_file_is_stored_through_failures_expired_links_and_redirects() {
+    let behaviour = Behaviour { fail_rate: 0.1, expired_rate: 0.1, redirect_rate: 0.3, not_there_yet: 1 };
+    let files = Files::start(5, behaviour).await.unwrap();
+    let references = media::many(&files, 60, 4 * MIB);
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    stage.receive(&fleet, &references).await;
+    let rows = stage.settled(&fleet, references.len(), Duration::from_secs(150)).await;
+    let wrong = disagreements(&fleet, &files, &rows).await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let totals = files.totals();
+    assert!(totals.cut > 0 && totals.refused > 0 && totals.expired > 0 && totals.redirected > 0, "{totals:?}");
+    assert_eq!((files.leaks(), files.unauthorised()), (0, 0), "credentials go where they belong, and only there");
+    assert_eq!(fleet.dead_letters().await.len(), 0);
+    let pictures: Vec<_> = rows.iter().filter(|row| row.content_type.as_deref() == Some("image/png")).collect();
+    assert!(pictures.iter().all(|row| row.width == Some(16) && row.thumbnail_key.is_some()), "{pictures:?}");
+    let pid = fleet.process(Program::Media).pid().unwrap();
+    let peak = peak_memory(pid);
+    assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
+}
+
+/// A file of Messenger's at this address.
+fn at(message: &str, url: String, mime_type: &str, kind: MessageKind) -> Reference {
+    let file = MediaRef { url: Some(url), mime_type: Some(mime_type.to_owned()), ..MediaRef::default() };
+    Reference { provider: Provider::Messenger, message: message.to_owned(), kind, file }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_wants_is_refused_with_a_reason() {
+    let files = Files::start(6, Behaviour::default()).await.unwrap();
+    let sent = |id: &str, kind: Kind| {
+        files.send(id, kind, 4096);
+        files.meta_link(id, 3_600_000)
+    };
+    let redirect = |to: &str| format!("{}/hostile/redirect?to={to}", files.cdn_url());
+    let image = MessageKind::Image;
+    let cases = [
+        ("metadata", "http://169.254.169.254/latest/meta-data/".to_owned(), "refused", "private_address"),
+        ("to-metadata", redirect("http://169.254.169.254/latest/meta-data/"), "refused", "private_address"),
+        ("to-loopback", redirect("http://127.0.0.1:22/"), "refused", "private_address"),
+        ("to-private", redirect("https://10.0.0.7/x"), "refused", "private_address"),
+        ("to-elsewhere", redirect("https://evil.example/x"), "refused", "host_not_allowed"),
+        ("to-file", redirect("file:///etc/passwd"), "refused", "bad_address"),
+        ("name-of-here", "https://localhost/x".to_owned(), "refused", "private_address"),
+        ("elsewhere", "https://evil.example/x".to_owned(), "refused", "host_not_allowed"),
+        ("html", sent("html", Kind::HtmlAsJpeg), "refused", "dangerous_type"),
+        ("program", sent("program", Kind::ProgramAsPdf), "refused", "dangerous_type"),
+        ("bomb", sent("bomb", Kind::Bomb), "refused", "image_bomb"),
+        ("endless", format!("{}/hostile/endless", files.cdn_url()), "refused", "too_large"),
+        ("over", files.meta_link("over", -1000), "expired", "expired"),
+        ("fine", sent("fine", Kind::Png), "stored", ""),
+    ];
+    let kinds = |name: &str| match name {
+        "program" => ("application/pdf", MessageKind::Document),
+        "bomb" | "fine" => ("image/png", image),
+        _ => ("image/jpeg", image),
+    };
+    let references: Vec<Reference> = cases
+        .iter()
+        .map(|(name, url, _, _)| {
+            let (mime_type, kind) = kinds(name);
+            at(name, url.clone(), mime_type, kind)
+        })
+        .collect();
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    stage.receive(&fleet, &references).await;
+    let rows = stage.settled(&fleet, references.len(), Duration::from_secs(90)).await;
+    let mut wrong = Vec::new();
+    for (name, _, state, code) in &cases {
+        let row = rows.iter().find(|row| row.provider_message_id == *name).unwrap();
+        let told = row.reason.as_deref().unwrap_or_default();
+        tracing::info!(name, state = row.state, code = row.code, told);
+        if row.state != *state
+            || row.code.as_deref().unwrap_or_default() != *code
+            || (told.is_empty() && !code.is_empty())
+        {
+            wrong.push(format!("{name}: {row:?}"));
+        }
+        if *state != "stored" && row.storage_key.is_some() {
+            wrong.push(format!("{name}: something of it is stored"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let peak = peak_memory(fleet.process(Program::Media).pid().unwrap());
+    assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_seen_by_a_signed_link_in_whole_and_in_parts() {
+    let files = Files::start(7, Behaviour::default()).await.unwrap();
+    let picture = files.send("picture", Kind::Png, 20_000);
+    let page = files.send("page", Kind::Pdf, 9_000);
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    let references = [
+        at("picture", files.meta_link("picture", 3_600_000), "image/png", MessageKind::Image),
+        at("page", files.meta_link("page", 3_600_000), "application/pdf", MessageKind::Document),
+    ];
+    stage.receive(&fleet, &references).await;
+    stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    let conversations = fleet.get("/conversations").await.unwrap();
+    let conversation = conversations["data"][0]["id"].as_str().unwrap();
+    let conversation = conversations["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["channel_account_id"] == stage.account(Provider::Messenger).to_string())
+        .map_or(conversation, |c| c["id"].as_str().unwrap());
+    let messages = fleet.get(&format!("/conversations/{conversation}/messages")).await.unwrap();
+    let of = |id: &str| -> Value {
+        let found = messages["data"].as_array().unwrap().iter().find(|m| m["provider_message_id"] == id);
+        found.unwrap()["files"][0].clone()
+    };
+    let shown = of("picture");
+    assert_eq!((&shown["state"], &shown["type"], &shown["width"]), (&"stored".into(), &"image/png".into(), &16.into()));
+    assert_eq!(shown["sha256"], picture.sha256);
+    let url = |shown: &Value, which: &str| format!("{}{}", fleet.api, shown[which].as_str().unwrap());
+    let whole = fleet.http.get(url(&shown, "url")).send().await.unwrap();
+    assert_eq!(whole.status(), 200);
+    let header = |response: &reqwest::Response, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    assert_eq!(header(&whole, "content-type"), "image/png");
+    assert!(header(&whole, "content-disposition").starts_with("inline"));
+    assert_eq!(header(&whole, "x-content-type-options"), "nosniff");
+    assert!(header(&whole, "content-security-policy").contains("sandbox"));
+    assert!(header(&whole, "cache-control").contains("max-age="));
+    assert_eq!(header(&whole, "set-cookie"), "");
+    let etag = header(&whole, "etag");
+    assert_eq!(whole.bytes().await.unwrap().len(), 20_000);
+    let part = fleet.http.get(url(&shown, "url")).header("range", "bytes=8-15").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), header(&part, "content-range")), (206, "bytes 8-15/20000".to_owned()));
+    assert_eq!(part.bytes().await.unwrap().len(), 8);
+    let beyond = fleet.http.get(url(&shown, "url")).header("range", "bytes=20000-").send().await.unwrap();
+    assert_eq!((beyond.status().as_u16(), header(&beyond, "content-range")), (416, "bytes */20000".to_owned()));
+    let same = fleet.http.get(url(&shown, "url")).header("if-none-match", &etag).send().await.unwrap();
+    assert_eq!(same.status(), 304);
+    let small = fleet.http.get(url(&shown, "thumbnail_url")).send().await.unwrap();
+    assert_eq!((small.status().as_u16(), header(&small, "content-type")), (200, "image/jpeg".to_owned()));
+    let saved = fleet.http.get(url(&of("page"), "url")).send().await.unwrap();
+    assert!(header(&saved, "content-disposition").starts_with("attachment"), "a document is only to be saved");
+    assert_eq!(saved.bytes().await.unwrap().len() as u64, page.size);
+    let forged = url(&shown, "url").replace("/file/", "/thumbnail/");
+    assert_eq!(fleet.http.get(forged).send().await.unwrap().status(), 404, "a link opens what it was signed for");
+    let link = url(&shown, "url");
+    let changed = format!("{}{}", &link[..link.len() - 1], if link.ends_with('A') { 'B' } else { 'A' });
+    assert_eq!(fleet.http.get(changed).send().await.unwrap().status(), 404);
+    let _ = SOON;
+}
