@@ -7,6 +7,7 @@
 mod api;
 mod campaigns;
 mod isolation;
+mod media;
 mod outbound_db;
 mod people;
 mod queue;

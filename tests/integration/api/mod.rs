@@ -41,6 +41,7 @@ use shared::{
     lifecycle::Lifecycle,
     queue::{self, Broker, Publisher, Queue},
     seal::Keyring,
+    storage::Storage,
 };
 use std::{num::NonZeroU32, panic::AssertUnwindSafe, time::Duration};
 use support::{
@@ -64,6 +65,8 @@ struct Stage {
     publisher: Publisher,
     namespace: String,
     keyring: Keyring,
+    storage: Storage,
+    _files: tempfile::TempDir,
     life: Lifecycle,
     base: Url,
     client: reqwest::Client,
@@ -152,6 +155,8 @@ impl Stage {
             application_name: "mijra-tests".into(),
         });
         let keyring = Keyring::parse(&SecretString::from("test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let storage = Storage::in_folder(files.path()).unwrap();
         let services = Services {
             databases: databases.unwrap(),
             publisher: publisher.clone(),
@@ -159,6 +164,7 @@ impl Stage {
             namespace: namespace.clone(),
             rate,
             keyring: keyring.clone(),
+            storage: storage.clone(),
             app_secrets: vec!["the_secret_before".into(), APP_SECRET.into()],
             verify_token: Some(VERIFY_TOKEN.into()),
             bodies_bytes: webhooks::BODIES_BYTES,
@@ -175,6 +181,8 @@ impl Stage {
             publisher,
             namespace,
             keyring,
+            storage,
+            _files: files,
             life,
             base,
             client,

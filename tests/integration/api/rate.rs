@@ -15,6 +15,7 @@ fn services(stage: &super::Stage, databases: Databases, redis_url: SecretString)
         namespace: stage.namespace.clone(),
         rate: rate(3),
         keyring: stage.keyring.clone(),
+        storage: stage.storage.clone(),
         app_secrets: Vec::new(),
         verify_token: None,
         bodies_bytes: webhooks::BODIES_BYTES,
