@@ -118,6 +118,33 @@ pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants
     Ok(Next::Later)
 }
 
+/// Files that may not be kept any longer, and objects in storage that nobody refers to.
+pub(super) async fn files(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if tenants.is_empty() {
+        return Ok(Next::Later);
+    }
+    let expired = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::expire_files(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
+    let looked_at = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let looked_at = retention::check_objects(&mut tx).await?;
+        // The jobs are in the outbox, and the sweep is ours.
+        tx.commit().await?;
+        Ok(looked_at)
+    })
+    .await?;
+    if expired > 0 {
+        info!(%placement, expired, "files may not be kept any longer");
+    }
+    debug!(%placement, looked_at, "looked for objects that nobody refers to");
+    Ok(Next::Later)
+}
+
 /// Control rows past their time.
 pub(super) async fn expire_control(databases: &Databases, what: Expiring) -> Result<(), Fault> {
     let removed = while_more(REMOVE_FOR, async || {
