@@ -68,6 +68,7 @@ mijra_environment() {
             environment=(
                 "SANDBOX_LISTEN=127.0.0.1:$(port_of sandbox)" "SANDBOX_APP_SECRET=$whatsapp_app_secret"
                 "SANDBOX_WEBHOOK_URL=http://127.0.0.1:$(port_of api)/webhooks/whatsapp"
+                "SANDBOX_ACCOUNTS=$(tenant_sandbox_accounts)"
                 "RUST_LOG=${RUST_LOG:-info}"
             )
             ;;
