@@ -241,12 +241,12 @@ impl Webhook<'_> {
                 errors::explain(code.as_deref(), words.as_deref())
             }
         });
-        let opted_out = (code.as_deref() == Some(errors::OPTED_OUT)).then(|| {
+        let opted_out = code.as_deref().is_some_and(errors::suppresses).then(|| {
             let aliases = people::aliases(parameters.words("To").unwrap_or_default(), None, None);
             Person { aliases, ..Person::default() }
         });
         let opted_out = opted_out.filter(|person| !person.aliases.is_empty());
-        let opted_out = opted_out.map(|person| self.consent_of(person, Consent::OptedOut, "ErrorCode 21610"));
+        let opted_out = opted_out.map(|person| self.consent_of(person, Consent::OptedOut, "ErrorCode"));
         let report = StatusReport {
             provider_message_id: id,
             state,
