@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# What no provider would send, made up by libFuzzer from the fixtures and given to what reads webhooks (tests/fuzz). It installs
-# nothing: whoever fuzzes needs a C++ compiler and cargo-fuzz.
+# What no provider would send, made up by libFuzzer from the fixtures and given to what reads webhooks (tests/fuzz). It needs a C++
+# compiler and installs none.
 
 verb_fuzz() {
-    local target=${1:-} seconds=${2:-300} seeds dictionary
+    local target=${1:-} seconds=${2:-300} seeds dictionary folder
     case $target in
         whatsapp | messenger | instagram) seeds=("$target") dictionary=meta ;;
         excerpt) seeds=(whatsapp messenger instagram) dictionary=meta ;;
@@ -13,15 +13,15 @@ verb_fuzz() {
     esac
     [[ $seconds =~ ^[0-9]+$ ]] || fail "for how many seconds? $seconds is no number of them"
     mijra_expect_cargo
-    cargo fuzz --version >/dev/null 2>&1 || fail "cargo-fuzz is missing: cargo install cargo-fuzz"
     type -P "${CXX:-c++}" >/dev/null || fail "a C++ compiler is missing: apt-get install g++"
+    folder=$(mijra_folder dev)
     cd "$root/tests/fuzz" || fail "no $root/tests/fuzz"
-    mkdir -p "corpus/$target"
+    step "Building $target"
+    RUSTC_WRAPPER=$PWD/instrument SQLX_OFFLINE=true CARGO_TARGET_DIR=${folder%/debug} cargo build --locked --bin "$target" >&2 ||
+        fail "building failed"
+    mkdir -p "corpus/$target" artifacts
     seeds=("${seeds[@]/#/$root/shared/src/providers/}")
-    seeds=("${seeds[@]/%//fixtures}")
     step "Fuzzing $target for $seconds s"
-    # The instrumentation is no stable feature, the toolchain is. No sanitizer: what is read is read by safe code.
-    RUSTC_BOOTSTRAP=1 SQLX_OFFLINE=true cargo fuzz run --fuzz-dir . --sanitizer none --target-dir "$root/target/fuzz" \
-        "$target" "corpus/$target" "${seeds[@]}" -- \
+    "$folder/$target" "corpus/$target" "${seeds[@]/%//fixtures}" -artifact_prefix="artifacts/$target-" \
         -dict="$dictionary.dict" -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1
 }

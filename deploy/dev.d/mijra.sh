@@ -37,6 +37,7 @@ mijra_environment() {
         "AMQP_URL=$amqp_url" "REDIS_URL=$redis_url" "MIJRA_SECRET_KEYS=$secret_keys"
         "MIJRA_NAMESPACE=${MIJRA_NAMESPACE:-mijra}" "LOG_FORMAT=${LOG_FORMAT:-pretty}" "RUST_BACKTRACE=${RUST_BACKTRACE:-1}"
         "WHATSAPP_BASE_URL=${WHATSAPP_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "STORAGE_URL=${STORAGE_URL:-file://$dev/files}"
         "WHATSAPP_APP_SECRET=$whatsapp_app_secret" "WHATSAPP_VERIFY_TOKEN=$whatsapp_verify_token"
         # The sandbox plays every provider, and signs for all of them with one secret.
         "MESSENGER_BASE_URL=${MESSENGER_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
@@ -56,7 +57,7 @@ mijra_environment() {
                 "RUST_LOG=${RUST_LOG:-info}"
             )
             ;;
-        inbound-* | outbound-* | campaign-* | scheduler-*)
+        inbound-* | outbound-* | campaign-* | media-* | scheduler-*)
             environment+=(
                 "DATABASE_URL=$worker" "HEALTH_LISTEN=127.0.0.1:$(port_of "$1")" "RUST_LOG=${RUST_LOG:-info}"
                 # The sandbox reports within seconds: nobody here wants to wait five minutes for a verdict.
@@ -67,6 +68,7 @@ mijra_environment() {
             environment=(
                 "SANDBOX_LISTEN=127.0.0.1:$(port_of sandbox)" "SANDBOX_APP_SECRET=$whatsapp_app_secret"
                 "SANDBOX_WEBHOOK_URL=http://127.0.0.1:$(port_of api)/webhooks/whatsapp"
+                "SANDBOX_ACCOUNTS=$(tenant_sandbox_accounts)"
                 "RUST_LOG=${RUST_LOG:-info}"
             )
             ;;

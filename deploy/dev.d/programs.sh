@@ -2,7 +2,7 @@
 # Mijra's programs as processes: which run, how many of each, starting, stopping, replacing what is out of date.
 
 # Scaled kinds and how many of each have ports.
-declare -A programs_most=([inbound]=20 [outbound]=40 [campaign]=10 [scheduler]=10)
+declare -A programs_most=([inbound]=20 [outbound]=40 [campaign]=10 [media]=7 [scheduler]=10)
 # Longer than the programs' own grace period, in which they finish what they hold.
 programs_grace=$((${GRACE_PERIOD_SECONDS:-25} + 15))
 
@@ -20,7 +20,7 @@ programs_count() {
 programs_wanted() {
     local kind number
     printf '%s\n' sandbox api
-    for kind in inbound outbound campaign scheduler; do
+    for kind in inbound outbound campaign media scheduler; do
         for ((number = 1; number <= $(programs_count "$kind"); number++)); do echo "$kind-$number"; done
     done
 }
@@ -31,7 +31,7 @@ programs_running() {
     for file in "$dev"/run/*; do
         name=${file##*/}
         case $name in
-            api | sandbox | inbound-* | outbound-* | campaign-* | scheduler-*) ! process_runs "$name" || echo "$name" ;;
+            api | sandbox | inbound-* | outbound-* | campaign-* | media-* | scheduler-*) ! process_runs "$name" || echo "$name" ;;
         esac
     done
 }

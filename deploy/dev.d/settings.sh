@@ -101,6 +101,7 @@ port_of() {
         api) echo $((port_base + 10)) ;;
         api-health) echo $((port_base + 12)) ;;
         sandbox) echo $((port_base + 11)) ;;
+        media) echo $((port_base + 12 + number)) ;;
         inbound) echo $((port_base + 19 + number)) ;;
         outbound) echo $((port_base + 39 + number)) ;;
         scheduler) echo $((port_base + 79 + number)) ;;

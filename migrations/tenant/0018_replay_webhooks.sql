@@ -38,4 +38,5 @@ CREATE TABLE webhook_replays (
 );
 CREATE UNIQUE INDEX webhook_replays_one_at_a_time ON webhook_replays (tenant_id) WHERE state IN ('counting', 'running');
 SELECT isolate_tenants('webhook_replays');
-GRANT SELECT, INSERT, UPDATE ON webhook_replays TO mijra_api, mijra_worker;
+GRANT SELECT, INSERT ON webhook_replays TO mijra_api;
+GRANT SELECT, INSERT, UPDATE ON webhook_replays TO mijra_worker;

@@ -60,8 +60,8 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     let rounds: [&[CrashPoint]; 4] = [
         &[ApiAfterConfirm, InboundAfterCommit, OutboundAfterClaim, CampaignMidChunk],
         &[ApiAfterCommitBeforePublish, InboundBeforeAck, OutboundAfterCall, CampaignAfterRelease],
-        &[SchedulerAfterPublishBeforeDelete, OutboundBeforeCommit],
-        &[OutboundAfterCommit],
+        &[SchedulerAfterPublishBeforeDelete, OutboundBeforeCommit, MediaAfterStore],
+        &[OutboundAfterCommit, MediaAfterCommit],
     ];
     let covered: Vec<CrashPoint> = rounds.concat();
     let forgotten: Vec<&CrashPoint> = CrashPoint::ALL.iter().filter(|point| !covered.contains(point)).collect();

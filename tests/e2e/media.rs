@@ -1,6 +1,6 @@
 //! Files: fetched from hosts that fail, expire and lead elsewhere, and stored as they were sent; and those that nobody wants.
 
-use crate::SOON;
+use crate::{SOON, until};
 use serde_json::Value;
 use shared::domain::{
     channel::Provider,
@@ -164,5 +164,37 @@ async fn a_file_is_seen_by_a_signed_link_in_whole_and_in_parts() {
     let link = url(&shown, "url");
     let changed = format!("{}{}", &link[..link.len() - 1], if link.ends_with('A') { 'B' } else { 'A' });
     assert_eq!(fleet.http.get(changed).send().await.unwrap().status(), 404);
-    let _ = SOON;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_name_gets_the_one_their_provider_tells_and_a_copy_of_the_picture() {
+    let files = Files::start(8, Behaviour::default()).await.unwrap();
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    stage.meet(&fleet, Provider::Messenger, "24000000000000077").await;
+    // This one has not consented.
+    stage.meet(&fleet, Provider::Instagram, "980000000000230").await;
+    let mut admin = fleet.database.admin().await;
+    until("both have been asked about", SOON, async || {
+        let waiting = "SELECT count(*) FROM contact_profiles WHERE state = 'waiting'";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut admin).await.unwrap() == 0
+    })
+    .await;
+    let told: Vec<(Option<String>, String, Option<String>, Option<String>)> = sqlx::query_as(
+        "SELECT c.name, p.state, p.code, p.storage_key
+        FROM contact_profiles p
+        JOIN contacts c ON c.tenant_id = p.tenant_id AND c.id = p.contact_id
+        ORDER BY p.provider DESC",
+    )
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    let [(name, state, _, key), (nobody, refused, code, nothing)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((name.as_deref(), state.as_str()), (Some("Person 24000000000000077"), "known"));
+    assert!(fleet.storage().size_bytes(key.as_deref().unwrap()).await.unwrap().is_some());
+    assert_eq!(
+        (nobody.as_deref(), refused.as_str(), code.as_deref(), nothing.as_deref()),
+        (None, "unavailable", Some("230"), None)
+    );
+    assert_eq!(files.leaks(), 0, "the picture's host sees no token");
 }

@@ -95,6 +95,17 @@ const ROWS: &[(&str, &str)] = &[
     ),
     ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
     (
+        "media",
+        "INSERT INTO media (tenant_id, id, message_id, position, channel_account_id, provider, channel, kind, at)
+        VALUES ($1, $5, $5, 0, $2, 'whatsapp', 'whatsapp', 'image', now())",
+    ),
+    (
+        "contact_profiles",
+        "INSERT INTO contact_profiles (tenant_id, contact_id, channel_account_id, provider, provider_person_id, ask_again_at)
+        VALUES ($1, $3, $2, 'messenger', '24', now())",
+    ),
+    ("media_objects", "INSERT INTO media_objects (tenant_id, key) VALUES ($1, 'key')"),
+    (
         "control.channel_routes",
         "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
         VALUES ('whatsapp', 'phone_number_id', $2::text, $1, $2)",

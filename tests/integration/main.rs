@@ -7,9 +7,11 @@
 mod api;
 mod campaigns;
 mod digest;
+mod inbound;
 mod isolation;
 mod outbound_db;
 mod people;
+mod media;
 mod queue;
 mod retention;
 mod runtime;

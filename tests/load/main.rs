@@ -15,6 +15,7 @@ mod faults;
 mod generate;
 mod limit;
 mod measure;
+mod media;
 mod mijra;
 mod outage;
 mod role;
@@ -54,6 +55,8 @@ enum Command {
     Outage(Box<outage::Command>),
     /// An account at its limit: a backlog, messages that come in, workers that come and go
     Limit(Box<limit::Command>),
+    /// Files of all sizes through hosts that fail, and the worker's memory
+    Media(Box<media::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
     Import(Box<mijra::ImportArguments>),
     /// Campaigns: shares, fairness between accounts, pausing, a million people
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Limit(command) => run_on(limit::run(*command)),
+        Command::Media(command) => run_on(media::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
         Command::Campaign(arguments) => run_on(mijra::campaign(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),

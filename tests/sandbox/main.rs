@@ -1,4 +1,4 @@
-//! `mijra-sandbox`: the stand-in for WhatsApp as a program. Prints one line of JSON with its address once it listens,
+//! `mijra-sandbox`: the stand-in for the providers as a program. Prints one line of JSON with its address once it listens,
 //! and is steered through `/_sandbox`.
 
 #![allow(
@@ -9,11 +9,11 @@
 use anyhow::Context;
 use clap::Parser;
 use std::{net::SocketAddr, time::Duration};
-use support::sandbox::{Behaviour, Config, Sandbox};
+use support::sandbox::{AccountSpec, Behaviour, Config, Sandbox};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Stands in for WhatsApp's Cloud API.
+/// Stands in for WhatsApp's Cloud API, and sends the webhooks of Messenger, Instagram and Twilio.
 #[derive(Debug, Parser)]
 #[command(name = "mijra-sandbox", version)]
 struct Arguments {
@@ -32,6 +32,9 @@ struct Arguments {
     /// Webhooks on their way at once.
     #[arg(long, env = "SANDBOX_WEBHOOK_CONCURRENCY", default_value_t = 32)]
     webhook_concurrency: usize,
+    /// Accounts of Messenger's, Instagram's and Twilio's, as a JSON array of `AccountSpec`.
+    #[arg(long, env = "SANDBOX_ACCOUNTS", hide_env_values = true, default_value = "[]", value_parser = accounts)]
+    accounts: Accounts,
     /// How it behaves at first, as JSON; `fastest` for no limits and no statuses.
     #[arg(long, env = "SANDBOX_BEHAVIOUR", default_value = "{}", value_parser = behaviour)]
     behaviour: Behaviour,
@@ -50,12 +53,13 @@ async fn main() -> anyhow::Result<()> {
         seed: arguments.seed,
         webhook_concurrency: arguments.webhook_concurrency.clamp(1, 4_096),
         behaviour: arguments.behaviour,
+        accounts: arguments.accounts.0,
         ..Config::default()
     };
     let webhook_url = config.webhook_url.clone();
     let sandbox = Sandbox::start(config).await?;
     println!("{}", serde_json::json!({"listening": sandbox.url(), "control": format!("{}/_sandbox", sandbox.url())}));
-    tracing::info!(address = %sandbox.address(), %webhook_url, "standing in for WhatsApp");
+    tracing::info!(address = %sandbox.address(), %webhook_url, "standing in for the providers");
     tokio::select! {
         _ = terminated.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -65,6 +69,14 @@ async fn main() -> anyhow::Result<()> {
     // What is under way is ours to end: nobody waits for a stand-in.
     let _ = tokio::time::timeout(Duration::from_secs(5), sandbox.stop()).await;
     Ok(())
+}
+
+/// So that the command line takes it for one value.
+#[derive(Debug, Clone)]
+struct Accounts(Vec<AccountSpec>);
+
+fn accounts(text: &str) -> Result<Accounts, String> {
+    serde_json::from_str(text).map(Accounts).map_err(|e| e.to_string())
 }
 
 fn behaviour(text: &str) -> Result<Behaviour, String> {

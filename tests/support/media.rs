@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use shared::{
     db::{
         Placement, channel_accounts,
-        media::{self, NewMedia},
+        media::{self, NewMedia, profiles::Nameless},
     },
     domain::{
         channel::{Channel, Provider},
@@ -27,7 +27,6 @@ use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use uuid::Uuid;
 
 /// The key that every fleet's secrets are sealed with.
 pub const SECRET_KEYS: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -164,14 +163,15 @@ impl Stage {
             let (account, conversation, _) = self.accounts[&reference.provider];
             let id = MessageId::new();
             sqlx::query(
-                "INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, content, provider_message_id, at)
-                VALUES ($1, $2, $3, 'in', $4, '{}', $5, now())",
+                "INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, content, media, provider_message_id, at)
+                VALUES ($1, $2, $3, 'in', $4, '{}', $6, $5, now())",
             )
             .bind(self.tenant_id.0)
             .bind(id.0)
             .bind(conversation.0)
             .bind(reference.kind.as_str())
             .bind(&reference.message)
+            .bind(json!([&reference.file]))
             .execute(&mut admin)
             .await
             .expect("a message");
@@ -197,7 +197,8 @@ impl Stage {
                     Provider::Whatsapp => Channel::Whatsapp,
                     Provider::Messenger => Channel::Messenger,
                     Provider::Instagram => Channel::Instagram,
-                    Provider::Twilio => Channel::Sms,
+                    // WhatsApp by way of Twilio, which takes larger files than MMS.
+                    Provider::Twilio => Channel::Whatsapp,
                 },
                 kind: reference.kind,
                 provider_message_id: &reference.message,
@@ -209,6 +210,21 @@ impl Stage {
         let mut tx = databases.fleet(&Placement::primary(), &[self.tenant_id]).await.expect("a transaction");
         media::insert(&mut tx, &new).await.expect("files");
         // What is not published now, the scheduler finds in a moment.
+        tx.commit().await.expect("a commit");
+    }
+
+    /// Somebody writes whose name this provider tells only who asks; how the provider calls them.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn meet(&self, fleet: &Fleet, provider: Provider, person_id: &str) {
+        let (channel_account_id, _, contact_id) = self.accounts[&provider];
+        let tenant_id = self.tenant_id;
+        let nameless =
+            Nameless { tenant_id, contact_id, channel_account_id, provider, person_id: person_id.to_owned() };
+        let databases = fleet.databases(Role::Worker);
+        let mut tx = databases.fleet(&Placement::primary(), &[tenant_id]).await.expect("a transaction");
+        media::profiles::ask(&mut tx, &[nameless]).await.expect("a question");
         tx.commit().await.expect("a commit");
     }
 
@@ -314,9 +330,4 @@ pub fn many(files: &Files, count: usize, most: u64) -> Vec<Reference> {
             Reference { provider, message: id, kind: MessageKind::Document, file }
         })
         .collect()
-}
-
-/// The id of a tenant's anything, for messages made by hand.
-pub fn some_id() -> String {
-    Uuid::now_v7().simple().to_string()
 }

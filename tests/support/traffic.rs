@@ -3,7 +3,7 @@
 
 use crate::{
     fleet::{Accepted, Fleet},
-    sandbox::Person,
+    sandbox::{Kind, Person},
 };
 use futures_util::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -66,7 +66,9 @@ impl Traffic {
             .take_until(stop.clone().cancelled_owned())
             .for_each_concurrent(AT_ONCE, |(number, dice)| async move {
                 let party = &parties[dice % parties.len()];
-                fleet.tell(&party.person, format!("message {number}")).await;
+                // Some send a picture with it.
+                let kind = if number % 4 == 0 { Kind::Image } else { Kind::Text };
+                fleet.tell_of(kind, &party.person, format!("message {number}")).await;
             });
         let replied = self
             .moments(self.replies_per_second, 2)

@@ -90,6 +90,10 @@ struct Row {
     business_account_id: Option<String>,
     state: String,
     down_reason: Option<String>,
+    channel: String,
+    quality: Option<String>,
+    alert: Option<String>,
+    alert_at: Option<chrono::DateTime<chrono::Utc>>,
     rate: Option<f64>,
     current_rate: Option<f64>,
     templates_synced_at: Option<chrono::DateTime<chrono::Utc>>,
@@ -196,12 +200,16 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
             business_account_id: a.business_account_id,
             state: a.state,
             down_reason: a.down_reason,
+            channel: a.channel,
+            quality: a.quality,
+            alert: a.alert,
+            alert_at: a.alert_at,
             rate: a.rate,
             current_rate: a.current_rate,
             templates_synced_at: a.templates_synced_at,
         }));
     }
-    let headers = ["tenant", "provider", "name", "provider's id", "state", "rate", "templates", "id"];
+    let headers = ["tenant", "provider", "name", "provider's id", "state", "quality", "rate", "templates", "id"];
     out.list(&rows, &headers, |row| {
         let rate = match (row.current_rate, row.rate) {
             (Some(now), Some(rate)) if now < rate => format!("{now:.1} of {rate}/s"),
@@ -209,8 +217,22 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
         };
         let state = row.down_reason.as_ref().map_or_else(|| row.state.clone(), |why| format!("{}: {why}", row.state));
         let templates = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let quality = match (&row.quality, &row.alert) {
+            (quality, Some(alert)) => format!("{} ({alert})", or_dash(quality.as_ref())),
+            (quality, None) => or_dash(quality.as_ref()),
+        };
         let (provider, number) = (row.provider.clone(), row.external_id.clone());
-        vec![row.tenant.clone(), provider, row.name.clone(), number, state, rate, templates, row.id.to_string()]
+        vec![
+            row.tenant.clone(),
+            provider,
+            row.name.clone(),
+            number,
+            state,
+            quality,
+            rate,
+            templates,
+            row.id.to_string(),
+        ]
     })?;
     Ok(ExitCode::SUCCESS)
 }

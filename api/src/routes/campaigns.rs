@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_known_template},
+    messages::{NewMessage, check_known_template, check_provider},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -533,6 +533,7 @@ async fn check_account(tx: &mut TenantTx, id: ChannelAccountId, said: &OutboundC
     if account.state == "disabled" {
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
+    check_provider(&account.provider)?;
     check_known_template(tx, id, account.templates_synced_at, said)
         .await?
         .map_err(|problem| problem.under("content"))?;

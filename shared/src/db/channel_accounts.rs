@@ -65,6 +65,8 @@ pub fn endpoint_seal_context(id: ChannelAccountId) -> Vec<u8> {
 pub struct Sender {
     /// active, down, disabled.
     pub state: String,
+    /// At which provider it is.
+    pub provider: String,
     /// When its templates were last fetched from the provider.
     pub templates_synced_at: Option<DateTime<Utc>>,
 }
@@ -111,6 +113,14 @@ pub struct Account {
     pub state: String,
     /// Why it is down.
     pub down_reason: Option<String>,
+    /// On which channel people write to it.
+    pub channel: String,
+    /// How well customers take its messages, in the provider's word.
+    pub quality: Option<String>,
+    /// What the provider last said that an operator should look at.
+    pub alert: Option<String>,
+    /// When it said so.
+    pub alert_at: Option<DateTime<Utc>>,
     /// Messages a second, as configured.
     pub rate: Option<f64>,
     /// Messages a second, as lowered for now.
@@ -227,7 +237,7 @@ pub async fn list(tx: &mut FleetTx) -> Result<Vec<Account>> {
     let accounts = sqlx::query_as!(
         Account,
         r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
-            a.business_account_id, a.state, a.down_reason, l.rate AS "rate?", l.current_rate AS "current_rate?",
+            a.business_account_id, a.state, a.down_reason, a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
             a.templates_synced_at, a.sealed_secrets, a.secret_key_id
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
@@ -324,7 +334,7 @@ pub async fn sender(tx: &mut TenantTx, id: ChannelAccountId) -> Result<Option<Se
     let tenant_id = tx.tenant_id();
     let sender = sqlx::query_as!(
         Sender,
-        "SELECT state, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
+        "SELECT state, provider, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
     )

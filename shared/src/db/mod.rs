@@ -6,6 +6,7 @@ pub mod campaigns;
 pub mod channel_accounts;
 pub mod contacts;
 pub mod conversations;
+pub mod erasing;
 pub mod error;
 pub mod idempotency;
 pub mod inbound;

@@ -3,6 +3,7 @@
 
 use super::{
     error::Result,
+    media::objects,
     scope::{ControlTx, FleetTx},
 };
 
@@ -111,6 +112,24 @@ pub async fn expire_idempotency_keys(tx: &mut FleetTx) -> Result<Removed> {
     .execute(tx.conn())
     .await?;
     Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
+}
+
+/// Lets go of files that may no longer be kept.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn expire_files(tx: &mut FleetTx) -> Result<Removed> {
+    let (rows, more) = objects::expire(tx).await?;
+    Ok(Removed { rows, more })
+}
+
+/// Looks whether anybody refers to the objects that are due for it, and writes the jobs that delete the others.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn check_objects(tx: &mut FleetTx) -> Result<Removed> {
+    let (rows, more) = objects::check(tx).await?;
+    Ok(Removed { rows, more })
 }
 
 /// Removes meters of pairs that owe nothing: a person without one may get as many at once as anybody.

@@ -8,7 +8,7 @@ use chrono::Utc;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use support::sandbox::{
     InboundWebhook,
-    mixture::{Generator, Mixture},
+    mixture::{Accounts, Generator, Mixture, Shares},
 };
 use world::World;
 
@@ -64,6 +64,36 @@ async fn any_order_and_any_number_of_times_ends_in_the_same_digest() {
     }
     let logged = "SELECT count(*) FROM webhook_log";
     assert_eq!(world::count(&shuffled, logged).await, 3 * world::count(&in_order, logged).await);
+}
+
+/// Twilio gives no time, and tries for 15 seconds (providers/twilio section 5): what comes again then is no newer than it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wish_that_is_repeated_after_its_opposite_changes_nothing() {
+    let shares = Shares { whatsapp: 0, messenger: 0, instagram: 0, twilio: 1 };
+    let begins_ms = (Utc::now().timestamp() - 3_600) * 1_000;
+    let mixture = Mixture {
+        seed: SEED,
+        webhooks: 400,
+        people: 5,
+        shares,
+        text_rate: 0.0,
+        status_rate: 0.0,
+        begins_ms,
+        ..Mixture::default()
+    };
+    let sender = world::accounts().others.into_iter().find(|account| account.id == "+15035550199").unwrap();
+    let accounts = Accounts { numbers: vec![], others: vec![sender] };
+    let webhooks: Vec<InboundWebhook> = Generator::new(mixture, accounts).collect();
+    let world = World::with(&[], &[]).await;
+    world.take(&[webhooks.iter().collect()]).await;
+    let once = world.content().await;
+    assert!(once.rows("suppressions") > 2);
+
+    let mut again = webhooks.clone();
+    again.iter_mut().for_each(|webhook| webhook.at_ms += 15_000);
+    world.take(&[again.iter().collect()]).await;
+    let differences = once.differences(&world.content().await);
+    assert!(differences.is_empty(), "what came again counted:\n{}", differences.join("\n"));
 }
 
 /// Every webhook three times in random order, dealt out to the connections.

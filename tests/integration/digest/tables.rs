@@ -320,10 +320,10 @@ const NAMES: &str = "
     $$;
     ANALYZE contact_aliases, conversations, messages, sends, channel_accounts;
     -- The names are looked up row by row.
-    CREATE INDEX ON contact_aliases (contact_id);
-    CREATE INDEX ON conversations (id);
-    CREATE INDEX ON messages (id);
-    CREATE INDEX ON sends (message_id);
+    CREATE INDEX IF NOT EXISTS digest_aliases ON contact_aliases (contact_id);
+    CREATE INDEX IF NOT EXISTS digest_conversations ON conversations (id);
+    CREATE INDEX IF NOT EXISTS digest_messages ON messages (id);
+    CREATE INDEX IF NOT EXISTS digest_sends ON sends (message_id);
 ";
 
 /// Every row of every table that counts, by table, in order.

@@ -23,6 +23,8 @@ pub(super) struct Books {
 pub(super) struct Comparison {
     pub(super) told: u64,
     pub(super) stored: u64,
+    /// Told and stored, by platform.
+    pub(super) platforms: BTreeMap<String, (u64, u64)>,
     pub(super) people: u64,
     pub(super) replies: Tally,
     pub(super) campaign: Tally,
@@ -76,10 +78,14 @@ impl Books {
         .await?)
     }
 
-    /// Conversations in which free words may be sent now.
+    /// Conversations in which free words may be sent now, by an account that can send: this release's only do on WhatsApp.
     pub(super) async fn open_conversations(&self) -> Result<Vec<Uuid>> {
         Ok(sqlx::query_scalar(
-            "SELECT id FROM conversations WHERE window_expires_at > now() + interval '5 minutes' ORDER BY last_message_at DESC, id",
+            "SELECT c.id
+            FROM conversations c
+            JOIN channel_accounts a ON a.tenant_id = c.tenant_id AND a.id = c.channel_account_id
+            WHERE c.window_expires_at > now() + interval '5 minutes' AND a.provider = 'whatsapp' AND c.merged_into IS NULL
+            ORDER BY c.last_message_at DESC, c.id",
         )
         .fetch_all(&self.pool)
         .await?)
@@ -91,7 +97,7 @@ impl Books {
             "SELECT a.id, a.tenant_id
             FROM channel_accounts a
             JOIN control.tenants t ON t.id = a.tenant_id
-            WHERE t.slug = $1 AND a.state = 'active'
+            WHERE t.slug = $1 AND a.state = 'active' AND a.provider = 'whatsapp'
             ORDER BY a.id
             LIMIT 1",
         )
@@ -175,6 +181,13 @@ impl Books {
         let mut disagreements = Vec::new();
         let told = stand_in.told().await?;
         let stored = self.compare_inbound(&told, &mut disagreements).await?;
+        let mut platforms: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for t in &told {
+            let (told, both) = platforms.entry(t.platform.clone()).or_default();
+            *told += 1;
+            *both += u64::from(stored.contains(&t.id));
+        }
+        let stored = stored.len() as u64;
 
         let theirs = stand_in.messages().await?;
         let (replies, people) = (self.replies(sent).await?, self.people(campaign).await?);
@@ -217,6 +230,7 @@ impl Books {
         Ok(Comparison {
             told: told.iter().map(|t| &t.id).collect::<BTreeSet<_>>().len() as u64,
             stored,
+            platforms,
             people: told.iter().map(|t| &t.person).collect::<BTreeSet<_>>().len() as u64,
             replies: tally(&replies),
             campaign: tally(&people),
@@ -233,8 +247,8 @@ impl Books {
         })
     }
 
-    /// Every message told and acknowledged is stored once, for the person who wrote it, and nothing else is.
-    async fn compare_inbound(&self, told: &[Told], disagreements: &mut Vec<String>) -> Result<u64> {
+    /// Every message told and acknowledged is stored once, for the person who wrote it, and nothing else is. Returns the stored.
+    async fn compare_inbound(&self, told: &[Told], disagreements: &mut Vec<String>) -> Result<BTreeSet<String>> {
         let ids: Vec<&str> = told.iter().map(|t| t.id.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
         let rows = sqlx::query(
             "SELECT m.provider_message_id, array_agg(DISTINCT a.value) AS names, count(DISTINCT m.id) AS times
@@ -259,14 +273,17 @@ impl Books {
                     disagreements.push(format!("{} of {} is stored {times} times", t.id, t.person));
                 }
                 Some((names, _))
-                    if t.names_the_person() && !names.iter().any(|name| name.trim_start_matches('+') == t.person) =>
+                    if t.names_the_person()
+                        && !names
+                            .iter()
+                            .any(|name| name.trim_start_matches('+') == t.person.trim_start_matches('+')) =>
                 {
                     disagreements.push(format!("{} of {} is stored for {names:?}", t.id, t.person));
                 }
                 Some(_) => {}
             }
         }
-        Ok(stored.len() as u64)
+        Ok(stored.into_keys().collect())
     }
 }
 

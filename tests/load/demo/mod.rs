@@ -19,7 +19,7 @@ use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use books::Books;
@@ -127,11 +127,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// First answers by what was wrong with the webhook on purpose.
+type Answers = BTreeMap<String, BTreeMap<String, u64>>;
+
 /// How the webhooks were answered.
 #[derive(Debug, Default)]
 struct Received {
     /// First answers by what was wrong with the webhook on purpose.
-    answers: BTreeMap<String, BTreeMap<String, u64>>,
+    answers: Answers,
+    /// The same by platform.
+    platforms: BTreeMap<String, Answers>,
     webhooks: u64,
     seconds: f64,
     p50_ms: f64,
@@ -146,17 +151,23 @@ async fn receive(arguments: &Arguments, stand_in: &StandIn) -> Result<Received> 
     let mut left = arguments.webhooks;
     while left > 0 {
         let count = left.min(STEP);
-        let report = stand_in
-            .burst(&json!({"mix": {
-                "seed": u64::from(seed) + left, "webhooks": count, "people": arguments.people, "ends": 0, "spread_s": 600,
+        // Most of it is of all providers; every fourth step is WhatsApp's alone, with what is wrong inside a webhook.
+        let seed = u64::from(seed) + left;
+        let report = if left / STEP % 4 == 3 {
+            json!({"mix": {
+                "seed": seed, "webhooks": count, "people": arguments.people, "ends": 0, "spread_s": 600,
                 "forge_rate": 0.02, "truncate_rate": 0.0, "repeat_rate": 0.08, "garble_rate": 0.02, "batch_rate": 0.05, "reorder_span": 16,
-            }, "concurrency": 32}))
-            .await?;
-        for (flaw, answers) in report["first_answers"].as_object().context("a burst reports answers")? {
-            for (answer, count) in answers.as_object().into_iter().flatten() {
-                let counts = received.answers.entry(flaw.clone()).or_default();
-                *counts.entry(answer.clone()).or_default() += count.as_u64().unwrap_or(0);
-            }
+            }, "concurrency": 32})
+        } else {
+            json!({"mixture": {
+                "seed": seed, "webhooks": count, "people": arguments.people, "begins_ms": 0, "step_ms": 500, "known": 40,
+                "status_rate": 0.1, "forge_rate": 0.02, "repeat_rate": 0.08, "batch_rate": 0.05, "reorder_span": 16,
+            }, "concurrency": 32})
+        };
+        let report = stand_in.burst(&report).await?;
+        add(&mut received.answers, &report["first_answers"])?;
+        for (platform, answers) in report["platforms"].as_object().into_iter().flatten() {
+            add(received.platforms.entry(platform.clone()).or_default(), answers)?;
         }
         received.webhooks += report["webhooks"].as_u64().unwrap_or(0);
         received.seconds += report["seconds"].as_f64().unwrap_or(0.0);
@@ -169,6 +180,16 @@ async fn receive(arguments: &Arguments, stand_in: &StandIn) -> Result<Received> 
     received.p50_ms = times.iter().map(|(p50, _)| p50).sum::<f64>() / times.len().max(1) as f64;
     received.p99_ms = times.last().map_or(0.0, |(_, p99)| *p99);
     Ok(received)
+}
+
+fn add(sum: &mut Answers, answers: &Value) -> Result<()> {
+    for (flaw, answers) in answers.as_object().context("a burst reports answers")? {
+        for (answer, count) in answers.as_object().into_iter().flatten() {
+            let counts = sum.entry(flaw.clone()).or_default();
+            *counts.entry(answer.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+    }
+    Ok(())
 }
 
 /// What came of the replies at the API.

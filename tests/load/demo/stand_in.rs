@@ -19,8 +19,9 @@ pub(super) struct StandIn {
 /// A message the stand-in told the product of, which the product acknowledged.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Told {
+    pub(super) platform: String,
     pub(super) id: String,
-    /// `wa_id` digits or user id.
+    /// `wa_id` digits or user id, a scoped id, a number.
     pub(super) person: String,
     kind: String,
     /// Damaged on purpose so that it cannot be stored.

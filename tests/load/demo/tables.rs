@@ -21,6 +21,20 @@ pub(super) fn traffic(comparison: &Comparison, received: &Received, sent: &Sent)
     row("webhooks refused: forged on purpose", String::new(), refused.to_string());
     row("  the last 20 of a sender are kept in quarantine", counted(comparison.quarantined), String::new());
     row("webhooks that were only duplicates", counted(comparison.duplicates), String::new());
+    for (platform, answers) in &received.platforms {
+        let of = |forged: bool| -> u64 {
+            let answers = answers.iter().filter(|(flaw, _)| (*flaw == "forged") == forged);
+            answers.flat_map(|(_, answers)| answers.values()).sum()
+        };
+        row(
+            &format!("  {platform}: webhooks, of them forged"),
+            String::new(),
+            format!("{}, {}", of(false) + of(true), of(true)),
+        );
+    }
+    for (platform, (told, stored)) in &comparison.platforms {
+        row(&format!("  {platform}: messages from people"), stored.to_string(), told.to_string());
+    }
     row("messages from people", comparison.stored.to_string(), comparison.told.to_string());
     row("people", String::new(), comparison.people.to_string());
     let rate = format!(

@@ -156,6 +156,7 @@ impl Installation {
             .env("REDIS_URL", self.services.redis_url.as_str())
             .env("MIJRA_NAMESPACE", &self.namespace)
             .env("MIJRA_SECRET_KEYS", &self.secret_keys)
+            .env("STORAGE_URL", format!("file://{}", std::env::temp_dir().join(&self.namespace).display()))
             .env("WHATSAPP_APP_SECRET", APP_SECRET)
             .env("WHATSAPP_VERIFY_TOKEN", "load")
             .env("API_LISTEN", listen.to_string())

@@ -1,7 +1,7 @@
 //! People who write and agents who answer.
 
 use super::Fleet;
-use crate::sandbox::{Incoming, Person, ToldOff};
+use crate::sandbox::{Incoming, Kind, Person, ToldOff};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::domain::ids::{ConversationId, MessageId};
@@ -26,7 +26,16 @@ impl Fleet {
     /// # Panics
     /// If the sandbox cannot sign it.
     pub async fn tell(&self, person: &Person, text: impl Into<String>) -> ToldOff {
-        self.sandbox.tell(&self.tenant.number, vec![Incoming::text(person, text)]).await.expect("the sandbox posts it")
+        self.tell_of(Kind::Text, person, text).await
+    }
+
+    /// A person sends something of another kind, with a text where that has one.
+    ///
+    /// # Panics
+    /// If the sandbox cannot sign it.
+    pub async fn tell_of(&self, kind: Kind, person: &Person, text: impl Into<String>) -> ToldOff {
+        let incoming = Incoming { text: text.into(), ..Incoming::of(kind, person) };
+        self.sandbox.tell(&self.tenant.number, vec![incoming]).await.expect("the sandbox posts it")
     }
 
     /// The conversation with a person, as soon as there is one.

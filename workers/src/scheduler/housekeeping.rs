@@ -3,7 +3,7 @@
 use super::{Fault, steps::Next};
 use shared::{
     db::{
-        Databases, Placement,
+        Databases, Placement, erasing,
         outbound::outcomes,
         retention::{self, Expiring, Removed},
     },
@@ -75,6 +75,17 @@ impl Analysed {
     }
 }
 
+/// Contacts that were merged or erased lately, to whom a batch under way may have added something.
+pub(super) async fn gone(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if !tenants.is_empty() {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let contacts = erasing::settle(&mut tx).await?;
+        tx.commit().await?;
+        debug!(%placement, contacts, "looked once more through contacts that are gone");
+    }
+    Ok(Next::Later)
+}
+
 /// Tenants' rows past their time.
 pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
     if tenants.is_empty() {
@@ -104,6 +115,33 @@ pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants
     if removed > 0 {
         info!(%placement, removed, "rows past their time are gone");
     }
+    Ok(Next::Later)
+}
+
+/// Files that may not be kept any longer, and objects in storage that nobody refers to.
+pub(super) async fn files(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if tenants.is_empty() {
+        return Ok(Next::Later);
+    }
+    let expired = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::expire_files(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
+    let looked_at = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let looked_at = retention::check_objects(&mut tx).await?;
+        // The jobs are in the outbox, and the sweep is ours.
+        tx.commit().await?;
+        Ok(looked_at)
+    })
+    .await?;
+    if expired > 0 {
+        info!(%placement, expired, "files may not be kept any longer");
+    }
+    debug!(%placement, looked_at, "looked for objects that nobody refers to");
     Ok(Next::Later)
 }
 

@@ -25,6 +25,8 @@ use tracing::debug;
 const IDLE: Duration = Duration::from_millis(200);
 /// Between calls of what need not be exact.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Files whose time is over go, and objects to which nobody refers any more, this long after at most.
+const FILES: Duration = Duration::from_secs(60);
 /// Between steps of rates that creep back.
 const RATES: Duration = Duration::from_secs(1);
 /// Between looks whose campaigns' people are to be released: those of accounts without a limit each time, others each second.
@@ -114,7 +116,9 @@ struct PlacementSteps {
     replays: Step,
     rates: Step,
     statistics: Step,
+    gone: Step,
     expire: Step,
+    files: Step,
 }
 
 impl PlacementSteps {
@@ -128,7 +132,9 @@ impl PlacementSteps {
             replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
             statistics: step("analysing grown tables"),
+            gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
+            files: step("letting go of files"),
         }
     }
 
@@ -152,7 +158,9 @@ impl PlacementSteps {
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
+            self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
+            self.files.every(FILES, async || housekeeping::files(databases, placement, &tenants()).await),
         );
     }
 }

@@ -34,6 +34,8 @@ pub struct Same {
     pub contact_id: ContactId,
     /// Who had it.
     pub other: ContactId,
+    /// What kind of name it is.
+    pub kind: AliasKind,
 }
 
 /// The people of a batch.
@@ -154,9 +156,10 @@ pub async fn known(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<Option<Con
 fn same(wanted: &[&Wanted], contacts: &[ContactId], known: &HashMap<Key, Known>) -> Vec<Same> {
     let mut same = BTreeSet::new();
     for (w, contact_id) in wanted.iter().zip(contacts).filter(|(w, _)| !w.new_aliases.is_empty()) {
-        for owner in keys(w.tenant_id, &w.new_aliases).iter().filter_map(|key| known.get(key)) {
-            if owner.contact_id != *contact_id {
-                same.insert(Same { tenant_id: w.tenant_id, contact_id: *contact_id, other: owner.contact_id });
+        for key in keys(w.tenant_id, &w.new_aliases) {
+            let Some(other) = known.get(&key).map(|owner| owner.contact_id) else { continue };
+            if other != *contact_id {
+                same.insert(Same { tenant_id: w.tenant_id, contact_id: *contact_id, other, kind: key.1 });
             }
         }
     }

@@ -220,12 +220,12 @@ impl Said<'_, '_> {
     /// Which messages, where they are named, and up to when. What the business itself received is no news.
     fn delivery(&self, delivery: &Object, tell: &mut impl FnMut(Event)) -> Result<(), Bad> {
         let through = self.through(delivery);
-        let mids = delivery.items("mids");
+        let mids: Vec<_> = delivery.items("mids").into_iter().filter_map(json::id).collect();
         if self.element.is_ours || (through.is_none() && mids.is_empty()) {
             tell(notice("delivery"));
             return Ok(());
         }
-        for mid in mids.into_iter().filter_map(json::id) {
+        for mid in mids {
             tell(Event::Status(StatusReport {
                 provider_message_id: mid.into_owned(),
                 state: SendState::Delivered,

@@ -78,8 +78,8 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<U
     news::apply(tx, effects).await?;
     let items = messages::distinct(effects);
     let consents = consent::heard(effects);
-    let people = People::resolve(tx, &items, &consents).await?;
-    merging::merge_known(tx, &people.same).await?;
+    let mut people = People::resolve(tx, &items, &consents).await?;
+    people.follow(&merging::merge_known(tx, &people.same).await?, &items, &consents);
     let opted_out = suppressions::set(tx, &consent::wishes(&items, &consents, &people)).await?;
     let taken_back = messages::revoke(tx, &items).await?;
     let (placed, evidence) = messages::claim(tx, &items, &people).await?;

@@ -13,6 +13,7 @@ use shared::{
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
+use std::collections::HashMap;
 
 /// The contacts of a batch, beside what they were asked for; `None`: who was erased since.
 pub(super) struct People {
@@ -41,6 +42,23 @@ impl People {
             metrics::counter!(shared::telemetry::names::INBOUND_ERASED_TOTAL).increment(erased as u64);
         }
         Ok(Self { items: found, consents, same })
+    }
+
+    /// Who was merged into another is that from now on.
+    pub(super) fn follow(
+        &mut self,
+        gone: &HashMap<(TenantId, ContactId), ContactId>,
+        items: &[Item<'_>],
+        consents: &[Heard<'_, &ConsentChange>],
+    ) {
+        let tenants = items.iter().map(Item::tenant_id).chain(consents.iter().map(Heard::tenant_id));
+        for (contact, tenant_id) in self.items.iter_mut().chain(&mut self.consents).zip(tenants) {
+            if let Some(id) = contact
+                && let Some(winner) = gone.get(&(tenant_id, *id))
+            {
+                *id = *winner;
+            }
+        }
     }
 }
 

@@ -7,13 +7,14 @@ use shared::{
         inbound::{
             people::{Wanted, known},
             reports::{self, Report},
-            watermarks::{self, Mark, Named},
+            watermarks::{self, Mark, Named, Reached},
         },
         outbound::counts::Moved,
     },
     domain::{
         events::{Event, StatusReport, Through, Watermark},
         ids::{MessageId, TenantId},
+        sends::SendState,
     },
 };
 use std::collections::BTreeSet;
@@ -29,12 +30,22 @@ pub(super) async fn apply(
     // Their provider's time is known only now: a receipt may have come before.
     let echoed: BTreeSet<(TenantId, MessageId)> =
         evidence.iter().filter_map(|report| Some((report.tenant_id, report.token?.message_id))).collect();
+    // A receipt that waited for one of them is about all before it, too.
+    let reached: Vec<Reached> = evidence
+        .iter()
+        .filter(|report| matches!(report.state, SendState::Delivered | SendState::Read))
+        .filter_map(|report| {
+            let (tenant_id, message_id) = (report.tenant_id, report.token?.message_id);
+            Some(Reached { tenant_id, message_id, state: report.state, at: report.at })
+        })
+        .collect();
     let (marks, unknown) = marks(tx, &receipts).await?;
     let mut told: Vec<Report> = statuses.iter().map(report).collect();
     told.extend(evidence);
     told.extend(unknown);
     let mut moved = reports::apply(tx, &told).await?;
     moved.extend(watermarks::apply(tx, &marks).await?);
+    moved.extend(watermarks::reach(tx, &reached).await?);
     moved.extend(watermarks::catch_up(tx, &echoed).await?);
     Ok(moved)
 }
