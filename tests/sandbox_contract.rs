@@ -7,6 +7,9 @@
     reason = "the tests of the stand-in have their own tasks: nothing of the product runs here"
 )]
 
+#[path = "sandbox_contract/senders.rs"]
+mod senders;
+
 use axum::{
     Router,
     body::Bytes,

@@ -55,7 +55,9 @@ needs!(
     CampaignsWrite,
     LimitsRead,
     LimitsWrite,
-    AuditRead
+    AuditRead,
+    WebhooksRead,
+    WebhooksReplay
 );
 
 /// Somebody who may do what the handler needs. Taking one authenticates, limits the rate and checks the permission.

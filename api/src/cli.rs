@@ -16,6 +16,7 @@ mod templates;
 mod tenant;
 mod token;
 mod webhooks;
+mod when;
 
 use clap::{Parser, Subcommand};
 use output::Output;
@@ -72,7 +73,7 @@ enum Command {
     /// Jobs that will not be tried again by themselves
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// Webhooks that need a person
+    /// What providers told us, as it came: searched, looked at, played again
     #[command(subcommand)]
     Webhooks(webhooks::Command),
 }

@@ -120,6 +120,10 @@ kinds! {
     TemplateUnusable = (UNPROCESSABLE_ENTITY, "template_unusable", "This template cannot be sent"),
     /// The account cannot send.
     AccountDisabled = (UNPROCESSABLE_ENTITY, "account_disabled", "This channel account is disabled"),
+    /// This release cannot hand messages over to the account's provider.
+    CannotSend = (UNPROCESSABLE_ENTITY, "cannot_send", "Nothing can be sent from this channel account yet"),
+    /// The person wants nothing at all on this channel.
+    OptedOut = (UNPROCESSABLE_ENTITY, "opted_out", "This person does not want to be written to"),
     /// The same key came with another request.
     IdempotencyKeyReused = (UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request"),
     /// Too many requests with this token.

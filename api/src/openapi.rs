@@ -1,6 +1,6 @@
 //! The API's routes with their description, generated from the handlers themselves.
 
-use crate::{routes, state::App, webhooks};
+use crate::{routes, state::App, webhooks::doors};
 use axum::{Json, Router, routing::get};
 use std::sync::Arc;
 use utoipa::{
@@ -19,12 +19,15 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations, messages, campaigns and limits of a tenant, and who changed what. Every answer that is not a success is a problem \
+        description = "Contacts, conversations, messages, campaigns and limits of a tenant, who changed what, and the raw log of webhooks. Every answer that is not a success is a problem \
             (RFC 9457, `application/problem+json`) whose `type` is stable; the schema `Problem` lists them. Tenants, tokens, channel accounts \
             and templates are an operator's (`mijra`), and have no paths here."
     ),
     paths(
-        webhooks::platform, webhooks::account, webhooks::handshake::platform, webhooks::handshake::account,
+        doors::whatsapp::platform, doors::whatsapp::account, doors::whatsapp::shake_platform, doors::whatsapp::shake_account,
+        doors::messenger::platform, doors::messenger::account, doors::messenger::shake_platform, doors::messenger::shake_account,
+        doors::instagram::platform, doors::instagram::account, doors::instagram::shake_platform, doors::instagram::shake_account,
+        doors::twilio::platform, doors::twilio::account, doors::twilio::platform_by_get, doors::twilio::account_by_get,
     ),
     modifiers(&Bearer),
     security(("bearer" = []))
@@ -48,7 +51,8 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::limits::router())
-        .merge(routes::messages::router());
+        .merge(routes::messages::router())
+        .merge(routes::webhooks::router());
     let (router, api) = OpenApiRouter::with_openapi(Description::openapi())
         .nest("/api/{tenant}", tenant)
         .merge(routes::media::router())
@@ -89,7 +93,17 @@ mod tests {
                 "/api/{tenant}/limits/{scope}/{id}",
                 "/api/{tenant}/messages",
                 "/api/{tenant}/messages/{id}",
+                "/api/{tenant}/webhooks",
+                "/api/{tenant}/webhooks/replay",
+                "/api/{tenant}/webhooks/replays/{id}",
+                "/api/{tenant}/webhooks/{id}",
                 "/media/{tenant_id}/{id}/{what}/{expires}/{signature}",
+                "/webhooks/instagram",
+                "/webhooks/instagram/{key}",
+                "/webhooks/messenger",
+                "/webhooks/messenger/{key}",
+                "/webhooks/twilio",
+                "/webhooks/twilio/{key}",
                 "/webhooks/whatsapp",
                 "/webhooks/whatsapp/{key}",
             ]

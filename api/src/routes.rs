@@ -7,6 +7,7 @@ pub mod conversations;
 pub mod limits;
 pub mod media;
 pub mod messages;
+pub mod webhooks;
 
 use serde::Serialize;
 use utoipa::ToSchema;

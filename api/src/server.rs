@@ -8,16 +8,23 @@ use crate::{
     relay::Relay,
     routes::media::Placements,
     state::{App, Parts},
-    webhooks::{self, Receiver, Room, endpoints::Endpoints, quarantine::Quarantine, spill::PostgresSpill},
+    webhooks::{
+        self, Receiver, Room,
+        endpoints::Endpoints,
+        platforms::{PlatformArgs, Platforms},
+        proxies::{Network, Proxies},
+        quarantine::Quarantine,
+        spill::PostgresSpill,
+    },
 };
 use anyhow::Context;
 use axum::{Router, middleware};
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use shared::{
     cache::{Rate, RateLimits},
     clock::Clock,
-    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, RedisArgs, SecretArgs, StorageArgs, WhatsappArgs},
+    config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, PublicUrlArgs, RedisArgs, SecretArgs, StorageArgs},
     db::{self, Databases, Placement},
     health::{self, Condition, Readiness},
     lifecycle::Lifecycle,
@@ -44,7 +51,9 @@ pub struct Settings {
     #[command(flatten)]
     secrets: SecretArgs,
     #[command(flatten)]
-    whatsapp: WhatsappArgs,
+    platforms: PlatformArgs,
+    #[command(flatten)]
+    public_url: PublicUrlArgs,
     #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
@@ -68,9 +77,10 @@ pub struct HttpArgs {
     /// Memory for webhooks' bodies, in MiB; beyond it senders wait.
     #[arg(long, env = "WEBHOOK_BODIES_MIB", default_value_t = webhooks::BODIES_BYTES / (1024 * 1024), value_parser = bodies_mib)]
     pub webhook_bodies_mib: usize,
-    /// Whether a proxy of ours stands before us and `X-Forwarded-For` can be believed.
-    #[arg(long, env = "BEHIND_PROXY", default_value_t = false, action = clap::ArgAction::Set)]
-    pub behind_proxy: bool,
+    /// Proxies of ours that stand before us, comma-separated: addresses, or networks like 10.0.0.0/8. What `X-Forwarded-For`,
+    /// `-Proto`, `-Host` and `-Port` say is believed from them alone.
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// The pieces that the API and the receiver are made of.
@@ -89,14 +99,14 @@ pub struct Services {
     pub keyring: Keyring,
     /// Where files are.
     pub storage: Storage,
-    /// The platform's app secrets, the current one first.
-    pub app_secrets: Vec<SecretString>,
-    /// The word of the platform's handshake.
-    pub verify_token: Option<SecretString>,
+    /// The platform's secrets at each provider.
+    pub platforms: Platforms,
     /// Memory for webhooks' bodies.
     pub bodies_bytes: usize,
-    /// Whether `X-Forwarded-For` can be believed.
-    pub behind_proxy: bool,
+    /// Proxies of ours that stand before us.
+    pub proxies: Proxies,
+    /// Where we are reached from outside, without a slash at the end.
+    pub public_url: String,
     /// The time.
     pub clock: Clock,
 }
@@ -129,9 +139,9 @@ pub fn router(services: Services, life: &Lifecycle) -> anyhow::Result<Router> {
         endpoints: Endpoints::new(databases.clone(), keyring, life.clone()),
         quarantine: Quarantine::start(databases.clone(), life),
         room: Room::new(services.bodies_bytes),
-        app_secrets: services.app_secrets,
-        verify_token: services.verify_token,
-        behind_proxy: services.behind_proxy,
+        platforms: services.platforms,
+        proxies: services.proxies,
+        public_url: services.public_url,
         databases,
         clock,
     };
@@ -195,10 +205,10 @@ async fn start(settings: Settings) -> anyhow::Result<bool> {
         rate: Rate { per_second: settings.http.api_rate_per_second, burst: settings.http.api_rate_burst },
         keyring: Keyring::parse(&settings.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?,
         storage: Storage::open(&settings.storage)?,
-        app_secrets: app_secrets(settings.whatsapp.whatsapp_app_secret.as_ref()),
-        verify_token: settings.whatsapp.whatsapp_verify_token,
+        platforms: settings.platforms.platforms(),
         bodies_bytes: settings.http.webhook_bodies_mib * 1024 * 1024,
-        behind_proxy: settings.http.behind_proxy,
+        proxies: Proxies::new(settings.http.trusted_proxies),
+        public_url: settings.public_url.public_url,
         clock: Clock::system(),
     };
     let router = router(services, &life)?;
@@ -234,12 +244,6 @@ pub async fn serve(listener: TcpListener, router: Router, life: &Lifecycle) -> a
         () = over => tracing::warn!("requests are still open at the end of the grace period"),
     }
     Ok(())
-}
-
-/// The platform's secret may be a list while it is being changed: `new,old`.
-fn app_secrets(list: Option<&SecretString>) -> Vec<SecretString> {
-    let list = list.map(|list| list.expose_secret()).unwrap_or_default();
-    list.split(',').map(str::trim).filter(|secret| !secret.is_empty()).map(SecretString::from).collect()
 }
 
 /// What readiness is made of. Webhooks can be accepted with either server: without the database those of known endpoints are

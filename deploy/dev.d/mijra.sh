@@ -39,6 +39,16 @@ mijra_environment() {
         "WHATSAPP_BASE_URL=${WHATSAPP_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
         "STORAGE_URL=${STORAGE_URL:-file://$dev/files}"
         "WHATSAPP_APP_SECRET=$whatsapp_app_secret" "WHATSAPP_VERIFY_TOKEN=$whatsapp_verify_token"
+        # The sandbox plays every provider, and signs for all of them with one secret.
+        "MESSENGER_BASE_URL=${MESSENGER_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "MESSENGER_APP_SECRET=${MESSENGER_APP_SECRET:-$whatsapp_app_secret}"
+        "MESSENGER_VERIFY_TOKEN=${MESSENGER_VERIFY_TOKEN:-$whatsapp_verify_token}"
+        "INSTAGRAM_BASE_URL=${INSTAGRAM_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "INSTAGRAM_APP_SECRET=${INSTAGRAM_APP_SECRET:-$whatsapp_app_secret}"
+        "INSTAGRAM_VERIFY_TOKEN=${INSTAGRAM_VERIFY_TOKEN:-$whatsapp_verify_token}"
+        "TWILIO_BASE_URL=${TWILIO_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "TWILIO_AUTH_TOKEN=${TWILIO_AUTH_TOKEN:-$whatsapp_app_secret}"
+        "PUBLIC_URL=${PUBLIC_URL:-http://127.0.0.1:$(port_of api)}"
     )
     case $1 in
         api)
@@ -65,7 +75,7 @@ mijra_environment() {
             environment+=(
                 "DATABASE_URL=$operator" "MIGRATE_DATABASE_URL=$database_url"
                 "MIJRA_API_PASSWORD=$api_password" "MIJRA_WORKER_PASSWORD=$worker_password"
-                "MIJRA_OPERATOR_PASSWORD=$operator_password" "PUBLIC_URL=http://127.0.0.1:$(port_of api)"
+                "MIJRA_OPERATOR_PASSWORD=$operator_password"
                 ${amqp_management_url:+"AMQP_MANAGEMENT_URL=$amqp_management_url"}
             )
             ;;

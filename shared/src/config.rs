@@ -84,12 +84,21 @@ pub struct SecretArgs {
     pub secret_keys: SecretString,
 }
 
+/// Where we are reached from outside.
+#[derive(Args, Clone, Debug)]
+pub struct PublicUrlArgs {
+    /// Where Mijra is reached from outside: scheme, host and, where it is part of it, port and path. Webhook addresses are shown with
+    /// it, and Twilio signs them.
+    #[arg(long, env = "PUBLIC_URL", default_value = "http://127.0.0.1:8080", value_parser = public_url)]
+    pub public_url: String,
+}
+
 /// How to talk with WhatsApp.
 #[derive(Args, Clone, Debug)]
 pub struct WhatsappArgs {
-    /// The app's secret, with which Meta signs webhooks of the platform's path.
-    #[arg(long, env = "WHATSAPP_APP_SECRET", hide_env_values = true)]
-    pub whatsapp_app_secret: Option<SecretString>,
+    /// The app's secret, with which Meta signs webhooks of the platform's path; several, comma-separated, while it is changed.
+    #[arg(long, env = "WHATSAPP_APP_SECRET", hide_env_values = true, value_delimiter = ',')]
+    pub whatsapp_app_secret: Vec<SecretString>,
     /// The word that the handshake must bring.
     #[arg(long, env = "WHATSAPP_VERIFY_TOKEN", hide_env_values = true)]
     pub whatsapp_verify_token: Option<SecretString>,
@@ -124,6 +133,52 @@ pub struct StorageArgs {
     pub aws_session_token: Option<SecretString>,
 }
 
+/// How to talk with Messenger.
+#[derive(Args, Clone, Debug)]
+pub struct MessengerArgs {
+    /// The app's secret, with which Meta signs webhooks of the platform's path; several, comma-separated, while it is changed.
+    #[arg(long, env = "MESSENGER_APP_SECRET", hide_env_values = true, value_delimiter = ',')]
+    pub messenger_app_secret: Vec<SecretString>,
+    /// The word that the handshake must bring.
+    #[arg(long, env = "MESSENGER_VERIFY_TOKEN", hide_env_values = true)]
+    pub messenger_verify_token: Option<SecretString>,
+    /// Where the API is.
+    #[arg(long, env = "MESSENGER_BASE_URL", default_value = "https://graph.facebook.com")]
+    pub messenger_base_url: url::Url,
+    /// The API's version.
+    #[arg(long, env = "MESSENGER_API_VERSION", default_value = "v25.0")]
+    pub messenger_api_version: String,
+}
+
+/// How to talk with Instagram. An account that logs in by its Page is reached as the Page is, by [`MessengerArgs`].
+#[derive(Args, Clone, Debug)]
+pub struct InstagramArgs {
+    /// With what webhooks of the platform's path are signed: the Instagram app's secret, the Meta app's, or both, comma-separated.
+    #[arg(long, env = "INSTAGRAM_APP_SECRET", hide_env_values = true, value_delimiter = ',')]
+    pub instagram_app_secret: Vec<SecretString>,
+    /// The word that the handshake must bring.
+    #[arg(long, env = "INSTAGRAM_VERIFY_TOKEN", hide_env_values = true)]
+    pub instagram_verify_token: Option<SecretString>,
+    /// Where the API of accounts with Instagram Login is.
+    #[arg(long, env = "INSTAGRAM_BASE_URL", default_value = "https://graph.instagram.com")]
+    pub instagram_base_url: url::Url,
+    /// The API's version.
+    #[arg(long, env = "INSTAGRAM_API_VERSION", default_value = "v25.0")]
+    pub instagram_api_version: String,
+}
+
+/// How to talk with Twilio.
+#[derive(Args, Clone, Debug)]
+pub struct TwilioArgs {
+    /// The auth tokens with which webhooks of the platform's path are signed, comma-separated: of each account and subaccount, and
+    /// during a rotation its primary and secondary one.
+    #[arg(long, env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_delimiter = ',')]
+    pub twilio_auth_token: Vec<SecretString>,
+    /// Where the API is.
+    #[arg(long, env = "TWILIO_BASE_URL", default_value = "https://api.twilio.com")]
+    pub twilio_base_url: url::Url,
+}
+
 /// Where health and metrics are served.
 #[derive(Args, Clone, Debug)]
 pub struct HealthArgs {
@@ -134,6 +189,17 @@ pub struct HealthArgs {
 
 fn seconds(text: &str) -> Result<Duration, ParseIntError> {
     text.parse().map(Duration::from_secs)
+}
+
+/// As it is written, but for a slash at its end: whoever signs it does not normalise it.
+fn public_url(text: &str) -> Result<String, String> {
+    let url: url::Url = text.parse().map_err(|error| format!("is no URL: {error}"))?;
+    match url.scheme() {
+        "http" | "https" if url.query().is_none() && url.fragment().is_none() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err("must be an http or https URL without query and fragment".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +225,14 @@ mod tests {
         #[command(flatten)]
         storage: StorageArgs,
         #[command(flatten)]
+        messenger: MessengerArgs,
+        #[command(flatten)]
+        instagram: InstagramArgs,
+        #[command(flatten)]
+        twilio: TwilioArgs,
+        #[command(flatten)]
+        public_url: PublicUrlArgs,
+        #[command(flatten)]
         health: HealthArgs,
     }
 
@@ -175,6 +249,11 @@ mod tests {
             "--aws-access-key-id=hunter2",
             "--aws-secret-access-key=hunter2",
             "--aws-session-token=hunter2",
+            "--messenger-app-secret=hunter2,hunter2",
+            "--messenger-verify-token=hunter2",
+            "--instagram-app-secret=hunter2",
+            "--instagram-verify-token=hunter2",
+            "--twilio-auth-token=hunter2",
         ];
         Everything::try_parse_from(all.iter().chain(more))
     }
@@ -199,11 +278,28 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_refused() {
-        for wrong in ["--grace-period=soon", "--database-max-connections=0", "--health-listen=here", "--log-format=xml"]
-        {
+        for wrong in [
+            "--grace-period=soon",
+            "--database-max-connections=0",
+            "--health-listen=here",
+            "--log-format=xml",
+            "--public-url=mijra.example",
+            "--public-url=ftp://mijra.example",
+            "--public-url=https://mijra.example/?a=b",
+        ] {
             assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
         let right = parse(&["--grace-period=3", "--log-format=json"]).unwrap();
         assert_eq!((right.common.grace_period, right.common.log_format), (Duration::from_secs(3), LogFormat::Json));
+    }
+    #[test]
+    fn a_secret_may_be_several_and_a_public_url_stays_as_it_is_written() {
+        let more =
+            ["--twilio-auth-token=one,two", "--twilio-auth-token=three", "--public-url=https://Mijra.example:443/in/"];
+        let everything = parse(&more).unwrap();
+        // Those above, and these three.
+        assert_eq!(everything.twilio.twilio_auth_token.len(), 4);
+        assert_eq!(everything.messenger.messenger_app_secret.len(), 2);
+        assert_eq!(everything.public_url.public_url, "https://Mijra.example:443/in");
     }
 }

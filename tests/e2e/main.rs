@@ -12,6 +12,7 @@ mod importing;
 mod media;
 mod outages;
 mod poison;
+mod replays;
 mod starts;
 mod ways;
 

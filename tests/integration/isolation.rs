@@ -57,6 +57,10 @@ const ROWS: &[(&str, &str)] = &[
         VALUES ($1, now(), $5, 'whatsapp', 'stored', 'body', 4)",
     ),
     (
+        "webhook_replays",
+        "INSERT INTO webhook_replays (tenant_id, id, since, until) VALUES ($1, $5, now() - interval '1 day', now())",
+    ),
+    (
         "outbox",
         "INSERT INTO outbox (tenant_id, id, queue, job, body, publish_after) VALUES ($1, $5, 'outbound.now', '{}', 'body', now())",
     ),

@@ -1,5 +1,6 @@
 //! Who a batch's people are, when several batches meet the same person for the first time.
 
+use chrono::Utc;
 use shared::{
     db::{
         FleetTx, Placement,
@@ -16,11 +17,11 @@ use support::database::{Role, database};
 fn wanted(tenant_id: TenantId, aliases: &[(AliasKind, &str)]) -> Wanted {
     let alias = |(kind, value): &(AliasKind, &str)| Alias { kind: *kind, value: (*value).to_owned() };
     let person = Person { aliases: aliases.iter().map(alias).collect(), name: Some("Ada".into()), username: None };
-    Wanted { tenant_id, person, new_aliases: Vec::new() }
+    Wanted { tenant_id, person, new_aliases: Vec::new(), at: Utc::now() }
 }
 
 async fn one(tx: &mut FleetTx, wanted: Wanted) -> ContactId {
-    resolve(tx, &[wanted]).await.unwrap()[0]
+    resolve(tx, &[wanted]).await.unwrap().contacts[0].expect("nobody was erased")
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn missing(workers: &Databases) -> i64 {
 
 async fn maintain(workers: &Databases) -> i32 {
     let mut tx = workers.fleet(&Placement::primary(), &[]).await.unwrap();
-    let changed = retention::maintain_partitions(&mut tx).await.unwrap();
+    let changed = retention::maintain_partitions(&mut tx, 30).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }

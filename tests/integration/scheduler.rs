@@ -15,6 +15,7 @@ use shared::{
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use support::database::{Role, database, placement};
+use workers::scheduler::Scheduler;
 
 /// More than one batch of each table.
 const UNREADABLE: [(&str, i64, &str); 3] = [
@@ -79,8 +80,11 @@ query: None,
 
         let (readiness, life) = (Readiness::default(), Lifecycle::new(SOON));
         let condition = readiness.condition("sweep");
-        let publisher = stage.publisher(&stage.broker()).await;
-        let running = workers::scheduler::run(databases, publisher, Clock::system(), life.clone(), condition);
+        let broker = stage.broker();
+        let publisher = stage.publisher(&broker).await;
+        let scheduler =
+            Scheduler { databases, broker, publisher, clock: Clock::system(), log_days: workers::scheduler::LOG_DAYS };
+        let running = workers::scheduler::run(scheduler, life.clone(), condition);
         let watching = async {
             for (table, unreadable, _) in UNREADABLE {
                 until(table, async || count(&mut admin, table).await == unreadable).await;

@@ -3,8 +3,9 @@
 use super::{
     generator::{Generator, Mix},
     ledger::Flaw,
+    mixture::{self, Accounts, Mixture},
     provider::Provider,
-    webhooks,
+    webhooks::{self, InboundWebhook},
 };
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,11 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Burst {
-    /// What to send. `ends: 0` is the current time.
+    /// What to send to WhatsApp's numbers. `ends: 0` is the current time.
     pub mix: Mix,
+    /// What to send to all accounts of all platforms instead. `begins_ms: 0` is as long ago as it takes for the last webhook to be
+    /// of the current time.
+    pub mixture: Option<Mixture>,
     /// Webhooks on their way at once.
     pub concurrency: usize,
     /// To these numbers in turn; empty for all.
@@ -33,6 +37,8 @@ pub struct Report {
     pub webhooks: u64,
     /// First answers: a status, `timeout` or `broken`, by what was wrong with the webhook on purpose.
     pub first_answers: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The same by platform.
+    pub platforms: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
     /// Times a message was told, repetitions included.
     pub messages_told: u64,
     /// Different messages in webhooks that are whole and rightly signed.
@@ -51,16 +57,13 @@ pub struct Report {
 
 impl Default for Burst {
     fn default() -> Self {
-        Self { mix: Mix { ends: 0, ..Mix::default() }, concurrency: 32, phone_number_ids: Vec::new() }
+        Self { mix: Mix { ends: 0, ..Mix::default() }, mixture: None, concurrency: 32, phone_number_ids: Vec::new() }
     }
 }
 
 /// Sends everything once. What was not answered with 200 is tried again in the background, as for any webhook.
 pub(super) async fn run(provider: &Arc<Provider>, burst: Burst) -> anyhow::Result<Report> {
-    let mut mix = burst.mix;
-    if mix.ends == 0 {
-        mix.ends = provider.clock.unix(provider.clock.now_us());
-    }
+    let now = provider.clock.unix(provider.clock.now_us());
     let chosen = |id: &String| burst.phone_number_ids.is_empty() || burst.phone_number_ids.contains(id);
     let numbers: Vec<_> = provider
         .registry
@@ -69,9 +72,27 @@ pub(super) async fn run(provider: &Arc<Provider>, burst: Burst) -> anyhow::Resul
         .filter(|number| chosen(&number.id))
         .map(|number| (number.clone(), provider.app_secret(&number).to_owned()))
         .collect();
-    anyhow::ensure!(!numbers.is_empty(), "none of these numbers exists");
-    anyhow::ensure!(mix.people > 0, "somebody must write: people is 0");
-    let generator = Arc::new(Mutex::new(Generator::new(mix, numbers)));
+    let generator: Webhooks = match burst.mixture {
+        Some(mut mixture) => {
+            let others = provider.registry.accounts().into_iter().map(|account| provider.resolved(account)).collect();
+            anyhow::ensure!(mixture.people > 0, "somebody must write: people is 0");
+            anyhow::ensure!(mixture.webhooks > 0, "a burst comes to an end: webhooks is 0");
+            if mixture.begins_ms == 0 {
+                mixture.begins_ms = now * 1_000 - mixture.step_ms * mixture.webhooks as i64;
+            }
+            Box::new(mixture::Generator::new(mixture, Accounts { numbers, others }))
+        }
+        None => {
+            let mut mix = burst.mix;
+            if mix.ends == 0 {
+                mix.ends = now;
+            }
+            anyhow::ensure!(!numbers.is_empty(), "none of these numbers exists");
+            anyhow::ensure!(mix.people > 0, "somebody must write: people is 0");
+            Box::new(Generator::new(mix, numbers))
+        }
+    };
+    let generator = Arc::new(Mutex::new(generator));
     let tally = Arc::new(Mutex::new(Tally::default()));
     let started = Instant::now();
     let connections: Vec<_> = (0..burst.concurrency.clamp(1, 4_096))
@@ -85,6 +106,8 @@ pub(super) async fn run(provider: &Arc<Provider>, burst: Burst) -> anyhow::Resul
     Ok(tally.report(seconds))
 }
 
+type Webhooks = Box<dyn Iterator<Item = InboundWebhook> + Send>;
+
 #[derive(Debug, Default)]
 struct Tally {
     report: Report,
@@ -94,14 +117,13 @@ struct Tally {
 
 async fn connection(
     provider: Arc<Provider>,
-    generator: Arc<Mutex<Generator>>,
+    generator: Arc<Mutex<Webhooks>>,
     tally: Arc<Mutex<Tally>>,
 ) -> anyhow::Result<()> {
     while !provider.stopping.is_cancelled() {
         let Some(webhook) = generator.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
-        let number = provider.registry.number(&webhook.phone_number_id).context("the number was removed")?;
-        let (flaw, told) = (webhook.flaw, webhook.told.clone());
-        let outgoing = webhooks::admit(&provider, &number, webhook, None);
+        let (platform, flaw, told) = (webhook.platform, webhook.flaw, webhook.told.clone());
+        let outgoing = webhooks::admit_any(&provider, webhook, None)?;
         provider.agenda.begun();
         let started = Instant::now();
         let reply = webhooks::deliver(&provider, outgoing).await;
@@ -110,6 +132,8 @@ async fn connection(
         tally.took_us.push(took_us);
         tally.report.webhooks += 1;
         let answers = tally.report.first_answers.entry(name(&flaw)).or_default();
+        *answers.entry(reply.to_string()).or_default() += 1;
+        let answers = tally.report.platforms.entry(platform.name().into()).or_default().entry(name(&flaw)).or_default();
         *answers.entry(reply.to_string()).or_default() += 1;
         if matches!(flaw, Flaw::None | Flaw::Repeated) {
             tally.report.messages_told += told.len() as u64;

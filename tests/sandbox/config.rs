@@ -2,6 +2,7 @@
 
 use super::{
     behaviour::Behaviour,
+    platform::AccountSpec,
     registry::{NumberSpec, TokenSpec, TokenState},
 };
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +29,8 @@ pub struct Config {
     pub webhook_concurrency: usize,
     /// Business numbers; each account gets the default templates.
     pub numbers: Vec<NumberSpec>,
+    /// Accounts of the other providers.
+    pub accounts: Vec<AccountSpec>,
     /// Access tokens.
     pub tokens: Vec<TokenSpec>,
     /// How it behaves at first.
@@ -50,6 +53,7 @@ impl Default for Config {
                 webhook_url: None,
                 app_secret: None,
             }],
+            accounts: Vec::new(),
             tokens: vec![TokenSpec { token: TOKEN.into(), state: TokenState::Valid, waba_ids: vec![] }],
             behaviour: Behaviour::default(),
         }

@@ -6,11 +6,13 @@
 //! | `GET /health` | up, and the running counts |
 //! | `GET, PUT, PATCH /behaviour` | the settings of [`Behaviour`]; `PUT` replaces (missing fields take defaults), `PATCH` changes |
 //! | `GET, POST /numbers`, `PATCH /numbers/{id}` | register a number; its `state`, `behaviour` of its own, `close_windows` |
+//! | `GET, POST /accounts` | register a Page, a professional account or a Twilio sender ([`AccountSpec`]) |
 //! | `POST /tokens` | add or change a token |
 //! | `GET, POST /templates/{waba}` | list or add templates; `status` may be any |
 //! | `POST /inbound` | send what people write now; answers with the receiver's answer |
-//! | `POST /webhook/{number}` | sign and send this payload as it is |
-//! | `POST /burst` | a generated inbound load; answers with what was answered |
+//! | `POST /happening` | send what happens at an account of another platform ([`happen::Happening`]) |
+//! | `POST /webhook/{number}`, `/webhook/{platform}/{account}` | sign and send this payload as it is |
+//! | `POST /burst` | a generated inbound load, of WhatsApp or (`mixture`) of all platforms; answers with what was answered |
 //! | `POST /handshake` | ask the receiver to verify itself |
 //! | `PUT /webhook-url` | where webhooks go from now on |
 //! | `POST /settle` | wait until no webhook is planned or on its way |
@@ -21,7 +23,9 @@
 use super::{
     behaviour::Behaviour,
     burst::{self, Burst},
+    happen,
     people::{Kind, Person},
+    platform::{AccountSpec, Platform},
     provider::Provider,
     registry::{AccountState, NumberSpec, TokenSpec},
     tell::{self, Incoming},
@@ -49,10 +53,13 @@ pub(super) fn router(provider: Arc<Provider>) -> Router {
         .route("/behaviour", get(show_behaviour).put(replace_behaviour).patch(change_behaviour))
         .route("/numbers", get(list_numbers).post(add_number))
         .route("/numbers/{id}", patch(change_number))
+        .route("/accounts", get(list_accounts).post(add_account))
         .route("/tokens", post(add_token))
         .route("/templates/{waba}", get(list_templates).post(add_template))
         .route("/inbound", post(send_inbound))
+        .route("/happening", post(send_happening))
         .route("/webhook/{number}", post(send_payload))
+        .route("/webhook/{platform}/{account}", post(send_payload_of))
         .route("/burst", post(run_burst))
         .route("/handshake", post(handshake))
         .route("/webhook-url", put(set_webhook_url))
@@ -135,6 +142,19 @@ async fn change_number(State(provider): Shared, Path(id): Path<String>, body: By
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+async fn list_accounts(State(provider): Shared) -> Json<Vec<AccountSpec>> {
+    Json(provider.registry.accounts())
+}
+
+async fn add_account(State(provider): Shared, body: Bytes) -> Answer {
+    let spec: AccountSpec = parse(&body)?;
+    if spec.platform == Platform::Whatsapp {
+        return Err(unprocessable("WhatsApp's numbers are registered under /numbers"));
+    }
+    provider.registry.add_account(spec.clone());
+    Ok((StatusCode::CREATED, Json(spec)).into_response())
+}
+
 async fn add_token(State(provider): Shared, body: Bytes) -> Answer {
     provider.registry.add_token(parse::<TokenSpec>(&body)?);
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -187,6 +207,22 @@ async fn send_inbound(State(provider): Shared, body: Bytes) -> Answer {
     });
     let told = tell::tell(&provider, &inbound.phone_number_id, messages.collect()).await.map_err(unprocessable)?;
     Ok(Json(json!({"ids": told.ids, "answer": told.reply.to_string()})).into_response())
+}
+
+async fn send_happening(State(provider): Shared, body: Bytes) -> Answer {
+    let told = happen::happen(&provider, parse(&body)?).await.map_err(unprocessable)?;
+    Ok(Json(json!({"ids": told.ids, "answer": told.reply.to_string()})).into_response())
+}
+
+async fn send_payload_of(
+    State(provider): Shared,
+    Path((platform, account)): Path<(Platform, String)>,
+    body: Bytes,
+) -> Answer {
+    let payload: Value = parse(&body)?;
+    let webhook = happen::sealed(&provider, platform, &account, &payload).map_err(unprocessable)?;
+    let reply = tell::post(&provider, webhook).await.map_err(unprocessable)?;
+    Ok(Json(json!({"answer": reply.to_string()})).into_response())
 }
 
 async fn send_payload(State(provider): Shared, Path(number): Path<String>, body: Bytes) -> Answer {

@@ -8,9 +8,10 @@ use super::{
     inbound::{self, Event},
     ledger::{Flaw, Told},
     people::{Kind, Person},
+    platform::Platform,
     registry::NumberSpec,
     sign::{self, LONE_SURROGATE},
-    webhooks::{Deed, InboundWebhook},
+    webhooks::{Deed, InboundWebhook, Parcel},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -159,8 +160,9 @@ impl Generator {
                 contacts.push(inbound::contact(&person));
             }
             told.push(Told {
+                platform: Platform::Whatsapp,
                 id: id.into(),
-                kind,
+                kind: kind.name(),
                 person: person.key().into(),
                 text: (kind.carries_text() && !harm).then(|| text.into()),
                 garbled: harm,
@@ -241,12 +243,11 @@ impl Iterator for Generator {
             self.made += 1;
             if self.roll.chance(self.mix.forge_rate) {
                 webhook.flaw = Flaw::Forged;
-                webhook.signature = sign::signature("not_the_app_secret", &webhook.body);
+                webhook.parcel = Parcel::json(webhook.parcel.body, "not_the_app_secret");
             } else if self.roll.chance(self.mix.truncate_rate) {
                 webhook.flaw = Flaw::Truncated;
-                webhook.body.truncate(webhook.body.len() * 2 / 3);
-                let secret = &self.numbers.iter().find(|(number, _)| number.id == webhook.phone_number_id)?.1;
-                webhook.signature = sign::signature(secret, &webhook.body);
+                let secret = &self.numbers.iter().find(|(number, _)| number.id == webhook.account)?.1;
+                webhook.parcel = cut(webhook.parcel, secret);
             } else if self.made < self.mix.webhooks && self.roll.chance(self.mix.repeat_rate) {
                 self.made += 1;
                 self.waiting.push(InboundWebhook { flaw: Flaw::Repeated, ..webhook.clone() });
@@ -279,12 +280,26 @@ pub(super) fn is_inbound_id(id: &str) -> bool {
 }
 
 fn seal(number: &NumberSpec, secret: &str, payload: &Value, told: Vec<Told>, deeds: Vec<Deed>) -> InboundWebhook {
-    let body = sign::emit(payload, false);
-    let signature = sign::signature(secret, &body);
-    InboundWebhook { phone_number_id: number.id.clone(), body, signature, flaw: Flaw::None, told, deeds }
+    InboundWebhook {
+        platform: Platform::Whatsapp,
+        account: number.id.clone(),
+        parcel: Parcel::json(sign::emit(payload, false), secret),
+        fallback: None,
+        flaw: Flaw::None,
+        told,
+        statuses: 0,
+        at_ms: deeds.last().map_or(0, |deed| deed.timestamp * 1_000),
+        deeds,
+    }
 }
 
-const PHRASES: [&str; 10] = [
+/// Rightly signed, but it stops in the middle.
+fn cut(parcel: Parcel, secret: &str) -> Parcel {
+    let half = parcel.body.slice(..parcel.body.len() * 2 / 3);
+    Parcel::json(half, secret)
+}
+
+pub(super) const PHRASES: [&str; 10] = [
     "Is the blue one back in stock?",
     "Where is my parcel?",
     "Danke schön, das passt!",
@@ -311,7 +326,10 @@ mod tests {
     #[test]
     fn same_seed_makes_the_same_bytes() {
         let bodies = |seed| {
-            generate(Mix { seed, webhooks: 300, ..Mix::default() }).into_iter().map(|w| w.body).collect::<Vec<_>>()
+            generate(Mix { seed, webhooks: 300, ..Mix::default() })
+                .into_iter()
+                .map(|w| w.parcel.body)
+                .collect::<Vec<_>>()
         };
         assert_eq!(bodies(1), bodies(1));
         assert_ne!(bodies(1), bodies(2));
@@ -331,10 +349,10 @@ mod tests {
     #[test]
     fn whole_webhooks_are_ascii_json_and_signed() {
         for webhook in generate(Mix { garble_rate: 0.0, ..Mix::default() }) {
-            assert!(webhook.body.is_ascii());
-            let parsed = serde_json::from_slice::<Value>(&webhook.body);
+            assert!(webhook.parcel.body.is_ascii());
+            let parsed = serde_json::from_slice::<Value>(&webhook.parcel.body);
             assert_eq!(parsed.is_err(), webhook.flaw == Flaw::Truncated);
-            let right = webhook.signature == sign::signature("secret", &webhook.body);
+            let right = webhook.parcel.signature == sign::signature("secret", &webhook.parcel.body);
             assert_eq!(right, webhook.flaw != Flaw::Forged);
         }
     }
@@ -352,6 +370,6 @@ mod tests {
     #[test]
     fn big_bodies_stay_under_the_providers_limit() {
         let webhooks = generate(Mix { big_rate: 1.0, ..Mix::plain(1, 3, 2) });
-        assert!(webhooks.iter().all(|w| (2_800_000..3_000_000).contains(&w.body.len())));
+        assert!(webhooks.iter().all(|w| (2_800_000..3_000_000).contains(&w.parcel.body.len())));
     }
 }

@@ -1,4 +1,4 @@
-//! A stand-in for WhatsApp's Cloud API: it checks requests as the provider would, answers with documented bodies and
+//! A stand-in for WhatsApp's Cloud API, and for Messenger, Instagram and Twilio as senders of webhooks: it checks requests as the provider would, answers with documented bodies and
 //! errors, sends signed status and inbound webhooks, can be told to be slow, throttle, fail, cut the connection, repeat
 //! and reorder, and keeps a ledger against which everything else is accounted.
 //!
@@ -22,13 +22,20 @@ mod fields;
 pub mod files;
 pub mod generator;
 mod graph;
+mod happen;
 mod inbound;
+pub mod instagram;
 mod interactive;
+mod kinds;
 pub mod ledger;
 mod media;
+mod messaging;
+pub mod messenger;
 mod meters;
+pub mod mixture;
 mod nodes;
 pub mod people;
+pub mod platform;
 mod provider;
 pub mod refusal;
 pub mod registry;
@@ -40,15 +47,20 @@ mod statuses;
 mod tell;
 pub mod template;
 mod template_check;
+pub mod twilio;
 mod webhooks;
 
 pub use behaviour::Behaviour;
 pub use config::{Config, NUMBER, TOKEN, WABA};
+pub use happen::Happening;
 pub use ledger::Ledger;
 pub use people::{Kind, Person};
+pub use platform::{AccountSpec, Platform};
 pub use registry::Registry;
 pub use tell::{Incoming, ToldOff};
-pub use webhooks::InboundWebhook;
+pub use webhooks::{InboundWebhook, Parcel};
+
+use kinds::kinds;
 
 use anyhow::Context;
 use ledger::Reply;
@@ -128,7 +140,17 @@ impl Sandbox {
         tell::payload(&self.provider, number, payload).await
     }
 
-    /// Posts one prepared webhook (see [`generator`]); resolves with the receiver's first answer.
+    /// Sends what happens at an account of Messenger's, Instagram's or Twilio's; resolves with the receiver's first answer.
+    pub async fn happen(&self, happening: Happening) -> anyhow::Result<ToldOff> {
+        happen::happen(&self.provider, happening).await
+    }
+
+    /// Signs a payload of another platform as it is (Twilio: an object of parameters) and sends it.
+    pub async fn send_webhook_of(&self, platform: Platform, account: &str, payload: &Value) -> anyhow::Result<Reply> {
+        tell::post(&self.provider, happen::sealed(&self.provider, platform, account, payload)?).await
+    }
+
+    /// Posts one prepared webhook (see [`generator`] and [`mixture`]); resolves with the receiver's first answer.
     pub async fn post(&self, webhook: InboundWebhook) -> anyhow::Result<Reply> {
         tell::post(&self.provider, webhook).await
     }

@@ -8,6 +8,7 @@ use super::{
     dice::Dice,
     ledger::Ledger,
     media::Media,
+    platform::{AccountSpec, Platform},
     registry::{NumberSpec, Registry},
 };
 use std::{
@@ -46,6 +47,9 @@ impl Provider {
         for number in &config.numbers {
             registry.add_number(number.clone());
             registry.add_default_templates(&number.waba_id);
+        }
+        for account in &config.accounts {
+            registry.add_account(account.clone());
         }
         for token in &config.tokens {
             registry.add_token(token.clone());
@@ -99,6 +103,26 @@ impl Provider {
 
     pub(super) fn set_webhook_url(&self, url: String) {
         *self.webhook_url.write().unwrap_or_else(PoisonError::into_inner) = url;
+    }
+
+    /// Where this account's webhooks go.
+    pub(super) fn account_url(&self, account: &AccountSpec) -> String {
+        account.webhook_url.clone().unwrap_or_else(|| {
+            let ours = self.default_webhook_url();
+            let root = ours.strip_suffix(Platform::Whatsapp.name()).unwrap_or(&ours);
+            format!("{root}{}", account.platform)
+        })
+    }
+
+    /// What signs this account's webhooks.
+    pub(super) fn secret<'a>(&'a self, account: &'a AccountSpec) -> &'a str {
+        account.secret.as_deref().unwrap_or(&self.config.app_secret)
+    }
+
+    /// The account with its URL and its secret, as a generator needs it.
+    pub(super) fn resolved(&self, account: AccountSpec) -> AccountSpec {
+        let (url, secret) = (self.account_url(&account), self.secret(&account).to_owned());
+        account.at(url).signed_with(secret)
     }
 
     pub(super) fn app_secret<'a>(&'a self, number: &'a NumberSpec) -> &'a str {

@@ -1,8 +1,10 @@
-//! What exists at the provider: numbers, tokens and templates, and the state each is in.
+//! What exists at the providers: numbers, tokens and templates, and the state each is in; and the accounts of the other
+//! providers.
 
 use super::{
     behaviour::Behaviour,
     meters::Meters,
+    platform::{AccountSpec, Platform},
     refusal::Refusal,
     template::{self, Definition, Template},
 };
@@ -96,6 +98,7 @@ pub enum AccountState {
 #[derive(Debug, Default)]
 pub struct Registry {
     numbers: RwLock<HashMap<String, Arc<Number>>>,
+    accounts: RwLock<BTreeMap<(Platform, String), Arc<AccountSpec>>>,
     tokens: RwLock<HashMap<String, TokenSpec>>,
     templates: RwLock<BTreeMap<String, Vec<Arc<Template>>>>,
     template_ids: AtomicU64,
@@ -132,6 +135,16 @@ impl Registry {
         let mut all: Vec<_> = read(&self.numbers).values().map(|number| number.spec.clone()).collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
+    }
+
+    /// Adds an account of Messenger's, Instagram's or Twilio's, or replaces it.
+    pub fn add_account(&self, spec: AccountSpec) {
+        write(&self.accounts).insert((spec.platform, spec.id.clone()), Arc::new(spec));
+    }
+
+    /// All accounts but WhatsApp's.
+    pub fn accounts(&self) -> Vec<AccountSpec> {
+        read(&self.accounts).values().map(|account| (**account).clone()).collect()
     }
 
     /// Puts a number's account into a state. False if there is no such number.
@@ -191,6 +204,10 @@ impl Registry {
 
     pub(super) fn number(&self, id: &str) -> Option<Arc<Number>> {
         read(&self.numbers).get(id).cloned()
+    }
+
+    pub(super) fn account(&self, platform: Platform, id: &str) -> Option<Arc<AccountSpec>> {
+        read(&self.accounts).get(&(platform, id.to_owned())).cloned()
     }
 
     pub(super) fn knows_account(&self, waba_id: &str) -> bool {

@@ -5,10 +5,11 @@ use super::{
     inbound::{self, Event},
     ledger::{Flaw, Reply, Told},
     people::{Kind, Person},
+    platform::Platform,
     provider::Provider,
     registry::{Number, NumberSpec},
     sign,
-    webhooks::{self, Deed, InboundWebhook},
+    webhooks::{self, Deed, InboundWebhook, Outgoing, Parcel},
 };
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -94,8 +95,10 @@ pub(super) async fn payload(provider: &Arc<Provider>, number_id: &str, payload: 
 }
 
 pub(super) async fn post(provider: &Arc<Provider>, webhook: InboundWebhook) -> anyhow::Result<Reply> {
-    let number = number(provider, &webhook.phone_number_id)?;
-    submit(provider, &number, webhook).await
+    let (sender, reply) = oneshot::channel();
+    let outgoing = webhooks::admit_any(provider, webhook, Some(sender))?;
+    begin(provider, outgoing);
+    reply.await.context(STOPPED)
 }
 
 pub(super) async fn handshake(provider: &Provider, verify_token: &str) -> anyhow::Result<bool> {
@@ -155,8 +158,9 @@ fn write(provider: &Provider, number: &NumberSpec, incoming: Vec<Incoming>) -> a
             contacts.push(inbound::contact(&incoming.person));
         }
         told.push(Told {
+            platform: Platform::Whatsapp,
             id: id.as_str().into(),
-            kind: incoming.kind,
+            kind: incoming.kind.name(),
             person: incoming.person.key().into(),
             text: incoming.kind.carries_text().then(|| incoming.text.as_str().into()),
             garbled: false,
@@ -176,18 +180,32 @@ fn sealed(
     deeds: Vec<Deed>,
 ) -> InboundWebhook {
     let body = sign::emit(payload, provider.behaviour().escape_slashes);
-    let signature = sign::signature(provider.app_secret(number), &body);
-    InboundWebhook { phone_number_id: number.id.clone(), body, signature, flaw: Flaw::None, told, deeds }
+    InboundWebhook {
+        platform: Platform::Whatsapp,
+        account: number.id.clone(),
+        parcel: Parcel::json(body, provider.app_secret(number)),
+        fallback: None,
+        flaw: Flaw::None,
+        told,
+        statuses: 0,
+        at_ms: deeds.last().map_or(0, |deed| deed.timestamp * 1_000),
+        deeds,
+    }
 }
 
 async fn submit(provider: &Arc<Provider>, number: &Number, webhook: InboundWebhook) -> anyhow::Result<Reply> {
     let (sender, reply) = oneshot::channel();
-    let outgoing = webhooks::admit(provider, number, webhook, Some(sender));
+    begin(provider, webhooks::admit(provider, number, webhook, Some(sender)));
+    reply.await.context(STOPPED)
+}
+
+fn begin(provider: &Arc<Provider>, outgoing: Outgoing) {
     provider.agenda.begun();
     let delivering = provider.clone();
     provider.tasks.spawn(async move { webhooks::deliver(&delivering, outgoing).await });
-    reply.await.context("the sandbox stopped before the webhook was answered")
 }
+
+const STOPPED: &str = "the sandbox stopped before the webhook was answered";
 
 fn number(provider: &Provider, id: &str) -> anyhow::Result<Arc<Number>> {
     provider.registry.number(id).with_context(|| format!("the sandbox has no number {id}"))

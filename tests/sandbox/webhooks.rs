@@ -1,5 +1,5 @@
-//! Delivers webhooks as the provider does: signed, over kept-alive connections, tried again on anything but 200,
-//! at once and then ever more rarely, until they are too old (contract page, section 1.3).
+//! Delivers webhooks as the providers do: signed, over kept-alive connections. Meta tries again on anything but 200, at once and
+//! then ever more rarely, until they are too old (contract page, section 1.3); Twilio as the URL says, and then at the fallback.
 
 use super::{
     agenda::{PlannedStatus, Task},
@@ -7,30 +7,62 @@ use super::{
     ledger::{Attempt, Delivery, Direction, Flaw, Reply, Told, WebhookEntry},
     meters::Wrote,
     people::{Kind, Person},
+    platform::{AccountSpec, Platform},
     provider::Provider,
     registry::Number,
     sign, statuses,
+    twilio::Overrides,
 };
+use anyhow::Context;
 use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, oneshot};
 
-/// A webhook about people, ready to be posted.
+/// A webhook about people, ready to be sent.
 #[derive(Debug, Clone)]
 pub struct InboundWebhook {
-    /// The number it is about.
-    pub phone_number_id: String,
-    /// The bytes.
-    pub body: Bytes,
-    /// `X-Hub-Signature-256`.
-    pub signature: String,
+    /// Whose.
+    pub platform: Platform,
+    /// The number, Page, professional account or sender it is about.
+    pub account: String,
+    /// What is sent, and how.
+    pub parcel: Parcel,
+    /// Where it goes when the first address did not take it (Twilio).
+    pub fallback: Option<Parcel>,
     /// What is wrong with it on purpose.
     pub flaw: Flaw,
     /// The messages in it.
     pub told: Vec<Told>,
+    /// How many statuses, receipts and watermarks are in it.
+    pub statuses: usize,
+    /// What the provider's clock says when it sends it first.
+    pub at_ms: i64,
     pub(super) deeds: Vec<Deed>,
+}
+
+/// What is sent, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// The URL with everything in it, connection overrides included; where the account's webhooks go if there is none.
+    pub url: Option<String>,
+    /// The body's type; without one it is a GET.
+    pub content_type: Option<&'static str>,
+    /// The bytes.
+    pub body: Bytes,
+    /// `X-Hub-Signature-256` or `X-Twilio-Signature`.
+    pub signature: String,
+    /// `I-Twilio-Idempotency-Token`: the same however often it is tried.
+    pub idempotency_token: Option<String>,
+}
+
+impl Parcel {
+    /// Meta's: JSON to wherever the account's webhooks go.
+    pub(super) fn json(body: Bytes, app_secret: &str) -> Self {
+        let signature = sign::signature(app_secret, &body);
+        Self { url: None, content_type: Some("application/json"), body, signature, idempotency_token: None }
+    }
 }
 
 /// What a person did, for the provider's own books.
@@ -45,11 +77,14 @@ pub(super) struct Deed {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     seq: u64,
+    platform: Platform,
     url: String,
-    signature: String,
-    body: Bytes,
+    parcel: Parcel,
+    fallback: Option<Parcel>,
     statuses: Vec<(u64, Status)>,
     failures: u32,
+    /// Twilio's, of the URL in use.
+    overrides: Overrides,
     give_up_us: u64,
     /// Somebody waits for the first answer.
     replied: Option<oneshot::Sender<Reply>>,
@@ -111,8 +146,8 @@ pub(super) fn admit(
     replied: Option<oneshot::Sender<Reply>>,
 ) -> Outgoing {
     let behaviour = provider.behaviour();
-    let now_us = provider.clock.now_us();
     if matches!(webhook.flaw, Flaw::None | Flaw::Repeated) {
+        let now_us = provider.clock.now_us();
         let mut live = number.live();
         if webhook.flaw == Flaw::None {
             live.meters.count_inbound(webhook.told.len() as u32, now_us, &behaviour);
@@ -136,29 +171,86 @@ pub(super) fn admit(
             }
         }
     }
+    record(provider, number.id.clone(), provider.webhook_url(&number.spec), webhook, replied)
+}
+
+/// Records a webhook of an account that only sends. It is not posted yet.
+pub(super) fn admit_of(
+    provider: &Provider,
+    account: &AccountSpec,
+    webhook: InboundWebhook,
+    replied: Option<oneshot::Sender<Reply>>,
+) -> Outgoing {
+    record(provider, account.id.as_str().into(), provider.account_url(account), webhook, replied)
+}
+
+/// Records a webhook of whichever account it names.
+///
+/// # Errors
+/// If there is no such account.
+pub(super) fn admit_any(
+    provider: &Provider,
+    webhook: InboundWebhook,
+    replied: Option<oneshot::Sender<Reply>>,
+) -> anyhow::Result<Outgoing> {
+    let (platform, id) = (webhook.platform, &webhook.account);
+    if platform == Platform::Whatsapp {
+        let number = provider.registry.number(id).with_context(|| format!("the sandbox has no number {id}"))?;
+        return Ok(admit(provider, &number, webhook, replied));
+    }
+    let account = provider
+        .registry
+        .account(platform, id)
+        .with_context(|| format!("the sandbox has no {platform} account {id}"))?;
+    Ok(admit_of(provider, &account, webhook, replied))
+}
+
+fn record(
+    provider: &Provider,
+    account: Arc<str>,
+    url: String,
+    webhook: InboundWebhook,
+    replied: Option<oneshot::Sender<Reply>>,
+) -> Outgoing {
+    let behaviour = provider.behaviour();
+    let now_us = provider.clock.now_us();
+    let InboundWebhook { platform, parcel, fallback, flaw, told, statuses, .. } = webhook;
     let entry = WebhookEntry {
         seq: 0,
         at_us: now_us,
-        phone_number_id: number.id.clone(),
+        platform,
+        account,
         direction: Direction::Inbound,
-        flaw: webhook.flaw,
-        told: webhook.told,
-        statuses: 0,
-        bytes: webhook.body.len(),
-        digest: Sha256::digest(&webhook.body).into(),
+        flaw,
+        told,
+        statuses,
+        bytes: parcel.body.len(),
+        digest: Sha256::digest(&parcel.body).into(),
         attempts: Vec::new(),
         delivery: Delivery::Pending,
     };
+    let url = parcel.url.clone().unwrap_or(url);
+    let overrides = Overrides::of(&url);
+    let patience_us = match platform {
+        Platform::Whatsapp => behaviour.webhook_give_up_s * 1_000_000,
+        // An app that fails for so long is unsubscribed (messenger contract page, section 1.3).
+        Platform::Messenger => behaviour.webhook_give_up_s.min(3_600) * 1_000_000,
+        // Instagram contract page, section 1.
+        Platform::Instagram => behaviour.webhook_give_up_s.min(36 * 3_600) * 1_000_000,
+        Platform::Twilio => overrides.total.as_micros() as u64,
+    };
     // Nobody tries a forged or mutilated webhook again.
-    let whole = matches!(webhook.flaw, Flaw::None | Flaw::Repeated);
+    let whole = matches!(flaw, Flaw::None | Flaw::Repeated);
     Outgoing {
         seq: provider.ledger.webhook(entry),
-        url: provider.webhook_url(&number.spec),
-        signature: webhook.signature,
-        body: webhook.body,
+        platform,
+        url,
+        parcel,
+        fallback: fallback.filter(|_| whole),
         statuses: Vec::new(),
         failures: 0,
-        give_up_us: if whole { now_us + behaviour.webhook_give_up_s * 1_000_000 } else { now_us },
+        overrides,
+        give_up_us: if whole { now_us + patience_us } else { now_us },
         replied,
         told: Vec::new(),
     }
@@ -182,9 +274,14 @@ pub(super) async fn deliver(provider: &Provider, mut webhook: Outgoing) -> Reply
                 .saturating_mul(1 << (failures - 2).min(30))
                 .min(behaviour.webhook_retry_most_ms.max(1)),
         };
-    let delivery = match reply {
-        Reply::Status(200) => Delivery::Acknowledged,
-        _ if now_us + wait_us >= webhook.give_up_us => Delivery::GivenUp,
+    let is_taken = matches!(reply, Reply::Status(status) if webhook.platform.is_taken(status));
+    let patient = now_us + wait_us < webhook.give_up_us
+        && (webhook.platform != Platform::Twilio
+            || (webhook.failures <= webhook.overrides.retries && webhook.overrides.repeats(reply)));
+    let fallback = if is_taken || patient { None } else { webhook.fallback.take() };
+    let delivery = match fallback {
+        _ if is_taken => Delivery::Acknowledged,
+        None if !patient => Delivery::GivenUp,
         _ => Delivery::Pending,
     };
     let attempt = Attempt { at_us, took_us: now_us - at_us, reply };
@@ -195,7 +292,14 @@ pub(super) async fn deliver(provider: &Provider, mut webhook: Outgoing) -> Reply
     if let Some(waiting) = webhook.replied.take() {
         let _ = waiting.send(reply);
     }
-    if delivery == Delivery::Pending {
+    if let Some(fallback) = fallback {
+        // At once, and with tries of its own (twilio contract page, section 5).
+        webhook.url = fallback.url.clone().unwrap_or(webhook.url);
+        webhook.overrides = Overrides::of(&webhook.url);
+        webhook.give_up_us = now_us + webhook.overrides.total.as_micros() as u64;
+        (webhook.parcel, webhook.failures) = (fallback, 0);
+        provider.agenda.add(now_us, Task::Deliver(webhook));
+    } else if delivery == Delivery::Pending {
         provider.agenda.add(now_us + wait_us, Task::Deliver(webhook));
     } else if delivery == Delivery::GivenUp {
         tracing::debug!(webhook = webhook.seq, ?reply, "webhook given up");
@@ -205,13 +309,23 @@ pub(super) async fn deliver(provider: &Provider, mut webhook: Outgoing) -> Reply
 }
 
 async fn post(provider: &Provider, webhook: &Outgoing, behaviour: &Behaviour) -> Reply {
-    let request = provider
-        .http
-        .post(&webhook.url)
-        .header("content-type", "application/json")
-        .header("x-hub-signature-256", &webhook.signature)
-        .timeout(Duration::from_millis(behaviour.webhook_timeout_ms))
-        .body(webhook.body.clone());
+    let Parcel { content_type, body, signature, idempotency_token, .. } = &webhook.parcel;
+    let most = Duration::from_millis(behaviour.webhook_timeout_ms);
+    let most = if webhook.platform == Platform::Twilio { most.min(webhook.overrides.read_timeout) } else { most };
+    // What is behind `#` stays here.
+    let url = webhook.url.split('#').next().unwrap_or_default();
+    let mut request = match content_type {
+        Some(content_type) => provider.http.post(url).header("content-type", *content_type).body(body.clone()),
+        None => provider.http.get(url),
+    };
+    request = request.header(webhook.platform.signature_header(), signature).timeout(most);
+    if webhook.platform == Platform::Twilio {
+        request =
+            request.header("user-agent", "TwilioProxy/1.1").header("x-home-region", "us1").header("accept", "*/*");
+    }
+    if let Some(token) = idempotency_token {
+        request = request.header("i-twilio-idempotency-token", token);
+    }
     match request.send().await {
         Ok(response) => {
             let status = response.status().as_u16();
@@ -267,7 +381,8 @@ fn status_webhook(
     let entry = WebhookEntry {
         seq: 0,
         at_us: now_us,
-        phone_number_id: number.id.clone(),
+        platform: Platform::Whatsapp,
+        account: number.id.clone(),
         direction: Direction::Statuses,
         flaw: Flaw::None,
         told: Vec::new(),
@@ -279,11 +394,13 @@ fn status_webhook(
     };
     Outgoing {
         seq: provider.ledger.webhook(entry),
+        platform: Platform::Whatsapp,
         url: provider.webhook_url(&number.spec),
-        signature: sign::signature(provider.app_secret(&number.spec), &body),
-        body,
+        parcel: Parcel::json(body, provider.app_secret(&number.spec)),
+        fallback: None,
         statuses,
         failures: 0,
+        overrides: Overrides::default(),
         give_up_us: now_us + behaviour.webhook_give_up_s * 1_000_000,
         replied: None,
         told,

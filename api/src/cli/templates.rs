@@ -15,7 +15,7 @@ use shared::{
         channel_accounts::{Account, AccountSecrets, seal_context},
         templates::Template,
     },
-    domain::ids::ChannelAccountId,
+    domain::{channel::Provider, ids::ChannelAccountId},
     providers::whatsapp::templates::{self, TemplateInfo},
     seal::Keyring,
 };
@@ -27,7 +27,7 @@ const MAX_PAGES: usize = 1000;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
-    /// Fetch the templates of a tenant's accounts
+    /// Fetch the templates of a tenant's WhatsApp accounts
     Sync(Sync),
 }
 
@@ -59,9 +59,12 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
     let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
     let accounts = db::channel_accounts::list(&mut tx).await?;
     tx.commit().await?;
-    let wanted: Vec<Account> =
-        accounts.into_iter().filter(|account| args.account.is_none_or(|id| account.id == id)).collect();
-    anyhow::ensure!(!wanted.is_empty(), "tenant {} has no such account", tenant.slug);
+    // Another provider's token is none of WhatsApp's business.
+    let is_wanted = |account: &Account| {
+        account.provider == Provider::Whatsapp.as_str() && args.account.is_none_or(|id| account.id == id)
+    };
+    let wanted: Vec<Account> = accounts.into_iter().filter(is_wanted).collect();
+    anyhow::ensure!(!wanted.is_empty(), "tenant {} has no such WhatsApp account", tenant.slug);
     let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
     for account in wanted {
         let opened = keyring.open(&account.secret_key_id, &seal_context(account.id), &account.sealed_secrets)?;

@@ -1,75 +1,44 @@
-//! `mijra webhooks quarantine list`: webhooks whose signature did not fit.
+//! `mijra webhooks`: what providers told us, as it came: the raw log of a tenant, searched, looked at and played again, and the two places
+//! for webhooks that nobody could be given.
 
-use super::{output::Output, settings::Database};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use shared::db;
+mod body;
+mod list;
+mod quarantine;
+mod replay;
+mod replays;
+mod select;
+mod show;
+mod unroutable;
+
+use super::output::Output;
 use std::process::ExitCode;
-use uuid::Uuid;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
+    /// Search a tenant's raw log, the newest first
+    List(list::List),
+    /// Show a webhook of the log with its body
+    Show(show::Show),
+    /// Play webhooks of the log again: what was lost is restored, nothing is sent, nobody is notified
+    Replay(replay::Replay),
+    /// What is, or was, played again
+    #[command(subcommand)]
+    Replays(replays::Command),
+    /// Webhooks for accounts that nobody had
+    #[command(subcommand)]
+    Unroutable(unroutable::Command),
     /// Webhooks whose signature did not fit
     #[command(subcommand)]
-    Quarantine(Quarantine),
-}
-
-#[derive(clap::Subcommand, Debug)]
-pub(super) enum Quarantine {
-    /// List them, the newest first
-    List(List),
-}
-
-#[derive(clap::Args, Debug)]
-pub(super) struct List {
-    /// At most so many.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
-    limit: i64,
-    #[command(flatten)]
-    database: Database,
-}
-
-#[derive(Serialize)]
-struct Row {
-    id: Uuid,
-    received_at: DateTime<Utc>,
-    provider: String,
-    endpoint: String,
-    source: String,
-    reason: String,
-    signature: Option<String>,
-    body_bytes: i64,
-    /// The first bytes, as text; for people who look for the mistake.
-    body: String,
+    Quarantine(quarantine::Command),
 }
 
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
-    let Command::Quarantine(Quarantine::List(args)) = command;
-    let databases = args.database.open().await?;
-    let mut tx = databases.control().await?;
-    let suspects = db::receiving::list_quarantine(&mut tx, args.limit).await?;
-    tx.commit().await?;
-    let rows: Vec<Row> = suspects
-        .into_iter()
-        .map(|s| Row {
-            id: s.id.0,
-            received_at: s.received_at,
-            provider: s.provider,
-            endpoint: s.endpoint,
-            source: s.source,
-            reason: s.reason,
-            signature: s.signature,
-            body_bytes: s.body_bytes,
-            body: String::from_utf8_lossy(&s.body).into_owned(),
-        })
-        .collect();
-    let headers = ["received", "provider", "endpoint", "source", "bytes", "reason", "begins with"];
-    out.list(&rows, &headers, |row| {
-        let received = row.received_at.format("%Y-%m-%d %H:%M:%S").to_string();
-        let endpoint = if row.endpoint.is_empty() { "(platform)".to_owned() } else { row.endpoint.clone() };
-        let begins: String = row.body.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let (provider, source, reason) = (row.provider.clone(), row.source.clone(), row.reason.clone());
-        vec![received, provider, endpoint, source, row.body_bytes.to_string(), reason, begins]
-    })?;
-    Ok(ExitCode::SUCCESS)
+    match command {
+        Command::List(args) => list::run(args, out).await,
+        Command::Show(args) => show::run(args, out).await,
+        Command::Replay(args) => replay::run(args, out).await,
+        Command::Replays(command) => replays::run(command, out).await,
+        Command::Unroutable(command) => unroutable::run(command, out).await,
+        Command::Quarantine(command) => quarantine::run(command, out).await,
+    }
 }

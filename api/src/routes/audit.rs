@@ -34,7 +34,7 @@ pub struct AuditView {
     token_id: Option<Uuid>,
     /// What was done: `campaign.started`, `token.revoked` …
     action: String,
-    /// To what: `campaign`, `channel_account`, `portfolio`, `token`, `tenant`.
+    /// To what: `campaign`, `channel_account`, `portfolio`, `replay`, `token`, `tenant`.
     target_kind: String,
     /// To which.
     target_id: Uuid,

@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_known_template},
+    messages::{NewMessage, check_known_template, check_provider},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -186,7 +186,7 @@ pub struct CauseView {
     state: &'static str,
     /// With which code they failed, the provider's or ours.
     code: Option<String>,
-    /// Of who failed what was said of one of them; of who was skipped no_address, no_name or no_phone.
+    /// Of who failed what was said of one of them; of who was skipped no_address, no_name, no_phone, opted_out or merged.
     reason: Option<String>,
     people: i64,
 }
@@ -533,6 +533,7 @@ async fn check_account(tx: &mut TenantTx, id: ChannelAccountId, said: &OutboundC
     if account.state == "disabled" {
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
+    check_provider(&account.provider)?;
     check_known_template(tx, id, account.templates_synced_at, said)
         .await?
         .map_err(|problem| problem.under("content"))?;

@@ -1,6 +1,8 @@
 //! `/api/{tenant}/contacts`: the people a tenant talks with.
 
+mod ending;
 pub(crate) mod import;
+mod suppressions;
 
 use super::Page;
 use crate::{
@@ -30,7 +32,12 @@ use uuid::Uuid;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show)).merge(import::router())
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show))
+        .merge(import::router())
+        .merge(ending::router())
+        .merge(suppressions::router())
 }
 
 /// A person to be known.

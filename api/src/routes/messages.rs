@@ -5,7 +5,7 @@
 
 mod sending;
 
-pub(super) use sending::check_known_template;
+pub(super) use sending::{check_known_template, check_provider};
 
 use super::{Page, media::FileView};
 use crate::{
@@ -119,6 +119,9 @@ pub struct MessageView {
     provider_message_id: Option<String>,
     /// The provider's time (in), the time of acceptance (out).
     at: DateTime<Utc>,
+    /// Whether it was written to the person outside of Mijra (the Page's inbox, the telephone's app), as its provider told us (out).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    written_elsewhere: bool,
     /// Where it stands on its way to the provider (out).
     #[serde(skip_serializing_if = "Option::is_none")]
     send: Option<SendView>,
@@ -194,6 +197,7 @@ impl From<messages::Message> for MessageView {
             read_at: m.read_at,
             failed_at: m.failed_at,
         });
+        let written_elsewhere = send.is_none() && m.direction == "out";
         Self {
             id: m.id.0,
             conversation_id: m.conversation_id.0,
@@ -204,6 +208,7 @@ impl From<messages::Message> for MessageView {
             files: Vec::new(),
             content: m.content,
             refers_to: m.refers_to,
+            written_elsewhere,
             provider_message_id: m.provider_message_id,
             at: m.at,
             send,

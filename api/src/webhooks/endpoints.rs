@@ -37,21 +37,43 @@ const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 pub struct Endpoint {
     /// Which.
     pub account: Account,
-    app_secret: SecretString,
-    verify_token: Option<SecretString>,
+    /// At which provider.
+    pub provider: Provider,
+    /// With what its webhooks may be signed.
+    pub secrets: Vec<SecretString>,
+    /// The word of its handshake.
+    pub verify_token: Option<SecretString>,
     loaded_at: Instant,
     renewing: AtomicBool,
 }
 
 impl Endpoint {
-    /// What its webhooks are signed with.
-    pub fn app_secret(&self) -> &[u8] {
-        self.app_secret.expose_secret().as_bytes()
+    /// With its secrets opened.
+    ///
+    /// # Errors
+    /// If they do not open, or the row is a newer release's.
+    pub fn open(row: &db::receiving::Endpoint, keyring: &Keyring) -> anyhow::Result<Self> {
+        let context = endpoint_seal_context(row.channel_account_id);
+        let opened = keyring.open(&row.secret_key_id, &context, &row.sealed_secrets)?;
+        // A mistake in the JSON must not show its text.
+        let secrets: EndpointSecrets =
+            serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
+        let all = std::iter::once(secrets.app_secret).chain(secrets.further_secrets);
+        Ok(Self {
+            account: Account { tenant_id: row.tenant_id, channel_account_id: row.channel_account_id },
+            provider: row.provider.parse()?,
+            secrets: all.map(Into::into).collect(),
+            verify_token: secrets.verify_token.map(Into::into),
+            loaded_at: Instant::now(),
+            renewing: AtomicBool::new(false),
+        })
     }
 
-    /// The word of its handshake.
-    pub fn verify_token(&self) -> Option<&SecretString> {
-        self.verify_token.as_ref()
+    fn has_secrets_of(&self, other: &Endpoint) -> bool {
+        let exposed = |endpoint: &Endpoint| -> Vec<String> {
+            endpoint.secrets.iter().map(|secret| secret.expose_secret().to_owned()).collect()
+        };
+        exposed(self) == exposed(other)
     }
 }
 
@@ -95,8 +117,15 @@ impl Endpoints {
         }
     }
 
-    /// Whose key this is.
-    pub async fn find(&self, key: &str) -> Lookup {
+    /// Whose key this is, among this provider's accounts.
+    pub async fn find(&self, provider: Provider, key: &str) -> Lookup {
+        match self.find_any(key).await {
+            Lookup::Found(endpoint) if endpoint.provider != provider => Lookup::Unknown,
+            found => found,
+        }
+    }
+
+    async fn find_any(&self, key: &str) -> Lookup {
         if let Some(endpoint) = self.known.get(key).await {
             if endpoint.loaded_at.elapsed() > FRESH && !endpoint.renewing.swap(true, Ordering::Relaxed) {
                 self.renew_behind(key.to_owned(), endpoint.clone());
@@ -113,9 +142,9 @@ impl Endpoints {
         }
     }
 
-    /// The endpoint as it is now, if its secret has changed since `before`. Asks at most once in a while for each key.
+    /// The endpoint as it is now, if its secrets have changed since `before`. Asks at most once in a while for each key.
     pub async fn renewed(&self, key: &str, before: &Arc<Endpoint>) -> Option<Arc<Endpoint>> {
-        let changed = |now: Arc<Endpoint>| (now.app_secret() != before.app_secret()).then_some(now);
+        let changed = |now: Arc<Endpoint>| (!now.has_secrets_of(before)).then_some(now);
         let mut first = false;
         let turn = self
             .asked_again
@@ -144,7 +173,7 @@ impl Endpoints {
     async fn load(&self, key: &str) -> Loaded {
         let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(key)).await;
         match asked.unwrap_or_else(|_| Err(db::Error::timed_out("looking up a webhook endpoint"))) {
-            Ok(Some(row)) => match self.open(row) {
+            Ok(Some(row)) => match Endpoint::open(&row, &self.keyring) {
                 Ok(endpoint) => {
                     let endpoint = Arc::new(endpoint);
                     self.known.insert(key.to_owned(), endpoint.clone()).await;
@@ -171,21 +200,6 @@ impl Endpoints {
         let mut tx = self.databases.control().await?;
         let endpoint = db::receiving::find_endpoint(&mut tx, key).await?;
         tx.commit().await?;
-        Ok(endpoint.filter(|endpoint| endpoint.provider == Provider::Whatsapp.as_str()))
-    }
-
-    fn open(&self, row: db::receiving::Endpoint) -> anyhow::Result<Endpoint> {
-        let context = endpoint_seal_context(row.channel_account_id);
-        let opened = self.keyring.open(&row.secret_key_id, &context, &row.sealed_secrets)?;
-        // A mistake in the JSON must not show its text.
-        let secrets: EndpointSecrets =
-            serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
-        Ok(Endpoint {
-            account: Account { tenant_id: row.tenant_id, channel_account_id: row.channel_account_id },
-            app_secret: secrets.app_secret.into(),
-            verify_token: secrets.verify_token.map(Into::into),
-            loaded_at: Instant::now(),
-            renewing: AtomicBool::new(false),
-        })
+        Ok(endpoint)
     }
 }

@@ -1,58 +1,30 @@
-//! The GET request by which a provider checks that a callback URL is ours.
+//! The GET request by which Meta checks that a callback URL is ours (providers/whatsapp section 1.1, the same for Messenger and
+//! Instagram).
 
-use super::{Receiver, Refusal, endpoints::Lookup};
+use super::{Receiver, Refusal, endpoints::Lookup, refused};
 use crate::error::{Kind, Problem};
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, rejection::QueryRejection},
     http::header,
     response::{IntoResponse, Response},
 };
 use secrecy::{ExposeSecret, SecretString};
-use shared::providers::whatsapp::Handshake;
-use std::sync::Arc;
+use shared::{domain::channel::Provider, providers::whatsapp::Handshake};
 
-type Asked = Result<Query<Handshake>, QueryRejection>;
+/// The query, or why it is none.
+pub(super) type Asked = Result<Query<Handshake>, QueryRejection>;
 
-/// Answers the provider that asks whether the platform's callback address is ours.
-#[utoipa::path(
-    get, path = "/webhooks/whatsapp", tag = "webhooks", operation_id = "shake_hands",
-    description = "Needs no token, but the word of the handshake: the platform's verify token.",
-    params(
-        ("hub.mode" = String, Query, description = "subscribe"),
-        ("hub.verify_token" = String, Query),
-        ("hub.challenge" = String, Query, description = "Given back"),
-    ),
-    responses(
-        (status = OK, body = String, content_type = "text/plain", description = "The challenge"),
-        (status = "default", body = Problem, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-pub(crate) async fn platform(State(receiver): State<Arc<Receiver>>, asked: Asked) -> Response {
-    answer(asked, receiver.verify_token.as_ref())
+/// Answers who asks whether the platform's address is ours.
+pub(super) fn of_platform(receiver: &Receiver, provider: Provider, asked: Asked) -> Response {
+    answer(asked, receiver.platforms.of(provider).verify_token.as_ref())
 }
 
-/// Answers the provider that asks whether an account's own callback address is ours.
-#[utoipa::path(
-    get, path = "/webhooks/whatsapp/{key}", tag = "webhooks", operation_id = "shake_hands_of_account",
-    description = "Needs no token, but the word of the handshake: the account's verify token.",
-    params(
-        ("key" = String, Path, description = "The account's, as `mijra channel-account add` shows it"),
-        ("hub.mode" = String, Query, description = "subscribe"),
-        ("hub.verify_token" = String, Query),
-        ("hub.challenge" = String, Query, description = "Given back"),
-    ),
-    responses(
-        (status = OK, body = String, content_type = "text/plain", description = "The challenge"),
-        (status = "default", body = Problem, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-pub(crate) async fn account(State(receiver): State<Arc<Receiver>>, Path(key): Path<String>, asked: Asked) -> Response {
-    match receiver.endpoints.find(&key).await {
-        Lookup::Found(endpoint) => answer(asked, endpoint.verify_token()),
-        Lookup::Unknown => Refusal::UnknownEndpoint.into_response(),
-        Lookup::Away => Refusal::Unavailable.into_response(),
+/// Answers who asks whether the address with this key is ours.
+pub(super) async fn of_account(receiver: &Receiver, provider: Provider, key: &str, asked: Asked) -> Response {
+    match receiver.endpoints.find(provider, key).await {
+        Lookup::Found(endpoint) => answer(asked, endpoint.verify_token.as_ref()),
+        Lookup::Unknown => refused(provider, Refusal::UnknownEndpoint),
+        Lookup::Away => refused(provider, Refusal::Unavailable),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 /// So much of a body is kept.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// So much of a signature is kept; a right one has 71 characters.
+/// So much of a signature or a content type is kept; the longest right signature has 71 characters.
 pub const MAX_SIGNATURE_CHARACTERS: usize = 128;
 /// Of one source at one endpoint, and at one endpoint altogether; the newest.
 const CAPS: Caps = Caps { per_source: 20, per_endpoint: 500 };

@@ -13,18 +13,38 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What is sealed with an account, as JSON.
-#[derive(Serialize, Deserialize)]
+/// What is sealed with an account, as JSON: with what, and as whom, its provider is called.
+#[derive(Default, Serialize, Deserialize)]
 pub struct AccountSecrets {
-    /// With what the provider is called.
+    /// A token; for Twilio the account's auth token or an API key's secret.
     pub access_token: String,
+    /// Twilio: the SID of the API key whose secret that is; none: it is the auth token, and the account's SID
+    /// (`business_account_id`) goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Instagram: by which login it was connected. It decides where its API is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<InstagramLogin>,
+}
+
+/// How an Instagram account was connected (providers/instagram section 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstagramLogin {
+    /// By the Facebook Page it belongs to: reached where the Page is.
+    Page,
+    /// By Instagram itself: reached at Instagram's own API.
+    Instagram,
 }
 
 /// What is sealed with an account's own URL, as JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct EndpointSecrets {
-    /// With what its webhooks are signed.
+    /// With what its webhooks are signed: an app's secret, or Twilio's auth token.
     pub app_secret: String,
+    /// With what else they may be signed: during a rotation, or where another account's token signs for some of the numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_secrets: Vec<String>,
     /// The word of its handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_token: Option<String>,
@@ -45,6 +65,8 @@ pub fn endpoint_seal_context(id: ChannelAccountId) -> Vec<u8> {
 pub struct Sender {
     /// active, down, disabled.
     pub state: String,
+    /// At which provider it is.
+    pub provider: String,
     /// When its templates were last fetched from the provider.
     pub templates_synced_at: Option<DateTime<Utc>>,
 }
@@ -58,13 +80,13 @@ pub struct NewAccount<'a> {
     pub provider: Provider,
     /// What its owner calls it.
     pub name: &'a str,
-    /// The provider's id of it (WhatsApp: phone_number_id).
+    /// The provider's id of it (WhatsApp's phone_number_id, a Page, an Instagram account, an address of Twilio's).
     pub external_id: &'a str,
-    /// The provider's id of the account it belongs to (WhatsApp: WABA).
+    /// The provider's id of the account it belongs to (WhatsApp's business account, Twilio's account SID).
     pub business_account_id: Option<&'a str>,
     /// What customers see (a number).
     pub display_address: Option<&'a str>,
-    /// `{"access_token": …}`.
+    /// [`AccountSecrets`], sealed.
     pub secrets: &'a Sealed,
     /// The provider's id of the portfolio it belongs to, if that is known.
     pub portfolio: Option<&'a str>,
@@ -91,6 +113,14 @@ pub struct Account {
     pub state: String,
     /// Why it is down.
     pub down_reason: Option<String>,
+    /// On which channel people write to it.
+    pub channel: String,
+    /// How well customers take its messages, in the provider's word.
+    pub quality: Option<String>,
+    /// What the provider last said that an operator should look at.
+    pub alert: Option<String>,
+    /// When it said so.
+    pub alert_at: Option<DateTime<Utc>>,
     /// Messages a second, as configured.
     pub rate: Option<f64>,
     /// Messages a second, as lowered for now.
@@ -207,7 +237,7 @@ pub async fn list(tx: &mut FleetTx) -> Result<Vec<Account>> {
     let accounts = sqlx::query_as!(
         Account,
         r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
-            a.business_account_id, a.state, a.down_reason, l.rate AS "rate?", l.current_rate AS "current_rate?",
+            a.business_account_id, a.state, a.down_reason, a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
             a.templates_synced_at, a.sealed_secrets, a.secret_key_id
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
@@ -254,7 +284,7 @@ pub async fn scope_routes(tx: &mut ControlTx, tenant_id: TenantId) -> Result<()>
     Ok(())
 }
 
-/// Routes a provider's id to an account. Whether it does now: false if a number is another account's.
+/// Routes a provider's id to an account. Whether it does now: false if it is another account's.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -304,7 +334,7 @@ pub async fn sender(tx: &mut TenantTx, id: ChannelAccountId) -> Result<Option<Se
     let tenant_id = tx.tenant_id();
     let sender = sqlx::query_as!(
         Sender,
-        "SELECT state, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
+        "SELECT state, provider, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
     )

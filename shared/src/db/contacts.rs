@@ -2,8 +2,8 @@
 
 use super::{TenantTx, error::Result};
 use crate::domain::{
-    ids::ContactId,
-    people::{AliasKind, PhoneNumber},
+    ids::{ContactId, TenantId},
+    people::{Alias, AliasKind, PhoneNumber},
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -65,13 +65,14 @@ pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, 
     let id = ContactId::new();
     // The alias decides who was first; its foreign key waits for the commit.
     let won = sqlx::query!(
-        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id)
-        VALUES ($1, $2, $3, $4)
+        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id, erased_before)
+        VALUES ($1, $2, $3, $4, (SELECT erased_at FROM erased_people WHERE tenant_id = $1 AND digest = $5))
         ON CONFLICT (tenant_id, kind, value) DO NOTHING",
         tenant_id.0,
         AliasKind::Phone.as_str(),
         phone.as_str(),
         id.0,
+        &digest(tenant_id, phone),
     )
     .execute(tx.conn())
     .await?;
@@ -101,6 +102,11 @@ pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, 
     Ok(Created::New(id))
 }
 
+/// By what it is known that who had the number was erased.
+fn digest(tenant_id: TenantId, phone: &PhoneNumber) -> Vec<u8> {
+    Alias { kind: AliasKind::Phone, value: phone.as_str().to_owned() }.digest(tenant_id).to_vec()
+}
+
 /// Makes many contacts, one statement a table. A number that is known makes none; its contact takes the name if it has none.
 ///
 /// # Errors
@@ -125,17 +131,20 @@ async fn claim(tx: &mut TenantTx, new: &[(ContactId, &NewContact)]) -> Result<Ha
     let tenant_id = tx.tenant_id();
     let values: Vec<&str> = new.iter().map(|(_, contact)| contact.phone.as_str()).collect();
     let ids: Vec<Uuid> = new.iter().map(|(id, _)| id.0).collect();
+    let digests: Vec<Vec<u8>> = new.iter().map(|(_, contact)| digest(tenant_id, &contact.phone)).collect();
     let won = sqlx::query_scalar!(
-        r#"INSERT INTO contact_aliases (tenant_id, kind, value, contact_id)
-        SELECT $1, $2, value, contact_id
-        FROM unnest($3::text[], $4::uuid[]) AS new (value, contact_id)
-        ORDER BY value
+        r#"INSERT INTO contact_aliases (tenant_id, kind, value, contact_id, erased_before)
+        SELECT $1, $2, new.value, new.contact_id, e.erased_at
+        FROM unnest($3::text[], $4::uuid[], $5::bytea[]) AS new (value, contact_id, digest)
+        LEFT JOIN LATERAL (SELECT erased_at FROM erased_people WHERE tenant_id = $1 AND digest = new.digest LIMIT 1) AS e ON true
+        ORDER BY new.value
         ON CONFLICT (tenant_id, kind, value) DO NOTHING
         RETURNING contact_id AS "id: ContactId""#,
         tenant_id.0,
         AliasKind::Phone.as_str(),
         &values as &[&str],
         &ids,
+        &digests,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -197,7 +206,7 @@ async fn name_nameless(tx: &mut TenantTx, named: &[&NewContact]) -> Result<()> {
     Ok(())
 }
 
-/// One contact.
+/// One contact; who it was merged into, if it was. Who was erased is nobody.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -212,7 +221,8 @@ pub async fn find(tx: &mut TenantTx, id: ContactId) -> Result<Option<Contact>> {
             FROM contact_aliases
             WHERE tenant_id = c.tenant_id AND contact_id = c.id
         ) a
-        WHERE c.tenant_id = $1 AND c.id = $2"#,
+        WHERE c.tenant_id = $1 AND c.erased_at IS NULL
+            AND c.id = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)"#,
         tenant_id.0,
         id.0,
     )
@@ -234,6 +244,7 @@ pub async fn list(tx: &mut TenantTx, before: Option<ContactId>, limit: i64) -> R
             SELECT tenant_id, id, name, username, phone, created_at
             FROM contacts
             WHERE tenant_id = $1 AND id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                AND merged_into IS NULL AND erased_at IS NULL
             ORDER BY id DESC
             LIMIT $3
         ) c

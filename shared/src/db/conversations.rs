@@ -67,6 +67,10 @@ pub struct Locked {
     pub window_expires_at: Option<DateTime<Utc>>,
     /// active, down, disabled.
     pub account_state: String,
+    /// At which provider the account is.
+    pub provider: String,
+    /// Whether the person wants nothing at all on this channel.
+    pub opted_out: bool,
     /// When its templates were last fetched from the provider.
     pub templates_synced_at: Option<DateTime<Utc>>,
     /// How the provider can reach the person by number (`+digits`), if it can.
@@ -134,7 +138,8 @@ pub async fn find(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Conver
             v.window_expires_at, v.resolved_at, v.created_at
         FROM conversations v
         JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
-        WHERE v.tenant_id = $1 AND v.id = $2"#,
+        WHERE v.tenant_id = $1
+            AND v.id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)"#,
         tenant_id.0,
         id.0,
     )
@@ -154,7 +159,12 @@ pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked
         Locked,
         r#"SELECT v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId",
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
-            a.state AS account_state, a.templates_synced_at,
+            a.state AS account_state, a.provider, a.templates_synced_at,
+            EXISTS (
+                SELECT FROM suppressions s
+                WHERE s.tenant_id = v.tenant_id AND s.contact_id = v.contact_id AND s.channel = a.channel AND s.purpose = 'all'
+                    AND s.state = 'opted_out'
+            ) AS "opted_out!",
             COALESCE(
                 (SELECT '+' || value FROM contact_aliases
                 WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'whatsapp_id'
@@ -170,7 +180,9 @@ pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked
         FROM conversations v
         JOIN channel_accounts a ON a.tenant_id = v.tenant_id AND a.id = v.channel_account_id
         JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
-        WHERE v.tenant_id = $1 AND v.id = $2
+        WHERE v.tenant_id = $1
+            -- What was folded into another is there.
+            AND v.id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)
         FOR UPDATE OF v"#,
         tenant_id.0,
         id.0,

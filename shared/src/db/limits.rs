@@ -194,12 +194,12 @@ async fn write(
     values: &LimitValues,
 ) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate, burst, inbound_cost, used)
-        VALUES ($1, $2, $3, $4, $4, $5, $6, CASE WHEN $2 = 'portfolio' THEN (
+        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate, wanted, burst, inbound_cost, used)
+        VALUES ($1, $2, $3, $4, $4, $4, $5, $6, CASE WHEN $2 = 'portfolio' THEN (
             SELECT count(*) FROM portfolio_people WHERE tenant_id = $1 AND portfolio_id = $3
         ) ELSE 0 END)
         ON CONFLICT (tenant_id, scope, key) DO UPDATE
-            SET rate = excluded.rate, current_rate = excluded.rate, stopped_until = '-infinity', lowered_at = NULL, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
+            SET rate = excluded.rate, current_rate = excluded.rate, wanted = excluded.rate, stopped_until = '-infinity', lowered_at = NULL, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
         tenant_id.0,
         scope.as_str(),
         key,

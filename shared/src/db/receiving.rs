@@ -18,7 +18,7 @@ pub struct Endpoint {
     pub tenant_id: TenantId,
     /// The account.
     pub channel_account_id: ChannelAccountId,
-    /// `{"app_secret": …, "verify_token": …}`, sealed.
+    /// Its [`EndpointSecrets`](super::channel_accounts::EndpointSecrets), sealed.
     pub sealed_secrets: Vec<u8>,
     /// With which key.
     pub secret_key_id: String,
@@ -37,6 +37,12 @@ pub struct Suspect {
     pub source: String,
     /// What is wrong with it.
     pub reason: String,
+    /// How it was sent.
+    pub method: String,
+    /// The path and query it was sent to, as they came; empty for one that an earlier release kept.
+    pub target: String,
+    /// What its body is, by its header.
+    pub content_type: Option<String>,
     /// The signature it came with.
     pub signature: Option<String>,
     /// The first bytes of its body.
@@ -45,6 +51,8 @@ pub struct Suspect {
     pub body_bytes: i64,
     /// When it came.
     pub received_at: DateTime<Utc>,
+    /// When an operator had it taken after all.
+    pub replayed_at: Option<DateTime<Utc>>,
 }
 
 /// How many suspects are kept; of more, the newest.
@@ -122,21 +130,30 @@ pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) ->
     let endpoints: Vec<String> = suspects.iter().map(|s| s.endpoint.clone()).collect();
     let sources: Vec<String> = suspects.iter().map(|s| s.source.clone()).collect();
     let reasons: Vec<String> = suspects.iter().map(|s| s.reason.clone()).collect();
+    let methods: Vec<String> = suspects.iter().map(|s| s.method.clone()).collect();
+    let targets: Vec<String> = suspects.iter().map(|s| s.target.clone()).collect();
+    let content_types: Vec<Option<String>> = suspects.iter().map(|s| s.content_type.clone()).collect();
     let signatures: Vec<Option<String>> = suspects.iter().map(|s| s.signature.clone()).collect();
     let bodies: Vec<Vec<u8>> = suspects.iter().map(|s| s.body.clone()).collect();
     let lengths: Vec<i64> = suspects.iter().map(|s| s.body_bytes).collect();
     let times: Vec<DateTime<Utc>> = suspects.iter().map(|s| s.received_at).collect();
     sqlx::query!(
-        "INSERT INTO control.quarantine (id, provider, endpoint, source, reason, signature, body, body_bytes, received_at)
-        SELECT id, provider, endpoint, source, reason, signature, body, body_bytes, received_at
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bigint[], $9::timestamptz[])
-            AS suspect (id, provider, endpoint, source, reason, signature, body, body_bytes, received_at)
+        "INSERT INTO control.quarantine (id, provider, endpoint, source, reason, method, target, content_type, signature, body,
+            body_bytes, received_at)
+        SELECT id, provider, endpoint, source, reason, method, target, content_type, signature, body, body_bytes, received_at
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                $10::bytea[], $11::bigint[], $12::timestamptz[])
+            AS suspect (id, provider, endpoint, source, reason, method, target, content_type, signature, body, body_bytes,
+                received_at)
         ON CONFLICT (id) DO NOTHING",
         &ids,
         &providers,
         &endpoints,
         &sources,
         &reasons,
+        &methods,
+        &targets,
+        &content_types as &[Option<String>],
         &signatures as &[Option<String>],
         &bodies,
         &lengths,
@@ -147,8 +164,8 @@ pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) ->
     sqlx::query!(
         "WITH ranked AS (
             SELECT id,
-                row_number() OVER (PARTITION BY endpoint, source ORDER BY received_at DESC, id) AS of_source,
-                row_number() OVER (PARTITION BY endpoint ORDER BY received_at DESC, id) AS of_endpoint
+                row_number() OVER (PARTITION BY provider, endpoint, source ORDER BY received_at DESC, id) AS of_source,
+                row_number() OVER (PARTITION BY provider, endpoint ORDER BY received_at DESC, id) AS of_endpoint
             FROM control.quarantine
             WHERE endpoint = ANY ($1)
         )
@@ -171,7 +188,8 @@ pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) ->
 pub async fn list_quarantine(tx: &mut ControlTx, limit: i64) -> Result<Vec<Suspect>> {
     let suspects = sqlx::query_as!(
         Suspect,
-        r#"SELECT id AS "id: WebhookId", provider, endpoint, source, reason, signature, body, body_bytes, received_at
+        r#"SELECT id AS "id: WebhookId", provider, endpoint, source, reason, method, target, content_type, signature, body,
+            body_bytes, received_at, replayed_at
         FROM control.quarantine
         ORDER BY received_at DESC
         LIMIT $1"#,
@@ -180,4 +198,32 @@ pub async fn list_quarantine(tx: &mut ControlTx, limit: i64) -> Result<Vec<Suspe
     .fetch_all(tx.conn())
     .await?;
     Ok(suspects)
+}
+
+/// One suspect, locked: who takes it after all does so once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn lock_suspect(tx: &mut ControlTx, id: WebhookId) -> Result<Option<Suspect>> {
+    let suspect = sqlx::query_as!(
+        Suspect,
+        r#"SELECT id AS "id: WebhookId", provider, endpoint, source, reason, method, target, content_type, signature, body,
+            body_bytes, received_at, replayed_at
+        FROM control.quarantine
+        WHERE id = $1
+        FOR UPDATE"#,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(suspect)
+}
+
+/// Notes that a suspect was taken after all.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn mark_replayed(tx: &mut ControlTx, id: WebhookId, at: DateTime<Utc>) -> Result<()> {
+    sqlx::query!("UPDATE control.quarantine SET replayed_at = $2 WHERE id = $1", id.0, at).execute(tx.conn()).await?;
+    Ok(())
 }

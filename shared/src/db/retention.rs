@@ -7,8 +7,6 @@ use super::{
     scope::{ControlTx, FleetTx},
 };
 
-/// Days a raw webhook is kept.
-const LOG_DAYS: i32 = 30;
 /// Months the trail of a message is kept.
 const TRAIL_MONTHS: i32 = 13;
 /// Months it is kept who changed what: two years, and the month that is under way.
@@ -49,14 +47,14 @@ impl Expiring {
     pub const ALL: [Expiring; 3] = [Expiring::LargeBodies, Expiring::Quarantine, Expiring::Unroutable];
 }
 
-/// Makes partitions ahead and drops those past their time. How many changed; one that could not be made now is a warning.
+/// Makes partitions ahead and drops those past their time, of the raw log those older than `log_days`. How many changed; one that could not be made now is a warning.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn maintain_partitions(tx: &mut FleetTx) -> Result<i32> {
+pub async fn maintain_partitions(tx: &mut FleetTx, log_days: u16) -> Result<i32> {
     let changed = sqlx::query_scalar!(
         r#"SELECT maintain_partitions(make_interval(days => $1), make_interval(months => $2), make_interval(months => $3)) AS "changed!""#,
-        LOG_DAYS,
+        i32::from(log_days),
         TRAIL_MONTHS,
         AUDIT_MONTHS,
     )

@@ -1,10 +1,13 @@
 //! How a webhook finds its tenant: the provider's ids of accounts, looked up before any tenant is known.
 
 use super::{Placement, error::Result, scope::ControlTx};
-use crate::domain::{
-    channel::Provider,
-    events::RouteKey,
-    ids::{ChannelAccountId, TenantId},
+use crate::{
+    domain::{
+        channel::Provider,
+        events::RouteKey,
+        ids::{ChannelAccountId, TenantId},
+    },
+    jobs::inbound::Meta,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -79,18 +82,14 @@ pub async fn tenants_of(tx: &mut ControlTx, placement: &Placement) -> Result<Vec
 /// A webhook for accounts that nobody has.
 #[derive(Clone, Debug)]
 pub struct Unroutable {
-    /// The webhook.
-    pub webhook_id: Uuid,
-    /// Whose.
-    pub provider: Provider,
+    /// What the receiver knew of the webhook.
+    pub meta: Meta,
     /// The id nobody has; the first of several.
     pub external_id: String,
     /// Further such ids, as far as they are kept.
     pub other_ids: Vec<String>,
     /// How many further ids there are.
     pub others: usize,
-    /// When it came.
-    pub received_at: DateTime<Utc>,
     /// The webhook's body, LZ4 with its size before it.
     pub body_lz4: Vec<u8>,
 }
@@ -101,18 +100,20 @@ pub struct Unroutable {
 /// # Errors
 /// If the database does not answer.
 pub async fn record_unroutable(tx: &mut ControlTx, webhooks: &[Unroutable]) -> Result<()> {
-    let ids: Vec<Uuid> = webhooks.iter().map(|w| w.webhook_id).collect();
-    let providers: Vec<String> = webhooks.iter().map(|w| w.provider.as_str().to_owned()).collect();
+    let ids: Vec<Uuid> = webhooks.iter().map(|w| w.meta.id.0).collect();
+    let providers: Vec<String> = webhooks.iter().map(|w| w.meta.provider.as_str().to_owned()).collect();
     let external_ids: Vec<String> = webhooks.iter().map(|w| w.external_id.clone()).collect();
     let other_ids: Vec<serde_json::Value> = webhooks.iter().map(|w| w.other_ids.as_slice().into()).collect();
     let others: Vec<i32> = webhooks.iter().map(|w| i32::try_from(w.others).unwrap_or(i32::MAX)).collect();
-    let times: Vec<DateTime<Utc>> = webhooks.iter().map(|w| w.received_at).collect();
+    let times: Vec<DateTime<Utc>> = webhooks.iter().map(|w| w.meta.received_at).collect();
+    let metas: Vec<serde_json::Value> =
+        webhooks.iter().map(|w| serde_json::to_value(&w.meta).expect("plain fields are always JSON")).collect();
     let bodies: Vec<&[u8]> = webhooks.iter().map(|w| w.body_lz4.as_slice()).collect();
     sqlx::query!(
-        "INSERT INTO control.unroutable (webhook_id, provider, external_id, other_ids, others, received_at, body_lz4)
-        SELECT webhook_id, provider, external_id, other_ids, others, received_at, body_lz4
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::int[], $6::timestamptz[], $7::bytea[])
-            AS w (webhook_id, provider, external_id, other_ids, others, received_at, body_lz4)
+        "INSERT INTO control.unroutable (webhook_id, provider, external_id, other_ids, others, received_at, meta, body_lz4)
+        SELECT webhook_id, provider, external_id, other_ids, others, received_at, meta, body_lz4
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::int[], $6::timestamptz[], $7::jsonb[], $8::bytea[])
+            AS w (webhook_id, provider, external_id, other_ids, others, received_at, meta, body_lz4)
         ORDER BY webhook_id, external_id
         ON CONFLICT (webhook_id, external_id) DO NOTHING",
         &ids,
@@ -121,6 +122,7 @@ pub async fn record_unroutable(tx: &mut ControlTx, webhooks: &[Unroutable]) -> R
         &other_ids,
         &others,
         &times,
+        &metas,
         &bodies as &[&[u8]],
     )
     .execute(tx.conn())

@@ -53,26 +53,35 @@ pub async fn replace(
     templates: &[Template],
     now: DateTime<Utc>,
 ) -> Result<()> {
-    sqlx::query!(
-        "DELETE FROM templates WHERE tenant_id = $1 AND channel_account_id = $2",
-        tenant_id.0,
-        channel_account_id.0
-    )
-    .execute(tx.conn())
-    .await?;
     let names: Vec<String> = templates.iter().map(|t| t.name.clone()).collect();
     let languages: Vec<String> = templates.iter().map(|t| t.language.clone()).collect();
     let statuses: Vec<String> = templates.iter().map(|t| t.status.clone()).collect();
     let categories: Vec<String> = templates.iter().map(|t| t.category.clone()).collect();
     let bodies: Vec<String> = templates.iter().map(|t| t.body.clone()).collect();
     let variables: Vec<i32> = templates.iter().map(|t| t.variables).collect();
-    // The provider's pages may show one twice when the list changes meanwhile.
+    sqlx::query!(
+        "DELETE FROM templates t
+        WHERE t.tenant_id = $1 AND t.channel_account_id = $2
+            AND NOT EXISTS (
+                SELECT FROM unnest($3::text[], $4::text[]) AS kept (name, language) WHERE kept.name = t.name AND kept.language = t.language
+            )",
+        tenant_id.0,
+        channel_account_id.0,
+        &names,
+        &languages,
+    )
+    .execute(tx.conn())
+    .await?;
+    // The provider's pages may show one twice when the list changes meanwhile. How well one is taken is told by webhooks alone.
     sqlx::query!(
         "INSERT INTO templates (tenant_id, channel_account_id, name, language, status, category, body, variables, synced_at)
-        SELECT $1, $2, name, language, status, category, body, variables, $9
+        SELECT DISTINCT ON (name, language) $1::uuid, $2::uuid, name, language, status, category, body, variables, $9::timestamptz
         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
             AS template (name, language, status, category, body, variables)
-        ON CONFLICT (tenant_id, channel_account_id, name, language) DO NOTHING",
+        ORDER BY name, language
+        ON CONFLICT (tenant_id, channel_account_id, name, language) DO UPDATE
+        SET status = excluded.status, reason = CASE WHEN templates.status = excluded.status THEN templates.reason END,
+            category = excluded.category, body = excluded.body, variables = excluded.variables, synced_at = excluded.synced_at",
         tenant_id.0,
         channel_account_id.0,
         &names,

@@ -232,6 +232,10 @@ pub enum SkipReason {
     NoName,
     /// The words need a number.
     NoPhone,
+    /// They do not want to be written to on this channel.
+    OptedOut,
+    /// They are another person of the same audience, as it turned out.
+    Merged,
 }
 
 impl SkipReason {
@@ -241,6 +245,8 @@ impl SkipReason {
             SkipReason::NoAddress => "no_address",
             SkipReason::NoName => "no_name",
             SkipReason::NoPhone => "no_phone",
+            SkipReason::OptedOut => "opted_out",
+            SkipReason::Merged => "merged",
         }
     }
 }
@@ -254,6 +260,8 @@ pub struct Addressee {
     pub phone: Option<String>,
     /// The provider's own id, if there is one.
     pub bsuid: Option<String>,
+    /// Whether they have said that they do not want it.
+    pub opted_out: bool,
 }
 
 /// Longer names are cut: the words around them are what was checked to fit.
@@ -303,6 +311,9 @@ impl CampaignContent {
     /// # Errors
     /// Why it cannot be said to them.
     pub fn filled(&self, person: &Addressee) -> Result<OutboundContent, SkipReason> {
+        if person.opted_out {
+            return Err(SkipReason::OptedOut);
+        }
         if person.phone.is_none() && person.bsuid.is_none() {
             return Err(SkipReason::NoAddress);
         }
@@ -324,6 +335,7 @@ impl CampaignContent {
             name: Some("x".repeat(MAX_NAME_CHARACTERS)),
             phone: Some("+123456789012345".to_owned()),
             bsuid: None,
+            opted_out: false,
         };
         self.filled(&longest).expect("nothing is missing")
     }
@@ -431,7 +443,7 @@ mod tests {
     }
 
     fn ada() -> Addressee {
-        Addressee { name: Some("Ada".into()), phone: Some("+15557770142".into()), bsuid: None }
+        Addressee { name: Some("Ada".into()), phone: Some("+15557770142".into()), bsuid: None, opted_out: false }
     }
 
     #[test]

@@ -115,6 +115,12 @@ impl Channel {
         }
     }
 
+    /// Whether providers tell there up to where a person has received and read, instead of message by message
+    /// (providers/messenger section 2.4, providers/instagram section 2.2).
+    pub fn has_watermarks(self) -> bool {
+        matches!(self, Channel::Messenger | Channel::Instagram)
+    }
+
     /// For how long after a person last said something they may be written to freely; `None` where that is always allowed.
     /// 24 hours on WhatsApp (providers/whatsapp section 13.1), Messenger (providers/messenger section 6) and Instagram
     /// (providers/instagram section 3.2).

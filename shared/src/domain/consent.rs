@@ -51,6 +51,14 @@ pub enum Consent {
 }
 
 impl Consent {
+    /// Both.
+    pub const ALL: &'static [Consent] = &[Consent::OptedOut, Consent::OptedIn];
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|consent| consent.as_str() == name)
+    }
+
     /// The name in SQL and in the API.
     pub fn as_str(self) -> &'static str {
         match self {

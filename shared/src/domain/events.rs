@@ -142,7 +142,8 @@ pub struct InboundMessage {
     pub refers_to: Option<String>,
     /// The provider's id of the group it was written in; `None` for what was written to us alone.
     pub group_id: Option<String>,
-    /// The provider's element as it came (valid for `jsonb`: no NUL, no lone surrogate).
+    /// The provider's element as it came (valid for `jsonb`: no NUL, no lone surrogate). With `"standby": true` added to it another
+    /// app controls the thread: the message is shown, and nothing may answer it by itself.
     pub raw: Box<RawValue>,
 }
 

@@ -65,6 +65,8 @@ ids! {
     AttemptId,
     /// One webhook as it was received.
     WebhookId,
+    /// A stretch of the raw log that is played again.
+    ReplayId,
     /// One job on a queue; the `message_id` of its delivery.
     JobId,
     /// One message, or a template, to many people.

@@ -85,7 +85,8 @@ impl LimitChange {
 }
 
 const LEAST_RATE: f64 = 0.0001;
-const MOST_RATE: f64 = 1_000_000.0;
+/// No limit is higher: of a portfolio, as many people as it likes.
+pub const MOST_RATE: f64 = 1_000_000.0;
 const MOST_INBOUND_COST: f64 = 10.0;
 
 /// Why a limit cannot be set so; to be read after the name of the [field](BadLimit::field).

@@ -104,6 +104,16 @@ pub enum Direction {
     Out,
 }
 
+impl Direction {
+    /// The name in SQL and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        }
+    }
+}
+
 /// A file at the provider, by reference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaRef {

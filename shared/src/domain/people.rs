@@ -1,6 +1,8 @@
 //! Who wrote: the names a provider has for a person, and telephone numbers.
 
+use super::ids::TenantId;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 const MAX_NAME_CHARACTERS: usize = 200;
 /// No way of writing a number is longer.
@@ -54,6 +56,19 @@ pub struct Alias {
     pub kind: AliasKind,
     /// The name itself, normalised for its kind.
     pub value: String,
+}
+
+impl Alias {
+    /// What is kept of it when its person is erased: SHA-256 of tenant, kind and value. Somebody who has the database and tries every
+    /// telephone number finds those that were erased, and nothing else.
+    pub fn digest(&self, tenant_id: TenantId) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(tenant_id.0.as_bytes());
+        digest.update(self.kind.as_str().as_bytes());
+        digest.update([0]);
+        digest.update(self.value.as_bytes());
+        digest.finalize().into()
+    }
 }
 
 /// A person as a webhook describes them. At least one alias, the strongest first.

@@ -43,6 +43,10 @@ permissions! {
     LimitsWrite = "limits:write",
     /// See who changed what.
     AuditRead = "audit:read",
+    /// Search the raw log of webhooks, and see their bodies.
+    WebhooksRead = "webhooks:read",
+    /// Play webhooks of the raw log again.
+    WebhooksReplay = "webhooks:replay",
 }
 
 impl fmt::Display for Permission {

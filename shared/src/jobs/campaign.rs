@@ -2,7 +2,7 @@
 //! job where to go on, so that a job that comes twice does nothing twice.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{CampaignId, ChannelAccountId, ContactId, TenantId};
+use crate::domain::ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,13 @@ pub enum Task {
         campaign_id: CampaignId,
         /// People from here on have been looked at: it goes from the last to the first.
         before: Option<ContactId>,
+    },
+    /// An account can send again: what waited for that is queued again, campaigns' messages and others.
+    WakeAccount {
+        /// Which account.
+        account: ChannelAccountId,
+        /// Sends up to here have been looked at.
+        after: Option<MessageId>,
     },
     /// It was cancelled: so is all of it that has not gone out.
     Cancel {
@@ -68,6 +75,7 @@ impl Task {
             Task::Freeze { .. } => "campaign.freeze",
             Task::Release { .. } => "campaign.release",
             Task::Wake { .. } => "campaign.wake",
+            Task::WakeAccount { .. } => "campaign.wake_account",
             Task::Cancel { .. } => "campaign.cancel",
             Task::Retry { .. } => "campaign.retry",
             Task::Check { .. } => "campaign.check",

@@ -1,8 +1,9 @@
 //! Jobs of `inbound`: a bundle of 1–64 raw webhooks, published as one.
 //!
-//! Body, version 1: a `u32` (big endian) with the length of a JSON index, the index, then the raw bodies one after another
+//! Body, versions 1 and 2: a `u32` (big endian) with the length of a JSON index, the index, then the raw bodies one after another
 //! in the index's order. The bodies are the provider's bytes untouched, so that what is logged, replayed and verified again
-//! is what came.
+//! is what came. Version 2 says that there is something in it that the first release does not know: another provider than WhatsApp,
+//! or a query.
 
 use super::{Job, Undecodable};
 use crate::domain::{
@@ -14,7 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// The newest version this release writes and reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The kind of these jobs.
 pub const KIND: &str = "inbound.bundle";
 /// At most so many webhooks in a bundle.
@@ -86,6 +87,22 @@ impl RawWebhook {
     }
 }
 
+/// Cuts webhooks into bundles of at most so many, and of at most the broker's good size.
+pub fn bundles(webhooks: &[RawWebhook], at_most: usize) -> impl Iterator<Item = &[RawWebhook]> {
+    let mut rest = webhooks;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(at_most).take_while(|w| {
+            bytes += w.body.len();
+            bytes <= MAX_BYTES
+        });
+        let len = fits.count().max(1).min(rest.len());
+        let (bundle, after) = rest.split_at(len);
+        rest = after;
+        (!bundle.is_empty()).then_some(bundle)
+    })
+}
+
 /// The bundle as a job.
 pub fn to_job(webhooks: &[RawWebhook], now: DateTime<Utc>) -> Job {
     let index: Vec<IndexEntry> =
@@ -98,7 +115,13 @@ pub fn to_job(webhooks: &[RawWebhook], now: DateTime<Utc>) -> Job {
     for webhook in webhooks {
         body.put_slice(&webhook.body);
     }
-    Job::new(KIND, VERSION, None, now, body.freeze())
+    Job::new(KIND, version_of(webhooks), None, now, body.freeze())
+}
+
+/// The oldest version that can say this. A worker one release back takes what it understands, and leaves the rest for a newer one.
+fn version_of(webhooks: &[RawWebhook]) -> u16 {
+    let is_old = |webhook: &RawWebhook| webhook.meta.provider == Provider::Whatsapp && webhook.meta.query.is_none();
+    if webhooks.iter().all(is_old) { 1 } else { VERSION }
 }
 
 /// The webhooks of a job. Bodies are slices of the job's bytes, not copies.
@@ -148,6 +171,26 @@ mod tests {
     fn a_bundle_comes_back_as_it_went() {
         let webhooks = vec![webhook("{}"), webhook(""), webhook("{\"a\":1}")];
         assert_eq!(from_job(&to_job(&webhooks, DateTime::UNIX_EPOCH)).ok(), Some(webhooks));
+    }
+
+    #[test]
+    fn what_the_first_release_does_not_know_is_not_given_to_it() {
+        let mut other = webhook("{}");
+        other.meta.provider = Provider::Messenger;
+        for (webhooks, version) in [(vec![webhook("{}")], 1), (vec![webhook("{}"), other.clone()], 2), (vec![other], 2)]
+        {
+            assert_eq!(to_job(&webhooks, DateTime::UNIX_EPOCH).headers.version, version);
+        }
+    }
+
+    #[test]
+    fn bundles_are_as_many_and_as_large_as_they_may_be_and_leave_none_out() {
+        let mut webhooks = vec![webhook("{}"); 5];
+        webhooks[2].body = vec![b' '; MAX_BYTES].into();
+        let sizes = |at_most| bundles(&webhooks, at_most).map(<[RawWebhook]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(64), [2, 1, 2]);
+        assert_eq!(sizes(1), [1; 5]);
+        assert_eq!(bundles(&[], 64).count(), 0);
     }
 
     #[test]

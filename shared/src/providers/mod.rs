@@ -5,7 +5,7 @@
 //!
 //! | file | offers |
 //! |---|---|
-//! | `verify` | `verify(secret, header, body)`: whether a webhook is genuine, before anything of it is read |
+//! | `verify` | `verify(secret, header, …)`: whether a webhook is genuine, before anything of it is read |
 //! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`](crate::domain::events::Parsed) |
 //! | `excerpt` | `excerpt(body, accounts)`: what of a webhook is for some of its accounts |
 //! | `check` | `check(content)`: what the provider would refuse, for the API |
@@ -28,6 +28,8 @@ pub mod whatsapp;
 mod json;
 mod lenient;
 mod repair;
+#[cfg(test)]
+mod testing;
 
 use crate::{
     domain::{
@@ -60,6 +62,50 @@ pub fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Vec<u8> {
         Provider::Instagram => instagram::excerpt(&webhook.body, accounts).into_bytes(),
         // It is for one number alone.
         Provider::Twilio => webhook.body.to_vec(),
+    }
+}
+
+/// What of a webhook's request is signed, as far as any provider signs it.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedRequest<'a> {
+    /// The signature: the value of the header that [`signature_header`] names.
+    pub signature: Option<&'a str>,
+    /// The URL it was sent to as its sender has it; looked at only where the provider [signs it](signs_url).
+    pub url: &'a str,
+    /// What the body is, by its header.
+    pub content_type: Option<&'a str>,
+    /// The body as it came.
+    pub body: &'a [u8],
+}
+
+/// The header that carries a provider's signature.
+pub fn signature_header(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => whatsapp::verify::SIGNATURE_HEADER,
+        Provider::Twilio => twilio::verify::SIGNATURE_HEADER,
+    }
+}
+
+/// Whether the URL is part of what a provider signs.
+pub fn signs_url(provider: Provider) -> bool {
+    matches!(provider, Provider::Twilio)
+}
+
+/// Checks a webhook, whosever it is, with each of the secrets that may have been used: the place of the first that fits.
+///
+/// # Errors
+/// If the signature is missing, malformed or fits none of the secrets.
+pub fn verify_any<S: AsRef<[u8]>>(
+    provider: Provider,
+    secrets: impl IntoIterator<Item = S>,
+    request: &SignedRequest,
+) -> Result<usize, BadSignature> {
+    let SignedRequest { signature, url, content_type, body } = *request;
+    match provider {
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => {
+            whatsapp::verify_any(secrets, signature, body)
+        }
+        Provider::Twilio => twilio::verify_any(secrets, signature, &twilio::Request { url, content_type, body }),
     }
 }
 

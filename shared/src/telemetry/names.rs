@@ -55,6 +55,10 @@ metrics! {
     Counter, QUARANTINE_DROPPED_TOTAL = "mijra_quarantine_dropped_total";
     /// Requests whose rate was decided by this process alone because Redis was away.
     Counter, RATE_LIMIT_LOCAL_TOTAL = "mijra_rate_limit_local_total";
+    /// What providers told of accounts and templates, by `kind` (quality, throughput, messaging_limit, down, up, alert, template).
+    Counter, INBOUND_NEWS_TOTAL = "mijra_inbound_news_total";
+    /// Events about people who had been erased since, which were not stored.
+    Counter, INBOUND_ERASED_TOTAL = "mijra_inbound_erased_total";
     /// Jobs settled, by `worker`, `queue` and `verdict` (done, later, retry, reject, divide, undecodable, not_yet, panicked, dropped).
     Counter, JOBS_TOTAL = "mijra_jobs_total";
     /// Time from the start of a job to its verdict, by `worker` and `queue`.
@@ -103,6 +107,8 @@ metrics! {
     Counter, MEDIA_BYTES = "mijra_media_bytes_total";
     /// Webhooks published from the spill once the broker was back.
     Counter, SPILL_SWEPT = "mijra_spill_swept_total";
+    /// Webhooks of the raw log that were published once more.
+    Counter, WEBHOOKS_REPLAYED = "mijra_webhooks_replayed_total";
     /// Jobs published from the outbox by the sweep: due later, or left by a crash.
     Counter, OUTBOX_SWEPT = "mijra_outbox_swept_total";
     /// Rows that the sweep passed over because it cannot read them, each once a minute, by `table` (outbox, control_outbox, spill).

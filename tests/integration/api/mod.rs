@@ -5,18 +5,25 @@ mod audit;
 mod authorisation;
 mod bad_input;
 mod campaigns;
+mod doors;
 mod importing;
 mod limits;
 mod lists;
+mod quarantine;
 mod rate;
 mod receiving;
 mod sending;
 mod templates;
+mod webhook_log;
 
 use api::{
     auth::BearerToken,
     server::{self, Services},
-    webhooks,
+    webhooks::{
+        self,
+        platforms::{Platform, Platforms},
+        proxies::Proxies,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
@@ -46,6 +53,7 @@ use shared::{
 use std::{num::NonZeroU32, panic::AssertUnwindSafe, time::Duration};
 use support::{
     database::{self, Database, Role},
+    programs::binary,
     relay::Relay,
 };
 use tokio::net::TcpListener;
@@ -54,6 +62,8 @@ use url::Url;
 const SOON: Duration = Duration::from_secs(30);
 const APP_SECRET: &str = "stand_in_app_secret_01";
 const VERIFY_TOKEN: &str = "stand_in_verify_token";
+/// What Twilio signs: where it thinks that we are.
+const PUBLIC_URL: &str = "https://hooks.example.com";
 
 /// A running API with all it needs.
 struct Stage {
@@ -154,7 +164,7 @@ impl Stage {
             max_connections: 8,
             application_name: "mijra-tests".into(),
         });
-        let keyring = Keyring::parse(&SecretString::from("test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap();
+        let keyring = Keyring::parse(&SecretString::from(SECRET_KEYS)).unwrap();
         let files = tempfile::tempdir().unwrap();
         let storage = Storage::in_folder(files.path()).unwrap();
         let services = Services {
@@ -165,10 +175,10 @@ impl Stage {
             rate,
             keyring: keyring.clone(),
             storage: storage.clone(),
-            app_secrets: vec!["the_secret_before".into(), APP_SECRET.into()],
-            verify_token: Some(VERIFY_TOKEN.into()),
+            platforms: Platforms::new(Provider::ALL.iter().map(|provider| (*provider, platform()))),
             bodies_bytes: webhooks::BODIES_BYTES,
-            behind_proxy: true,
+            proxies: Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]),
+            public_url: PUBLIC_URL.to_owned(),
             clock: Clock::system(),
         };
         let base = serve(services, &life).await;
@@ -218,7 +228,8 @@ impl Stage {
 
     async fn account(&self, tenant: &Tenant) -> Account {
         let (id, operator) = (ChannelAccountId::new(), self.operator());
-        let secrets = serde_json::to_vec(&AccountSecrets { access_token: "EAAG".into() }).unwrap();
+        let secrets =
+            serde_json::to_vec(&AccountSecrets { access_token: "EAAG".into(), ..AccountSecrets::default() }).unwrap();
         let account = NewAccount {
             id,
             provider: Provider::Whatsapp,
@@ -239,12 +250,21 @@ impl Stage {
     }
 
     async fn set_secret(&self, tenant: &Tenant, account: &Account, secret: &str) {
-        let secrets = EndpointSecrets { app_secret: secret.to_owned(), verify_token: Some("its own token".into()) };
+        self.set_secrets(Provider::Whatsapp, tenant, account, &[secret]).await;
+    }
+
+    /// Gives an account an address of its own at this provider, or the one it has other secrets.
+    async fn set_secrets(&self, provider: Provider, tenant: &Tenant, account: &Account, secrets: &[&str]) {
+        let mut secrets = secrets.iter().map(|secret| (*secret).to_owned());
+        let secrets = EndpointSecrets {
+            app_secret: secrets.next().unwrap(),
+            further_secrets: secrets.collect(),
+            verify_token: Some("its own token".into()),
+        };
         let sealed = self.keyring.seal(&endpoint_seal_context(account.id), &serde_json::to_vec(&secrets).unwrap());
         let operator = self.operator();
         let mut tx = operator.control().await.unwrap();
         db::channel_accounts::scope_routes(&mut tx, tenant.id).await.unwrap();
-        let provider = Provider::Whatsapp;
         db::channel_accounts::upsert_endpoint(&mut tx, tenant.id, account.id, provider, &account.key, &sealed)
             .await
             .unwrap();
@@ -324,6 +344,33 @@ impl Stage {
         self.broker_relay.close();
         until("the publisher has noticed", async || !self.publisher.is_ready()).await;
     }
+}
+
+/// The key of [`Stage::keyring`], as it is set.
+const SECRET_KEYS: &str = "test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+
+/// Runs the operator's command line: whether it was content, and what it said; its complaint if it said nothing else.
+async fn mijra(stage: &Stage, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, Value) {
+    let output = tokio::process::Command::new(binary("mijra"))
+        .env_clear()
+        .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
+        .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
+        .env("PUBLIC_URL", PUBLIC_URL)
+        .envs(environment.iter().copied())
+        .arg("--json")
+        .args(arguments)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("mijra runs");
+    let said = serde_json::from_slice(&output.stdout);
+    let said = said.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+    (output.status.success(), said)
+}
+
+/// What the platform has at each provider.
+fn platform() -> Platform {
+    Platform { secrets: vec!["the_secret_before".into(), APP_SECRET.into()], verify_token: Some(VERIFY_TOKEN.into()) }
 }
 
 /// Serves on a port of its own. Where.

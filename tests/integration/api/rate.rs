@@ -1,7 +1,10 @@
 //! How often a token may ask: one clock for all processes, and no outage when Redis is away.
 
 use super::{rate, required, serve, staged_with};
-use api::{server::Services, webhooks};
+use api::{
+    server::Services,
+    webhooks::{self, platforms::Platforms, proxies::Proxies},
+};
 use reqwest::Method;
 use secrecy::SecretString;
 use shared::{clock::Clock, db::Databases};
@@ -16,10 +19,10 @@ fn services(stage: &super::Stage, databases: Databases, redis_url: SecretString)
         rate: rate(3),
         keyring: stage.keyring.clone(),
         storage: stage.storage.clone(),
-        app_secrets: Vec::new(),
-        verify_token: None,
+        platforms: Platforms::default(),
         bodies_bytes: webhooks::BODIES_BYTES,
-        behind_proxy: false,
+        proxies: Proxies::default(),
+        public_url: "http://127.0.0.1:8080".to_owned(),
         clock: Clock::system(),
     }
 }

@@ -11,6 +11,7 @@ use shared::{
     domain::{
         campaigns::{Action, Audience},
         ids::{MessageId, TenantId},
+        messages::Direction,
     },
 };
 use sqlx::Row;
@@ -224,12 +225,15 @@ async fn an_answer_to_a_campaign_is_in_the_inbox_however_late_it_comes() {
     let at = Utc::now() - TimeDelta::hours(30);
     let answer = RollUp {
         pair: (stage.tenant, people[0], stage.account),
-        messages: 1,
+        messages_in: 1,
+        messages_out: 0,
+        inbound: true,
         unread: 0,
         reopens: false,
         said: true,
         last_at: at,
         last_text: Some("Thank you".into()),
+        last_direction: Direction::In,
         last_said_at: Some(at),
         window_expires_at: Some(at + TimeDelta::hours(24)),
     };

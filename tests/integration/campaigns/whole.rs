@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use workers::{
     campaign::CampaignWorker,
     runtime::{self, Parts},
-    scheduler,
+    scheduler::{self, Scheduler},
 };
 
 async fn run(broker: Broker, databases: Databases, publisher: Publisher, life: Lifecycle) {
@@ -26,14 +26,20 @@ async fn run(broker: Broker, databases: Databases, publisher: Publisher, life: L
     let parts = Parts {
         life: life.clone(),
         databases: databases.clone(),
-        broker,
+        broker: broker.clone(),
         publisher: publisher.clone(),
         clock: Clock::system(),
         readiness: readiness.clone(),
     };
     let sweep = |name| {
-        let (databases, publisher) = (databases.clone(), publisher.clone());
-        scheduler::run(databases, publisher, Clock::system(), life.clone(), readiness.condition(name))
+        let scheduler = Scheduler {
+            databases: databases.clone(),
+            broker: broker.clone(),
+            publisher: publisher.clone(),
+            clock: Clock::system(),
+            log_days: scheduler::LOG_DAYS,
+        };
+        scheduler::run(scheduler, life.clone(), readiness.condition(name))
     };
     let worker = Box::pin(runtime::run(CampaignWorker::new(databases.clone()), parts));
     tokio::join!(worker, Box::pin(sweep("one")), Box::pin(sweep("other")));

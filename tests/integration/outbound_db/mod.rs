@@ -22,6 +22,7 @@ use shared::{
         },
     },
     domain::{
+        channel::Channel,
         ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
@@ -97,7 +98,7 @@ impl Stage {
     }
 
     fn place(&self, conversation_id: ConversationId) -> Place {
-        Place { channel_account_id: self.account, account_revision: 1, conversation_id }
+        Place { channel_account_id: self.account, channel: Channel::Whatsapp, account_revision: 1, conversation_id }
     }
 
     /// Writes down what happened to one send.

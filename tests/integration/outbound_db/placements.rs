@@ -11,6 +11,7 @@ use shared::{
         routing, tenants,
     },
     domain::{
+        channel::Channel,
         ids::{AttemptId, TenantId},
         sends::SendState::Queued,
         tenants::Slug,
@@ -69,7 +70,12 @@ async fn a_tenant_placed_elsewhere_lives_there_and_only_there() {
         let answers = grant(&mut tx, &held, CALL_WITHIN, &ROOM).await.unwrap();
         let Answer::Granted(granted) = &answers[0].answer else { panic!("{answers:?}") };
         let accepted = What::Accepted { attempt_id: granted.attempt_id, provider_message_id: "wamid.1".into() };
-        let place_of_send = Place { channel_account_id: account, account_revision: 1, conversation_id: conversation };
+        let place_of_send = Place {
+            channel_account_id: account,
+            channel: Channel::Whatsapp,
+            account_revision: 1,
+            conversation_id: conversation,
+        };
         let records = [Record {
             tenant_id: *tenant,
             message_id: message,

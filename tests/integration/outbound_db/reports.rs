@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use shared::{
     db::{
         inbound::{
-            messages::{self, Ref},
+            refs::{self, Ref},
             reports::{self, Report},
         },
         outbound::{counts, outcomes::What},
@@ -174,7 +174,7 @@ async fn a_report_that_waits_under_the_id_of_a_customers_message_does_not_swallo
         let (tenant_id, channel_account_id) = (stage.tenant, stage.account);
         let mut tx = stage.fleet().await;
         let claimed = Ref { tenant_id, channel_account_id, provider_message_id: "wamid.in", message_id };
-        let new = messages::claim(&mut tx, &[claimed]).await.unwrap();
+        let new = refs::claim(&mut tx, &[claimed]).await.unwrap().new;
         tx.commit().await.unwrap();
         new.contains(&message_id)
     };

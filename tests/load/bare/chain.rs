@@ -48,7 +48,7 @@ impl IngestSide for BareChain {
         let services = self.services.clone();
         let database = PrivateDatabase::create(services.database_url.as_str(), SCHEMA).await?;
         let queue = PrivateQueue::declare(services.amqp_url.as_str()).await?;
-        let receiver = Receiver::start(&services, &queue.name).await?;
+        let receiver = Receiver::start(&services, &queue.name, None).await?;
         let worker = worker::start(&services, &queue.name, database.name()).await?;
         Ok(RunningChain { services, database, queue, receiver, worker })
     }

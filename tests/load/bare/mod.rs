@@ -7,6 +7,8 @@ mod broker;
 mod chain;
 pub(crate) mod database;
 mod limits;
+mod mix;
+mod mix_worker;
 mod plain;
 mod receiver;
 pub(crate) mod responder;
@@ -25,6 +27,7 @@ use crate::role::Orders;
 use crate::services::Services;
 
 pub(crate) use chain::BareChain;
+pub(crate) use mix::BareMix;
 pub(crate) use plain::BareReqwest;
 pub(crate) use receiver::BareReceiver;
 pub(crate) use send::BareSend;
@@ -75,6 +78,7 @@ pub(crate) struct SendArguments {
 pub(crate) enum Part {
     Receiver,
     Worker,
+    MixWorker,
     Sender,
     Caller,
     Responder,
@@ -84,6 +88,7 @@ pub(crate) enum Part {
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Receiver(arguments) => ingest(&BareReceiver::new(&arguments.services), &arguments).await,
+        Command::Chain(arguments) if arguments.load.mix => ingest(&BareMix::new(&arguments.services), &arguments).await,
         Command::Chain(arguments) => ingest(&BareChain::new(&arguments.services), &arguments).await,
         Command::Noise(arguments) => noise(&BareReceiver::new(&arguments.services), &arguments).await,
         Command::Send(arguments) => send(&BareSend::new(&arguments.services), &arguments).await,
@@ -96,6 +101,7 @@ pub(crate) async fn run_part(part: Part, orders: Orders) -> Result<()> {
     match part {
         Part::Receiver => receiver::role(orders).await,
         Part::Worker => worker::role(orders).await,
+        Part::MixWorker => mix_worker::role(orders).await,
         Part::Sender => sender::role(orders).await,
         Part::Caller => plain::role(orders).await,
         Part::Responder => responder::role(orders).await,

@@ -13,8 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 use super::connection::Connection;
-use super::payload::Writer;
-use super::{GRACE, Plan, Report};
+use super::{GRACE, Plan, Report, Requests};
 
 /// Requests of an open loop fall due on a grid this fine, a few at once: a finer one costs more processor time for waking up
 /// than for sending. Tokio's timers know whole milliseconds only, so a thread sleeps for the pacer, which is exact to 60 µs.
@@ -73,7 +72,7 @@ struct Load {
     big_bodies: u64,
     big_sent: u64,
     in_flight: u64,
-    writer: Writer,
+    writer: Requests,
     latency: Histogram<u64>,
     big_latency: Histogram<u64>,
     report: Report,
@@ -100,7 +99,7 @@ impl Load {
             big_bodies: plan.big_bodies,
             big_sent: 0,
             in_flight: 0,
-            writer: Writer::new(plan.payloads.clone(), &plan.address.to_string(), &plan.path),
+            writer: Requests::of(plan),
             latency: histogram(),
             big_latency: histogram(),
             report: Report::default(),
@@ -251,6 +250,7 @@ mod tests {
             big_bodies: 0,
             first_serial: 100,
             payloads: Payloads { app_secret: "s".into(), run: "abcd1234".into(), people: 10, numbers: 1 },
+            mix: None,
         }
     }
 

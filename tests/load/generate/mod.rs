@@ -5,6 +5,7 @@
 
 mod connection;
 mod loops;
+pub(crate) mod mix;
 pub(crate) mod payload;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::role::{Orders, Role, announce};
+use mix::Mix;
 use payload::Payloads;
 
 /// How the generator is called in the accounts.
@@ -37,6 +39,42 @@ pub(crate) struct Plan {
     pub(crate) big_bodies: u64,
     pub(crate) first_serial: u64,
     pub(crate) payloads: Payloads,
+    /// Webhooks of all providers instead of WhatsApp's messages alone.
+    pub(crate) mix: Option<Mix>,
+}
+
+/// Writes the requests of a plan.
+enum Requests {
+    Messages(payload::Writer),
+    Mixed(mix::Writer),
+}
+
+impl Requests {
+    fn of(plan: &Plan) -> Self {
+        let host = plan.address.to_string();
+        match plan.mix {
+            Some(mix) => Self::Mixed(mix::Writer::new(mix, &plan.payloads, &host)),
+            None => Self::Messages(payload::Writer::new(plan.payloads.clone(), &host, &plan.path)),
+        }
+    }
+
+    fn write(&mut self, serial: u64, request: &mut Vec<u8>) {
+        match self {
+            Self::Messages(writer) => writer.write(serial, request),
+            Self::Mixed(writer) => writer.write(serial, request),
+        }
+    }
+
+    /// There are no big ones in a mix.
+    fn write_big(&mut self, serial: u64, request: &mut Vec<u8>) -> u64 {
+        match self {
+            Self::Messages(writer) => writer.write_big(serial, request),
+            Self::Mixed(writer) => {
+                writer.write(serial, request);
+                1
+            }
+        }
+    }
 }
 
 /// What came of it.

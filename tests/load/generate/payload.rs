@@ -150,16 +150,16 @@ impl Writer {
     }
 }
 
-fn open(body: &mut Vec<u8>, to: u64, person: u64) {
+pub(super) fn open(body: &mut Vec<u8>, to: u64, person: u64) {
     body.extend_from_slice(br#"{"object":"whatsapp_business_account","entry":[{"id":"210000000000007","changes":[{"value":{"messaging_product":"whatsapp","metadata":{"display_phone_number":"1555777"#);
     number(body, to, 4);
     body.extend_from_slice(br#"","phone_number_id":""#);
     number(body, FIRST_PHONE_NUMBER_ID + to, 15);
     body.extend_from_slice(br#""},"contacts":[{"profile":{"name":""#);
-    let name = spread(person);
-    body.extend_from_slice(FIRST_NAMES[(name % 16) as usize].as_bytes());
+    let (first, last) = name(person);
+    body.extend_from_slice(first.as_bytes());
     body.push(b' ');
-    body.extend_from_slice(LAST_NAMES[(name / 16 % 16) as usize].as_bytes());
+    body.extend_from_slice(last.as_bytes());
     body.extend_from_slice(br#""},"wa_id":"1555"#);
     number(body, person, 7);
     body.extend_from_slice(br#"","user_id":"US.7031190"#);
@@ -167,7 +167,13 @@ fn open(body: &mut Vec<u8>, to: u64, person: u64) {
     body.extend_from_slice(br#""}],"messages":["#);
 }
 
-fn message(body: &mut Vec<u8>, run: &str, serial: u64, person: u64, text: &str) {
+/// A person's first and last name.
+pub(super) fn name(person: u64) -> (&'static str, &'static str) {
+    let name = spread(person);
+    (FIRST_NAMES[(name % 16) as usize], LAST_NAMES[(name / 16 % 16) as usize])
+}
+
+pub(super) fn message(body: &mut Vec<u8>, run: &str, serial: u64, person: u64, text: &str) {
     body.extend_from_slice(br#"{"from":"1555"#);
     number(body, person, 7);
     body.extend_from_slice(br#"","from_user_id":"US.7031190"#);
@@ -182,12 +188,12 @@ fn message(body: &mut Vec<u8>, run: &str, serial: u64, person: u64, text: &str) 
     body.extend_from_slice(br#""},"type":"text"}"#);
 }
 
-fn close(body: &mut Vec<u8>) {
+pub(super) fn close(body: &mut Vec<u8>) {
     body.extend_from_slice(br#"]},"field":"messages"}]}]}"#);
 }
 
 /// Between 20 and about 230 characters of words.
-fn text(which: u64) -> String {
+pub(super) fn text(which: u64) -> String {
     let length = 20 + (spread(which) % 210) as usize;
     let mut text = String::new();
     for nth in 0.. {
@@ -203,7 +209,7 @@ fn text(which: u64) -> String {
 }
 
 /// The decimal digits, with zeros in front up to the width. By hand, because formatting would be half the cost of a request.
-fn number(to: &mut Vec<u8>, mut value: u64, width: usize) {
+pub(super) fn number(to: &mut Vec<u8>, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut first = digits.len();
     while value > 0 {
@@ -215,7 +221,7 @@ fn number(to: &mut Vec<u8>, mut value: u64, width: usize) {
 }
 
 /// SplitMix64's finisher: scatters serial numbers over people and texts without any state.
-fn spread(value: u64) -> u64 {
+pub(super) fn spread(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,7 +3,7 @@
 //! every accepted message must be found; a side that stores less than it accepted fails the run.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
@@ -11,6 +11,7 @@ use super::Reference;
 use super::accounts::{Accounts, Watched};
 use super::figures::{Measurement, Unit};
 use super::progress::Progress;
+use crate::generate::mix::Mix;
 use crate::generate::payload::Payloads;
 use crate::generate::{GENERATOR, Generator, Plan, Report};
 
@@ -47,6 +48,23 @@ pub(crate) struct Load {
     /// Bodies of 2.9 MiB spread over the measured load
     #[arg(long, default_value_t = 0)]
     pub(crate) big_bodies: u64,
+    /// Webhooks of all providers, three of five about messages that had been sent, instead of WhatsApp's messages alone
+    #[arg(long, conflicts_with_all = ["numbers", "big_bodies"])]
+    pub(crate) mix: bool,
+    /// With --mix: how many reports there can be of each tenth of the stream; half as many messages are prepared for it
+    #[arg(long, default_value_t = 24_000, value_parser = clap::value_parser!(u64).range(10..900_000))]
+    pub(crate) reports: u64,
+}
+
+/// A mix's ids are told apart by database, not by run: its known messages are prepared before.
+pub(crate) const MIX_RUN: &str = "0a1b2c3d";
+
+impl Load {
+    /// What is mixed from now on.
+    pub(crate) fn mix(&self) -> Option<Mix> {
+        let hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64 - 3_600);
+        self.mix.then_some(Mix { reports: self.reports, sent_at: hour_ago })
+    }
 }
 
 /// Something that takes webhooks and stores what they say: a yardstick or the product.
@@ -73,7 +91,7 @@ pub(crate) trait RunningIngest {
     /// Its processes and the servers it uses, the load left out.
     fn processes(&self) -> Result<Vec<Watched>>;
 
-    /// How many messages it has stored; `None` for a side that stores nothing.
+    /// How many messages it has stored, and of a mix how many reports; `None` for a side that stores nothing.
     async fn stored(&mut self) -> Result<Option<u64>>;
 
     /// Writes out what the database still holds in memory, so that no run pays for the one before.
@@ -89,6 +107,8 @@ pub(crate) struct Webhooks {
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
     pub(crate) app_secret: String,
+    /// What is mixed: its known messages are prepared.
+    pub(crate) mix: Option<Mix>,
 }
 
 /// One run of one side.
@@ -131,6 +151,10 @@ async fn drive(running: &mut impl RunningIngest, load: &Load, progress: &Progres
     let began = Instant::now();
     let report = generator.run().await?;
     let loaded = began.elapsed();
+    let sent = plan.first_serial + report.accepted + report.unanswered + report.refused.values().sum::<u64>();
+    if plan.mix.is_some_and(|mix| sent > mix.most()) {
+        bail!("{sent} webhooks are more than there was news for: raise --reports");
+    }
     let stored_meanwhile = running.stored().await?.map(|stored| stored.saturating_sub(before));
     let counted = began.elapsed();
 
@@ -163,10 +187,11 @@ fn plan(webhooks: &Webhooks, load: &Load) -> Plan {
         first_serial: 0,
         payloads: Payloads {
             app_secret: webhooks.app_secret.clone(),
-            run: format!("{:08x}", rand::random::<u32>()),
+            run: if webhooks.mix.is_some() { MIX_RUN.into() } else { format!("{:08x}", rand::random::<u32>()) },
             people: load.people,
             numbers: load.numbers,
         },
+        mix: webhooks.mix,
     }
 }
 

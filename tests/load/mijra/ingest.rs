@@ -3,6 +3,8 @@
 use anyhow::Result;
 
 use super::installation::{APP_SECRET, Installation};
+use super::mixed;
+use crate::generate::mix::PUBLIC_URL;
 use crate::measure::accounts::Watched;
 use crate::measure::ingest::{IngestSide, Load, RunningIngest, Webhooks};
 use crate::services::Services;
@@ -23,6 +25,9 @@ pub(super) struct Running {
     installation: Installation,
     webhooks: Webhooks,
     receiver_only: bool,
+    mixed: bool,
+    /// Messages that had been sent before the load.
+    prepared: u64,
 }
 
 impl IngestSide for MijraIngest {
@@ -34,14 +39,27 @@ impl IngestSide for MijraIngest {
 
     async fn start(&self, load: &Load) -> Result<Running> {
         let mut installation = Installation::create(&self.services, load.numbers).await?;
-        let address = installation.start("mijra-api", &[]).await?;
+        let mix = load.mix();
+        let prepared = match mix {
+            Some(mix) => mixed::prepare(&mut installation, mix).await?,
+            None => 0,
+        };
+        let doors = [
+            ("MESSENGER_APP_SECRET", APP_SECRET.to_owned()),
+            ("INSTAGRAM_APP_SECRET", APP_SECRET.to_owned()),
+            ("TWILIO_AUTH_TOKEN", APP_SECRET.to_owned()),
+            ("PUBLIC_URL", PUBLIC_URL.to_owned()),
+        ];
+        let settings = if mix.is_some() { &doors[..] } else { &[] };
+        let address = installation.start("mijra-api", settings).await?;
         if !self.receiver_only {
             installation.start("mijra-inbound", &[]).await?;
             installation.start("mijra-scheduler", &[]).await?;
         }
         installation.ready().await?;
-        let webhooks = Webhooks { address, path: "/webhooks/whatsapp".into(), app_secret: APP_SECRET.into() };
-        Ok(Running { installation, webhooks, receiver_only: self.receiver_only })
+        let webhooks = Webhooks { address, path: "/webhooks/whatsapp".into(), app_secret: APP_SECRET.into(), mix };
+        let (receiver_only, mixed) = (self.receiver_only, mix.is_some());
+        Ok(Running { installation, webhooks, receiver_only, mixed, prepared })
     }
 }
 
@@ -58,7 +76,12 @@ impl RunningIngest for Running {
         if self.receiver_only {
             return Ok(None);
         }
-        self.installation.database.count("SELECT count(*) FROM messages").await.map(Some)
+        let counted = match self.mixed {
+            // Reports, each by its row in the trail.
+            true => "SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM trail)",
+            false => "SELECT count(*) FROM messages",
+        };
+        Ok(Some(self.installation.database.count(counted).await? - self.prepared))
     }
 
     async fn checkpoint(&mut self) -> Result<()> {

@@ -6,13 +6,14 @@ mod grant;
 mod import;
 mod ingest;
 mod installation;
+mod mixed;
 mod send;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::bare::{BareChain, BareReceiver, BareReqwest, BareSend};
+use crate::bare::{BareChain, BareMix, BareReceiver, BareReqwest, BareSend};
 use crate::measure::progress::Progress;
 use crate::measure::report::{self, Output};
 use crate::measure::{ingest as ingests, runs, sends};
@@ -80,6 +81,11 @@ pub(crate) async fn ingest(arguments: IngestArguments) -> Result<ExitCode> {
             let bare = BareReceiver::new(&services);
             let run_bare = async || ingests::measure(&bare, &load, &progress).await;
             runs::interleave(("bare receiver", "Mijra"), pairs, &progress, run_bare, run_mijra).await?
+        }
+        Against::Chain if load.mix => {
+            let bare = BareMix::new(&services);
+            let run_bare = async || ingests::measure(&bare, &load, &progress).await;
+            runs::interleave(("bare chain", "Mijra"), pairs, &progress, run_bare, run_mijra).await?
         }
         Against::Chain => {
             let bare = BareChain::new(&services);

@@ -1,6 +1,6 @@
 //! The entries of the ledger.
 
-use super::super::{behaviour::Status, people::Kind};
+use super::super::{behaviour::Status, platform::Platform};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 use std::{fmt, sync::Arc};
@@ -109,9 +109,11 @@ pub struct WebhookEntry {
     pub seq: u64,
     /// When it was made, in microseconds since the sandbox started.
     pub at_us: u64,
-    /// The number it is about.
+    /// Whose API it comes from.
+    pub platform: Platform,
+    /// The number, Page, professional account or sender it is about.
     #[serde(serialize_with = "shared_text")]
-    pub phone_number_id: Arc<str>,
+    pub account: Arc<str>,
     /// What it carries.
     pub direction: Direction,
     /// What is wrong with it on purpose.
@@ -159,11 +161,14 @@ pub enum Flaw {
 /// A message of a person, as the product is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Told {
+    /// Whose API it comes from.
+    pub platform: Platform,
     /// The message's id.
     pub id: Box<str>,
-    /// What it is.
-    pub kind: Kind,
-    /// `wa_id` digits, or the business-scoped user id where the phone is not shared.
+    /// What it is, in the provider's word.
+    pub kind: &'static str,
+    /// `wa_id` digits, or the business-scoped user id where the phone is not shared; a page-scoped or Instagram-scoped id; the
+    /// address of who writes a text message.
     pub person: Box<str>,
     /// Its text or caption, if it has one that can be stored as it is.
     pub text: Option<Box<str>>,

@@ -4,6 +4,7 @@ use super::{
     Delivery, Flaw, SendEntry, Told, Verdict, WebhookEntry,
     entry::{Direction, STATUSES},
 };
+use crate::sandbox::platform::Platform;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -72,6 +73,8 @@ pub struct WebhookTotals {
     pub replies: BTreeMap<String, u64>,
     /// By what is wrong with them on purpose, and what they came to.
     pub flaws: BTreeMap<Flaw, BTreeMap<Delivery, u64>>,
+    /// By whose they are, and what they came to.
+    pub platforms: BTreeMap<Platform, BTreeMap<Delivery, u64>>,
 }
 
 /// Messages of people.
@@ -181,13 +184,14 @@ pub(super) fn add_webhooks(summary: &mut Summary, webhooks: &[WebhookEntry]) {
             *totals.replies.entry(attempt.reply.to_string()).or_default() += 1;
         }
         *totals.flaws.entry(webhook.flaw).or_default().entry(webhook.delivery).or_default() += 1;
+        *totals.platforms.entry(webhook.platform).or_default().entry(webhook.delivery).or_default() += 1;
         summary.inbound.told += webhook.told.len() as u64;
     }
     let told = told(webhooks);
     summary.inbound.acknowledged = told.len() as u64;
     summary.inbound.people = told.iter().map(|told| &told.person).collect::<HashSet<_>>().len() as u64;
     for message in &told {
-        *summary.inbound.by_kind.entry(message.kind.name()).or_default() += 1;
+        *summary.inbound.by_kind.entry(message.kind).or_default() += 1;
     }
 }
 
@@ -207,11 +211,14 @@ pub(super) fn add_busiest_seconds(summary: &mut Summary, sends: &[SendEntry], we
             times.both.push(entry.at_us);
         }
     }
-    for webhook in webhooks.iter().filter(|webhook| webhook.direction == Direction::Inbound) {
+    for webhook in webhooks
+        .iter()
+        .filter(|webhook| webhook.direction == Direction::Inbound && webhook.platform == Platform::Whatsapp)
+    {
         // The provider counts a message once, when it first passes it on.
         let first = webhook.attempts.first().map(|attempt| attempt.at_us);
         if let (Some(at_us), Flaw::None) = (first, webhook.flaw) {
-            let times = numbers.entry(&webhook.phone_number_id).or_default();
+            let times = numbers.entry(&webhook.account).or_default();
             times.both.extend(std::iter::repeat_n(at_us, webhook.told.len()));
         }
     }

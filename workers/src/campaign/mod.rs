@@ -19,6 +19,7 @@ use shared::{
             retry::retry,
             wake::wake,
         },
+        outbound::accounts,
     },
     domain::ids::{CampaignId, ChannelAccountId, TenantId},
     jobs::{
@@ -124,6 +125,13 @@ impl Worker for CampaignWorker {
                 Task::Freeze { campaign_id, after } => freeze(tx, tenant_id, campaign_id, after).await?,
                 Task::Release { account } => release(tx, tenant_id, account).await?,
                 Task::Wake { campaign_id, before } => wake(tx, tenant_id, campaign_id, before).await?,
+                Task::WakeAccount { account, after } => {
+                    if let Some(last) = accounts::wake(tx, tenant_id, account, after).await? {
+                        let task = Task::WakeAccount { account, after: Some(last) };
+                        let job = CampaignJob { tenant_id, task }.to_job(tx.now().await?);
+                        tx.enqueue(tenant_id, topology::CAMPAIGN.name, job, None);
+                    }
+                }
                 Task::Retry { campaign_id, before } => retry(tx, tenant_id, campaign_id, before).await?,
                 Task::Cancel { campaign_id, before } => cancel(tx, tenant_id, campaign_id, before).await?,
                 // Read while it was performed.

@@ -203,7 +203,8 @@ async fn record_strangers(
     read: &[Read],
     routes: &Found,
 ) -> db::Result<()> {
-    let webhooks = read.iter().flat_map(|(_, webhooks)| webhooks);
+    // What is played again is in the log already.
+    let webhooks = read.iter().flat_map(|(_, webhooks)| webhooks).filter(|(webhook, _)| !webhook.meta.replay);
     let strangers: Vec<_> = webhooks.filter_map(|(webhook, parsed)| stranger(webhook, parsed, routes)).collect();
     if strangers.is_empty() {
         return Ok(());
@@ -227,12 +228,10 @@ fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<rou
     let external_id = ids.next()?;
     let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
     Some(routing::Unroutable {
-        webhook_id: webhook.meta.id.0,
-        provider: webhook.meta.provider,
+        meta: webhook.meta.clone(),
         external_id,
         others: other_ids.len() + ids.count(),
         other_ids,
-        received_at: webhook.meta.received_at,
         body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
     })
 }

@@ -52,6 +52,24 @@ pub struct Inbound {
     _place: Option<Place>,
 }
 
+impl Inbound {
+    /// One tenant's webhook that says this.
+    pub fn new(raw: RawWebhook, tenant_id: TenantId, channel_account_id: ChannelAccountId, events: Vec<Told>) -> Self {
+        let (meta, body) = (raw.meta.clone(), raw.body.clone());
+        Self {
+            meta,
+            tenant_id,
+            channel_account_id,
+            events,
+            bad: Vec::new(),
+            body_lz4: lz4_flex::compress_prepend_size(&body),
+            body_bytes: body.len(),
+            raw,
+            _place: None,
+        }
+    }
+}
+
 /// An event and the account it is for.
 #[derive(Debug)]
 pub struct Told {

@@ -10,7 +10,9 @@ use shared::{
         self, Databases, Placement,
         outbound::{
             grant::{self, Answer, Grant, Held, Judged, Obstacle, Room},
-            outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, CAMPAIGN, Patience, Place, Record, What},
+            outcomes::{
+                ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, CAMPAIGN, OPTED_OUT, OPTED_OUT_REASON, Patience, Place, Record, What,
+            },
         },
     },
     domain::ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
@@ -305,6 +307,7 @@ fn answered(
         };
         let place = Place {
             channel_account_id: judged.channel_account_id,
+            channel: judged.channel,
             account_revision: judged.account_revision,
             conversation_id: judged.conversation_id,
         };
@@ -360,6 +363,9 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
             send.record(Some(place), What::Refused { code: "window_closed", reason: reason.into() });
         }
         // Our own claim, committed although its answer was lost: not called, so it is given back.
+        Obstacle::OptedOut => {
+            send.record(Some(place), What::Refused { code: OPTED_OUT, reason: OPTED_OUT_REASON.into() });
+        }
         Obstacle::Claimed { attempt_id: Some(id), .. } if id == send.attempt_id => {
             let reason = "the grant's answer was lost".into();
             send.record(Some(place), What::GivenBack { attempt_id: id, reason, after: None });

@@ -3,7 +3,7 @@
 use super::{Fault, steps::Next};
 use shared::{
     db::{
-        Databases, Placement,
+        Databases, Placement, erasing,
         outbound::outcomes,
         retention::{self, Expiring, Removed},
     },
@@ -28,10 +28,10 @@ pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants:
     Ok(Next::Later)
 }
 
-/// Partitions ahead, and those past their time.
-pub(super) async fn partitions(databases: &Databases, placement: &Placement) -> Result<Next, Fault> {
+/// Partitions ahead, and those past their time: of the raw log, after `log_days`.
+pub(super) async fn partitions(databases: &Databases, placement: &Placement, log_days: u16) -> Result<Next, Fault> {
     let mut tx = databases.fleet(placement, &[]).await?;
-    let changed = retention::maintain_partitions(&mut tx).await?;
+    let changed = retention::maintain_partitions(&mut tx, log_days).await?;
     let missing = retention::missing_partitions(&mut tx).await?;
     tx.commit().await?;
     if changed > 0 {
@@ -73,6 +73,17 @@ impl Analysed {
         self.said = Some(now);
         Some(std::mem::take(&mut self.times))
     }
+}
+
+/// Contacts that were merged or erased lately, to whom a batch under way may have added something.
+pub(super) async fn gone(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if !tenants.is_empty() {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let contacts = erasing::settle(&mut tx).await?;
+        tx.commit().await?;
+        debug!(%placement, contacts, "looked once more through contacts that are gone");
+    }
+    Ok(Next::Later)
 }
 
 /// Tenants' rows past their time.

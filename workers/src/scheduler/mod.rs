@@ -3,6 +3,7 @@
 
 mod campaigns;
 mod housekeeping;
+mod replays;
 mod steps;
 mod sweep;
 
@@ -13,7 +14,7 @@ use shared::{
     domain::ids::TenantId,
     health::Condition,
     lifecycle::Lifecycle,
-    queue::{PublishError, Publisher},
+    queue::{self, Broker, PublishError, Publisher},
 };
 use std::{collections::BTreeMap, time::Duration};
 use steps::{Limits, Next, Step, Steps};
@@ -34,6 +35,25 @@ const RELEASES: Duration = Duration::from_millis(250);
 const STATISTICS: Duration = Duration::from_secs(2);
 /// A tenant made elsewhere is noticed within this time.
 const TENANTS: Duration = Duration::from_secs(5);
+/// Between looks for webhooks that are to be played again, where there were none.
+const REPLAYS: Duration = Duration::from_secs(1);
+/// Days for which a raw webhook is kept unless it is set.
+pub const LOG_DAYS: u16 = 30;
+
+/// What the scheduler works with.
+#[derive(Clone)]
+pub struct Scheduler {
+    /// The databases, in the role of the workers.
+    pub databases: Databases,
+    /// Where queues are looked at.
+    pub broker: Broker,
+    /// Publishes what is due.
+    pub publisher: Publisher,
+    /// The time.
+    pub clock: Clock,
+    /// Days for which a raw webhook is kept.
+    pub log_days: u16,
+}
 
 /// Why a step could not be finished. Nothing is lost: the rows are still there.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +64,9 @@ enum Fault {
     /// The broker.
     #[error("publishing what is due: {0}")]
     Broker(#[from] PublishError),
+    /// A queue could not be looked at.
+    #[error("looking at a queue: {0}")]
+    Queue(#[from] queue::Error),
     /// The database has said why.
     #[error("{missing} partitions that are needed next could not be made")]
     Partitions { missing: i64 },
@@ -56,7 +79,8 @@ enum Fault {
 type Tenants = BTreeMap<Placement, Vec<TenantId>>;
 
 /// Sweeps until the process stops. `ready` tells whether it can.
-pub async fn run(databases: Databases, publisher: Publisher, clock: Clock, life: Lifecycle, ready: Condition) {
+pub async fn run(scheduler: Scheduler, life: Lifecycle, ready: Condition) {
+    let Scheduler { databases, publisher, clock, .. } = &scheduler;
     let steps = Steps::new(ready, life, Limits::default());
     let (tell_tenants, tenants) = watch::channel(Tenants::new());
     let placements: Vec<PlacementSteps> = databases.placements().map(|p| PlacementSteps::new(&steps, p)).collect();
@@ -67,18 +91,18 @@ pub async fn run(databases: Databases, publisher: Publisher, clock: Clock, life:
     let mut place = sweep::Place::default();
     tokio::join!(
         look.every(TENANTS, async || {
-            tell_tenants.send_replace(find_tenants(&databases).await?);
+            tell_tenants.send_replace(find_tenants(databases).await?);
             Ok(Next::Later)
         }),
-        outbox.every(IDLE, async || sweep::control(&databases, &publisher).await),
-        spill.every(IDLE, async || sweep::spill(&databases, &publisher, &clock, &mut place).await),
+        outbox.every(IDLE, async || sweep::control(databases, publisher).await),
+        spill.every(IDLE, async || sweep::spill(databases, publisher, clock, &mut place).await),
         expire.every(HOUSEKEEPING, async || {
             for what in Expiring::ALL {
-                housekeeping::expire_control(&databases, what).await?;
+                housekeeping::expire_control(databases, what).await?;
             }
             Ok(Next::Later)
         }),
-        join_all(placements.iter().map(|placement| placement.run(&databases, &publisher, &clock, &tenants))),
+        join_all(placements.iter().map(|placement| placement.run(&scheduler, &tenants))),
     );
     debug!("sweeping has ended");
 }
@@ -89,8 +113,10 @@ struct PlacementSteps {
     partitions: Step,
     outbox: Step,
     campaigns: Step,
+    replays: Step,
     rates: Step,
     statistics: Step,
+    gone: Step,
     expire: Step,
     files: Step,
 }
@@ -103,34 +129,36 @@ impl PlacementSteps {
             partitions: step("making and dropping partitions"),
             outbox: step("sweeping the outbox"),
             campaigns: step("asking for releases of campaigns"),
+            replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
             statistics: step("analysing grown tables"),
+            gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
             files: step("letting go of files"),
         }
     }
 
-    async fn run(
-        &self,
-        databases: &Databases,
-        publisher: &Publisher,
-        clock: &Clock,
-        tenants: &watch::Receiver<Tenants>,
-    ) {
+    async fn run(&self, scheduler: &Scheduler, tenants: &watch::Receiver<Tenants>) {
+        let Scheduler { databases, broker, publisher, clock, log_days } = scheduler;
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();
         // After a long absence there are none for today, and what is published now would go where it has to be moved from.
-        self.partitions.once(Box::pin(housekeeping::partitions(databases, placement))).await;
+        self.partitions.once(Box::pin(housekeeping::partitions(databases, placement, *log_days))).await;
         tokio::join!(
-            self.partitions.every(HOUSEKEEPING, async || housekeeping::partitions(databases, placement).await),
+            self.partitions
+                .every(HOUSEKEEPING, async || housekeeping::partitions(databases, placement, *log_days).await),
             self.outbox.every(IDLE, async || sweep::outbox(databases, publisher, placement, &tenants()).await),
             self.campaigns.every(RELEASES, async || {
                 campaigns::release(databases, publisher, clock, placement, &tenants()).await
             }),
+            self.replays.every(REPLAYS, async || {
+                replays::go_on(databases, broker, publisher, clock, placement, &tenants()).await
+            }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
+            self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
             self.files.every(FILES, async || housekeeping::files(databases, placement, &tenants()).await),
         );

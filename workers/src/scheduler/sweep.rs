@@ -82,7 +82,7 @@ pub(super) async fn spill(
     let spilled = spill::take(&mut tx, place.behind, inbound::MAX_WEBHOOKS).await?;
     if !spilled.webhooks.is_empty() {
         let ids: Vec<_> = spilled.webhooks.iter().map(|webhook| webhook.meta.id).collect();
-        let jobs: Vec<Outgoing> = bundles(&spilled.webhooks)
+        let jobs: Vec<Outgoing> = inbound::bundles(&spilled.webhooks, inbound::MAX_WEBHOOKS)
             .map(|bundle| Outgoing { to: Target::Queue(&topology::INBOUND), job: inbound::to_job(bundle, clock.now()) })
             .collect();
         publisher.publish(jobs).await?;
@@ -110,22 +110,6 @@ fn complain(table: &'static str, unreadable: &[(String, String)]) {
     let Some((row, why)) = unreadable.first() else { return };
     metrics::counter!(names::SWEEP_UNREADABLE, "table" => table).increment(unreadable.len() as u64);
     tracing::error!(table, rows = unreadable.len(), row, why, "rows that this release cannot read are passed over");
-}
-
-/// Cuts webhooks into bundles of at most the broker's good size.
-fn bundles(webhooks: &[inbound::RawWebhook]) -> impl Iterator<Item = &[inbound::RawWebhook]> {
-    let mut rest = webhooks;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|w| {
-            bytes += w.body.len();
-            bytes <= inbound::MAX_BYTES
-        });
-        let len = fits.count().max(1).min(rest.len());
-        let (bundle, after) = rest.split_at(len);
-        rest = after;
-        (!bundle.is_empty()).then_some(bundle)
-    })
 }
 
 /// The queues this release can publish to.

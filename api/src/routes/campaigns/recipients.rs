@@ -37,7 +37,7 @@ pub(super) struct RecipientView {
     state: String,
     /// The code of the last refusal, the provider's or ours.
     code: Option<String>,
-    /// Why they were refused, in words; of who was skipped no_address, no_name or no_phone.
+    /// Why they were refused, in words; of who was skipped no_address, no_name, no_phone, opted_out or merged.
     reason: Option<String>,
     /// How often they were written to.
     attempts: i32,

@@ -19,6 +19,7 @@ use shared::{
         templates::Template,
     },
     domain::{
+        channel::Provider,
         ids::{ChannelAccountId, ContactId, ConversationId},
         messages::OutboundContent,
     },
@@ -180,10 +181,26 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
     if to.account_state == "disabled" {
         return Err(Problem::new(error::Kind::AccountDisabled).into());
     }
+    check_provider(&to.provider)?;
+    if to.opted_out {
+        let message = "has opted out of everything on this channel";
+        return Err(Problem::new(error::Kind::OptedOut).field("contact_id", message).into());
+    }
     if content.needs_open_window() {
         check_window(to.window_expires_at, now)?;
     }
     Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
+}
+
+/// Whether anything can be sent by this provider: from all of them messages are received.
+pub(in crate::routes) fn check_provider(name: &str) -> Result<(), Problem> {
+    match name.parse::<Provider>() {
+        Ok(provider) if provider.can_send() => Ok(()),
+        _ => {
+            let message = format!("is an account of {name}'s, by which this release only receives");
+            Err(Problem::new(error::Kind::CannotSend).field("channel_account_id", message))
+        }
+    }
 }
 
 /// Whether a template can be sent, as far as is known: never fetched, the provider decides. Anything else can.
@@ -265,6 +282,15 @@ mod tests {
         assert_eq!(fields(&mixed.checked().unwrap_err()), ["name"]);
         let long = Content { text: Some("x".repeat(4097)), ..content(Kind::Text) };
         assert_eq!(fields(&long.checked().unwrap_err()), ["text"]);
+    }
+
+    #[test]
+    fn what_can_only_be_received_is_refused_by_its_field() {
+        assert!(check_provider("whatsapp").is_ok());
+        for provider in ["messenger", "instagram", "twilio", "pigeon"] {
+            let problem = check_provider(provider).unwrap_err();
+            assert_eq!((problem.status, fields(&problem)), (422, vec!["channel_account_id"]), "{provider}");
+        }
     }
 
     #[test]

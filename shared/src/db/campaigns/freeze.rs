@@ -11,7 +11,7 @@ use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::{Audience, CampaignContent},
-        ids::{CampaignId, ContactId, TenantId},
+        ids::{CampaignId, ChannelAccountId, ContactId, TenantId},
     },
     jobs::campaign::Task,
 };
@@ -36,7 +36,8 @@ pub async fn freeze(
 ) -> Result<()> {
     // Not for a cancelled one, nor for a job that comes again.
     let campaign = sqlx::query!(
-        r#"SELECT content AS "content: Json<CampaignContent>", audience AS "audience: Json<Audience>", started_at AS "started_at!",
+        r#"SELECT content AS "content: Json<CampaignContent>", audience AS "audience: Json<Audience>",
+            channel_account_id AS "account: ChannelAccountId", started_at AS "started_at!",
             now() AS "now!"
         FROM campaigns
         WHERE tenant_id = $1 AND id = $2 AND state IN ('running', 'paused') AND frozen_at IS NULL
@@ -55,7 +56,7 @@ pub async fn freeze(
             ids.iter().filter(|id| Some(**id) > after).take(CHUNK).map(|id| id.0).collect::<Vec<_>>()
         }
     };
-    let delta = insert(tx, tenant_id, campaign_id, &campaign.content.0, &next).await?;
+    let delta = insert(tx, (tenant_id, campaign_id, campaign.account), &campaign.content.0, &next).await?;
     crash::pass(CrashPoint::CampaignMidChunk);
     let through = next.last().copied().or(after.map(|id| id.0));
     if next.len() < CHUNK {
@@ -93,7 +94,11 @@ async fn everybody(
     after: Option<ContactId>,
 ) -> Result<Vec<Uuid>> {
     let ids = sqlx::query_scalar!(
-        "SELECT id FROM contacts WHERE tenant_id = $1 AND id > $2 AND created_at <= $3 ORDER BY id LIMIT $4",
+        "SELECT id
+        FROM contacts
+        WHERE tenant_id = $1 AND id > $2 AND created_at <= $3 AND merged_into IS NULL AND erased_at IS NULL
+        ORDER BY id
+        LIMIT $4",
         tenant_id.0,
         after.map_or(Uuid::nil(), |id| id.0),
         started_at,
@@ -107,31 +112,35 @@ async fn everybody(
 /// Writes the people down, each waiting or skipped with the reason.
 async fn insert(
     tx: &mut FleetTx,
-    tenant_id: TenantId,
-    campaign_id: CampaignId,
+    (tenant_id, campaign_id, account): (TenantId, CampaignId, ChannelAccountId),
     content: &CampaignContent,
     ids: &[Uuid],
 ) -> Result<Delta> {
-    let people = people::addressees(tx, tenant_id, ids).await?;
-    let mut delta = Delta::default();
+    let people = people::addressees(tx, tenant_id, account, ids).await?;
     let (mut frozen, mut reasons) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
     for id in ids {
         let Some(person) = people.get(&ContactId(*id)) else { continue };
         let reason = content.filled(person).err();
-        *if reason.is_some() { &mut delta.skipped } else { &mut delta.waiting } += 1;
         frozen.push(*id);
         reasons.push(reason.map(|reason| reason.as_str().to_owned()));
     }
-    sqlx::query!(
-        "INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state, skip_reason)
+    // Who another person of the audience was merged into has a row already.
+    let skipped = sqlx::query_scalar!(
+        r#"INSERT INTO campaign_recipients (tenant_id, campaign_id, contact_id, state, skip_reason)
         SELECT $1, $2, contact_id, CASE WHEN reason IS NULL THEN 'waiting' ELSE 'skipped' END, reason
-        FROM unnest($3::uuid[], $4::text[]) AS frozen (contact_id, reason)",
+        FROM unnest($3::uuid[], $4::text[]) AS frozen (contact_id, reason)
+        ON CONFLICT (tenant_id, campaign_id, contact_id) DO NOTHING
+        RETURNING state = 'skipped' AS "skipped!""#,
         tenant_id.0,
         campaign_id.0,
         &frozen,
         &reasons as &[Option<String>],
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
+    let mut delta = Delta::default();
+    for skipped in skipped {
+        *if skipped { &mut delta.skipped } else { &mut delta.waiting } += 1;
+    }
     Ok(delta)
 }

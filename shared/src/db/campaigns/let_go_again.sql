@@ -1,9 +1,9 @@
 -- Sends that have failed begin anew, with what their last attempt left on them taken off; the attempt itself is remembered, so
 -- that what is heard of it later is not taken for news of the next one.
 WITH failed AS MATERIALIZED (
-    -- Who was refused because their window had closed was not called for: an attempt that is still on the send is another one, and
+    -- Who was refused because their window had closed, or because they had opted out, was not called for: an attempt that is still on the send is another one, and
     -- what is heard of it stays news.
-    SELECT s.message_id, CASE WHEN s.code = 'window_closed' THEN NULL ELSE s.attempt_id END AS attempt_id, s.code, s.reason
+    SELECT s.message_id, CASE WHEN s.code IN ('window_closed', 'opted_out') THEN NULL ELSE s.attempt_id END AS attempt_id, s.code, s.reason
     FROM unnest($2::uuid[]) AS asked (message_id)
     JOIN sends s ON s.tenant_id = $1 AND s.message_id = asked.message_id
     WHERE s.state = 'failed'

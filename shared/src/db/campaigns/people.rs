@@ -4,21 +4,27 @@ use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::Addressee,
-        ids::{ContactId, TenantId},
+        ids::{ChannelAccountId, ContactId, TenantId},
     },
 };
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// These contacts of a tenant. The name the provider itself uses comes first: it may differ from the number dialled (as in
+/// These contacts of a tenant, as a campaign of this account needs them. The name the provider itself uses comes first: it may differ from the number dialled (as in
 /// `conversations::lock`).
 pub(super) async fn addressees(
     tx: &mut FleetTx,
     tenant_id: TenantId,
+    account: ChannelAccountId,
     ids: &[Uuid],
 ) -> Result<HashMap<ContactId, Addressee>> {
     let rows = sqlx::query!(
-        r#"SELECT c.id AS "id: ContactId", c.name, coalesce('+' || a.whatsapp_id, c.phone, a.phone) AS phone, a.bsuid
+        r#"SELECT c.id AS "id: ContactId", c.name, coalesce('+' || a.whatsapp_id, c.phone, a.phone) AS phone, a.bsuid,
+            EXISTS (
+                SELECT FROM suppressions s
+                WHERE s.tenant_id = $1 AND s.contact_id = c.id AND s.state = 'opted_out'
+                    AND s.channel = (SELECT channel FROM channel_accounts WHERE tenant_id = $1 AND id = $3)
+            ) AS "opted_out!"
         FROM unnest($2::uuid[]) AS asked (id)
         JOIN contacts c ON c.tenant_id = $1 AND c.id = asked.id
         CROSS JOIN LATERAL (
@@ -31,9 +37,10 @@ pub(super) async fn addressees(
         ) AS a"#,
         tenant_id.0,
         ids,
+        account.0,
     )
     .fetch_all(tx.conn())
     .await?;
-    let person = |name, phone, bsuid| Addressee { name, phone, bsuid };
-    Ok(rows.into_iter().map(|row| (row.id, person(row.name, row.phone, row.bsuid))).collect())
+    let person = |name, phone, bsuid, opted_out| Addressee { name, phone, bsuid, opted_out };
+    Ok(rows.into_iter().map(|row| (row.id, person(row.name, row.phone, row.bsuid, row.opted_out))).collect())
 }

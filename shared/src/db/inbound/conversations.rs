@@ -3,7 +3,10 @@
 
 use crate::{
     db::{error::Result, scope::FleetTx},
-    domain::ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
+    domain::{
+        ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
+        messages::Direction,
+    },
 };
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
@@ -17,8 +20,12 @@ pub type Pair = (TenantId, ContactId, ChannelAccountId);
 pub struct RollUp {
     /// Who and where.
     pub pair: Pair,
-    /// How many messages.
-    pub messages: i32,
+    /// How many of them the person wrote and were not counted before.
+    pub messages_in: i32,
+    /// How many of them were written to the person, elsewhere, and were not counted before.
+    pub messages_out: i32,
+    /// Whether the person wrote any of them: what was written elsewhere alone wakes nothing and is listed nowhere.
+    pub inbound: bool,
     /// How many of them are to be read: said, fresh and no replay.
     pub unread: i32,
     /// Whether any of them is fresh and said: it reopens.
@@ -29,6 +36,8 @@ pub struct RollUp {
     pub last_at: DateTime<Utc>,
     /// Its words.
     pub last_text: Option<String>,
+    /// Which way it went.
+    pub last_direction: Direction,
     /// The provider's time of the last one said: opens the customer service window.
     pub last_said_at: Option<DateTime<Utc>>,
     /// Until when the window is open because of it.
@@ -56,6 +65,8 @@ pub async fn roll_up(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pa
     for r in roll_ups {
         let candidate = candidates.get(&r.pair);
         match candidate.map(|c| (c.open, c.latest_resolved, c.reopen)) {
+            // As a campaign's message joins.
+            Some((Some(id), _, _)) if !r.inbound => add.push((r, id)),
             Some((Some(_), _, _)) => open.push((r, "open")),
             Some((None, Some(id), true)) if r.reopens => {
                 reopen.push((r.pair.0, id));
@@ -167,23 +178,28 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
     let states: Vec<String> = roll_ups.iter().map(|(_, state)| (*state).to_owned()).collect();
     let rows = sqlx::query!(
         "INSERT INTO conversations AS c (
-            tenant_id, id, contact_id, channel_account_id, state, origin, unread, messages_in, last_message_at,
+            tenant_id, id, contact_id, channel_account_id, state, origin, unread, messages_in, messages_out, last_message_at,
             last_message_text, last_message_direction, last_inbound_at, window_expires_at
         )
-        SELECT tenant_id, id, contact_id, account_id, state, 'inbound', unread, messages, last_at, last_text, 'in', said_at, window_at
+        SELECT tenant_id, id, contact_id, account_id, state, 'inbound', unread, messages_in, messages_out, last_at, last_text, direction,
+            said_at, window_at
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::int[], $8::timestamptz[], $9::text[],
-            $10::timestamptz[], $11::timestamptz[]
-        ) AS r (tenant_id, id, contact_id, account_id, state, unread, messages, last_at, last_text, said_at, window_at)
+            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::text[]
+        ) AS r (
+            tenant_id, id, contact_id, account_id, state, unread, messages_in, last_at, last_text, said_at, window_at, messages_out,
+            direction
+        )
         ORDER BY tenant_id, contact_id, account_id
         ON CONFLICT (tenant_id, contact_id, channel_account_id) WHERE state <> 'resolved' DO UPDATE
         SET state = CASE WHEN excluded.unread > 0 AND c.state IN ('pending', 'snoozed') THEN 'open' ELSE c.state END,
             listed = true,
             unread = c.unread + excluded.unread,
             messages_in = c.messages_in + excluded.messages_in,
+            messages_out = c.messages_out + excluded.messages_out,
             last_message_at = greatest(c.last_message_at, excluded.last_message_at),
             last_message_text = CASE WHEN excluded.last_message_at >= c.last_message_at THEN excluded.last_message_text ELSE c.last_message_text END,
-            last_message_direction = CASE WHEN excluded.last_message_at >= c.last_message_at THEN 'in' ELSE c.last_message_direction END,
+            last_message_direction = CASE WHEN excluded.last_message_at >= c.last_message_at THEN excluded.last_message_direction ELSE c.last_message_direction END,
             last_inbound_at = greatest(c.last_inbound_at, excluded.last_inbound_at),
             window_expires_at = greatest(c.window_expires_at, excluded.window_expires_at)
         RETURNING tenant_id, contact_id, channel_account_id, id",
@@ -193,11 +209,13 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
         &c.accounts,
         &states,
         &c.unread,
-        &c.messages,
+        &c.messages_in,
         &c.last_at,
         &c.last_text as &[Option<String>],
         &c.said_at as &[Option<DateTime<Utc>>],
         &c.window_at as &[Option<DateTime<Utc>>],
+        &c.messages_out,
+        &c.directions,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -219,10 +237,11 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
     let ids: Vec<Uuid> = roll_ups.iter().map(|(_, id)| id.0).collect();
     sqlx::query!(
         "WITH added AS MATERIALIZED (
-            SELECT c.tenant_id, c.id, r.messages, r.last_at, r.last_text, r.said_at, r.window_at
+            SELECT c.tenant_id, c.id, r.messages_in, r.messages_out, r.last_at, r.last_text, r.direction, r.said_at, r.window_at
             FROM unnest(
-                $1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::timestamptz[]
-            ) AS r (tenant_id, id, messages, last_at, last_text, said_at, window_at)
+                $1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[],
+                $9::text[]
+            ) AS r (tenant_id, id, messages_in, last_at, last_text, said_at, window_at, messages_out, direction)
             JOIN conversations c ON c.tenant_id = r.tenant_id AND c.id = r.id
             ORDER BY c.tenant_id, c.id
             FOR UPDATE OF c
@@ -230,28 +249,32 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
         UPDATE conversations c
         -- A campaign's conversation is nobody's to see until the person says something, however late that comes.
         SET listed = c.listed OR added.said_at IS NOT NULL,
-            messages_in = c.messages_in + added.messages,
+            messages_in = c.messages_in + added.messages_in,
+            messages_out = c.messages_out + added.messages_out,
             last_message_at = greatest(c.last_message_at, added.last_at),
             last_message_text = CASE WHEN added.last_at >= c.last_message_at THEN added.last_text ELSE c.last_message_text END,
-            last_message_direction = CASE WHEN added.last_at >= c.last_message_at THEN 'in' ELSE c.last_message_direction END,
+            last_message_direction = CASE WHEN added.last_at >= c.last_message_at THEN added.direction ELSE c.last_message_direction END,
             last_inbound_at = greatest(c.last_inbound_at, added.said_at),
             window_expires_at = greatest(c.window_expires_at, added.window_at)
         FROM added
         WHERE c.tenant_id = added.tenant_id AND c.id = added.id",
         &c.tenants,
         &ids,
-        &c.messages,
+        &c.messages_in,
         &c.last_at,
         &c.last_text as &[Option<String>],
         &c.said_at as &[Option<DateTime<Utc>>],
         &c.window_at as &[Option<DateTime<Utc>>],
+        &c.messages_out,
+        &c.directions,
     )
     .execute(tx.conn())
     .await?;
     Ok(roll_ups.iter().map(|(r, id)| (r.pair, *id)).collect())
 }
 
-/// A conversation for what nobody said (a reaction, a notice) where there was none: resolved and unlisted.
+/// A conversation for what nobody said to us (a reaction, a notice, a message written elsewhere) where there was none: resolved and
+/// unlisted.
 async fn start_unlisted(
     tx: &mut FleetTx,
     roll_ups: &[(&RollUp, &'static str)],
@@ -262,21 +285,29 @@ async fn start_unlisted(
     let c = Columns::of(roll_ups.iter().map(|(r, _)| *r));
     let ids: Vec<ConversationId> = roll_ups.iter().map(|_| ConversationId::new()).collect();
     let uuids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let origin = |r: &RollUp| if r.inbound { "inbound" } else { "elsewhere" };
+    let origins: Vec<String> = roll_ups.iter().map(|(r, _)| origin(r).to_owned()).collect();
     sqlx::query!(
         "INSERT INTO conversations (
-            tenant_id, id, contact_id, channel_account_id, state, origin, listed, messages_in, last_message_at,
+            tenant_id, id, contact_id, channel_account_id, state, origin, listed, messages_in, messages_out, last_message_at,
             last_message_text, last_message_direction, resolved_at
         )
-        SELECT tenant_id, id, contact_id, account_id, 'resolved', 'inbound', false, messages, last_at, last_text, 'in', last_at
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::timestamptz[], $7::text[])
-            AS r (tenant_id, id, contact_id, account_id, messages, last_at, last_text)",
+        SELECT tenant_id, id, contact_id, account_id, 'resolved', origin, false, messages_in, messages_out, last_at, last_text, direction,
+            last_at
+        FROM unnest(
+            $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::timestamptz[], $7::text[], $8::int[], $9::text[], $10::text[]
+        ) AS r (tenant_id, id, contact_id, account_id, messages_in, last_at, last_text, messages_out, direction, origin)
+        ORDER BY tenant_id, contact_id, account_id",
         &c.tenants,
         &uuids,
         &c.contacts,
         &c.accounts,
-        &c.messages,
+        &c.messages_in,
         &c.last_at,
         &c.last_text as &[Option<String>],
+        &c.messages_out,
+        &c.directions,
+        &origins,
     )
     .execute(tx.conn())
     .await?;
@@ -289,7 +320,9 @@ struct Columns {
     tenants: Vec<Uuid>,
     contacts: Vec<Uuid>,
     accounts: Vec<Uuid>,
-    messages: Vec<i32>,
+    messages_in: Vec<i32>,
+    messages_out: Vec<i32>,
+    directions: Vec<String>,
     unread: Vec<i32>,
     last_at: Vec<DateTime<Utc>>,
     last_text: Vec<Option<String>>,
@@ -305,7 +338,9 @@ impl Columns {
             columns.tenants.push(tenant_id.0);
             columns.contacts.push(contact_id.0);
             columns.accounts.push(account_id.0);
-            columns.messages.push(r.messages);
+            columns.messages_in.push(r.messages_in);
+            columns.messages_out.push(r.messages_out);
+            columns.directions.push(r.last_direction.as_str().to_owned());
             columns.unread.push(r.unread);
             columns.last_at.push(r.last_at);
             columns.last_text.push(r.last_text.clone());

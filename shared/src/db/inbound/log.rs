@@ -27,6 +27,8 @@ pub struct Entry {
     pub outcome: &'static str,
     /// More, for a person.
     pub detail: Option<String>,
+    /// The query of the URL it was sent to, where that is kept.
+    pub query: Option<String>,
     /// The body, LZ4 with its size before it.
     pub body_lz4: Vec<u8>,
     /// How large the body was.
@@ -48,13 +50,15 @@ pub async fn insert(tx: &mut FleetTx, entries: &[Entry]) -> Result<()> {
     let accounts: Vec<Option<Uuid>> = entries.iter().map(|e| e.channel_account_id.map(|id| id.0)).collect();
     let outcomes: Vec<String> = entries.iter().map(|e| e.outcome.to_owned()).collect();
     let details: Vec<Option<String>> = entries.iter().map(|e| e.detail.clone()).collect();
+    let queries: Vec<Option<String>> = entries.iter().map(|e| e.query.clone()).collect();
     let bodies: Vec<&[u8]> = entries.iter().map(|e| e.body_lz4.as_slice()).collect();
     let sizes: Vec<i32> = entries.iter().map(|e| i32::try_from(e.body_bytes).unwrap_or(i32::MAX)).collect();
     sqlx::query!(
         "INSERT INTO webhook_log
-            (tenant_id, received_at, webhook_id, provider, channel_account_id, outcome, detail, body_lz4, body_bytes)
+            (tenant_id, received_at, webhook_id, provider, channel_account_id, outcome, detail, query, body_lz4, body_bytes)
         SELECT * FROM unnest(
-            $1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bytea[], $9::int[]
+            $1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::bytea[],
+            $10::int[]
         )
         ON CONFLICT (tenant_id, received_at, webhook_id) DO NOTHING",
         &tenants,
@@ -64,6 +68,7 @@ pub async fn insert(tx: &mut FleetTx, entries: &[Entry]) -> Result<()> {
         &accounts as &[Option<Uuid>],
         &outcomes,
         &details as &[Option<String>],
+        &queries as &[Option<String>],
         &bodies as &[&[u8]],
         &sizes,
     )

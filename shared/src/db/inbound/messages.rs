@@ -1,63 +1,16 @@
-//! Inbound messages: dedupe first, then the rows.
+//! Messages of a batch: stored once, and then immutable, but that what is taken back is gone.
 
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
-        ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
-        messages::{MediaRef, MessageKind},
+        ids::{ConversationId, MessageId, TenantId},
+        messages::{Direction, MediaRef, MessageKind},
     },
 };
 use chrono::{DateTime, Utc};
-use std::collections::HashSet;
 use uuid::Uuid;
 
-/// A provider's id of a message and ours for it.
-#[derive(Clone, Debug)]
-pub struct Ref<'a> {
-    /// Whose.
-    pub tenant_id: TenantId,
-    /// On which account: ids are unique within one.
-    pub channel_account_id: ChannelAccountId,
-    /// The provider's id.
-    pub provider_message_id: &'a str,
-    /// Ours, if it is new.
-    pub message_id: MessageId,
-}
-
-/// Claims the provider's ids. Returns our ids of those that were new; the others have been received before. An id under which
-/// only a report waits is new: a report must not swallow a message. No two of the batch may name the same message.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn claim(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<HashSet<MessageId>> {
-    if refs.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let tenants: Vec<Uuid> = refs.iter().map(|r| r.tenant_id.0).collect();
-    let accounts: Vec<Uuid> = refs.iter().map(|r| r.channel_account_id.0).collect();
-    let provider_ids: Vec<String> = refs.iter().map(|r| r.provider_message_id.to_owned()).collect();
-    let ids: Vec<Uuid> = refs.iter().map(|r| r.message_id.0).collect();
-    let new = sqlx::query_scalar!(
-        r#"INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
-        SELECT tenant_id, channel_account_id, provider_message_id, message_id
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
-            AS r (tenant_id, channel_account_id, provider_message_id, message_id)
-        ORDER BY tenant_id, channel_account_id, provider_message_id
-        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
-        SET message_id = excluded.message_id
-        WHERE ref.message_id IS NULL
-        RETURNING message_id AS "message_id!""#,
-        &tenants,
-        &accounts,
-        &provider_ids,
-        &ids,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(new.into_iter().map(MessageId).collect())
-}
-
-/// One inbound message to be stored.
+/// One message to be stored.
 #[derive(Debug)]
 pub struct NewMessage<'a> {
     /// Whose.
@@ -66,6 +19,8 @@ pub struct NewMessage<'a> {
     pub id: MessageId,
     /// Where it belongs.
     pub conversation_id: ConversationId,
+    /// From the contact, or to them.
+    pub direction: Direction,
     /// What it is.
     pub kind: MessageKind,
     /// What a person reads.
@@ -93,6 +48,7 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
     let tenants: Vec<Uuid> = messages.iter().map(|m| m.tenant_id.0).collect();
     let ids: Vec<Uuid> = messages.iter().map(|m| m.id.0).collect();
     let conversations: Vec<Uuid> = messages.iter().map(|m| m.conversation_id.0).collect();
+    let directions: Vec<String> = messages.iter().map(|m| m.direction.as_str().to_owned()).collect();
     let kinds: Vec<String> = messages.iter().map(|m| m.kind.as_str().to_owned()).collect();
     let texts: Vec<Option<String>> = messages.iter().map(|m| m.text.map(str::to_owned)).collect();
     let contents: Vec<String> = messages.iter().map(|m| m.content.to_owned()).collect();
@@ -103,11 +59,13 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
     sqlx::query!(
         "INSERT INTO messages
             (tenant_id, id, conversation_id, direction, kind, text, content, media, refers_to, provider_message_id, at)
-        SELECT tenant_id, id, conversation_id, 'in', kind, text, content::jsonb, media::jsonb, refers_to, provider_message_id, at
+        SELECT tenant_id, id, conversation_id, direction, kind, text, content::jsonb, media::jsonb, refers_to, provider_message_id, at
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::timestamptz[]
-        ) AS m (tenant_id, id, conversation_id, kind, text, content, media, refers_to, provider_message_id, at)",
+            $10::timestamptz[], $11::text[]
+        ) AS m (tenant_id, id, conversation_id, kind, text, content, media, refers_to, provider_message_id, at, direction)
+        -- Two replays may restore the same one.
+        ON CONFLICT (tenant_id, id) DO NOTHING",
         &tenants,
         &ids,
         &conversations,
@@ -118,6 +76,127 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
         &refers_to as &[Option<String>],
         &provider_ids,
         &times,
+        &directions,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Erases what messages said, that somebody has taken back: words, the provider's element and files. The rows remain, with their
+/// kind; and only those of this direction are touched, for nobody takes back what another said.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn erase(tx: &mut FleetTx, messages: &[(TenantId, MessageId)], direction: Direction) -> Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = messages.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
+    let erased = sqlx::query!(
+        "UPDATE messages m
+        SET text = NULL, content = '{}', media = NULL
+        FROM unnest($1::uuid[], $2::uuid[]) AS taken_back (tenant_id, id)
+        WHERE m.tenant_id = taken_back.tenant_id AND m.id = taken_back.id AND m.direction = $3
+        RETURNING m.tenant_id, m.id, m.conversation_id, m.at",
+        &tenants,
+        &ids,
+        direction.as_str(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let tenants: Vec<Uuid> = erased.iter().map(|row| row.tenant_id).collect();
+    let ids: Vec<Uuid> = erased.iter().map(|row| row.id).collect();
+    let conversations: Vec<Uuid> = erased.iter().map(|row| row.conversation_id).collect();
+    let times: Vec<DateTime<Utc>> = erased.iter().map(|row| row.at).collect();
+    sqlx::query!(
+        "DELETE FROM media m
+        USING unnest($1::uuid[], $2::uuid[]) AS taken_back (tenant_id, message_id)
+        WHERE m.tenant_id = taken_back.tenant_id AND m.message_id = taken_back.message_id",
+        &tenants,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    // Of the last message the words are shown in a list.
+    sqlx::query!(
+        "WITH shown AS MATERIALIZED (
+            SELECT c.tenant_id, c.id
+            FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS taken_back (tenant_id, id, at)
+            JOIN conversations c ON c.tenant_id = taken_back.tenant_id AND c.id = taken_back.id
+            WHERE c.last_message_at = taken_back.at AND c.last_message_direction = $4
+            ORDER BY c.tenant_id, c.id
+            FOR UPDATE OF c
+        )
+        UPDATE conversations c
+        SET last_message_text = NULL
+        FROM shown
+        WHERE c.tenant_id = shown.tenant_id AND c.id = shown.id",
+        &tenants,
+        &conversations,
+        &times,
+        direction.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Removes messages that were stored because of an echo and are sends of ours, as has turned out: each is there as such.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn remove_echoes(tx: &mut FleetTx, echoes: &[(TenantId, MessageId)]) -> Result<()> {
+    if echoes.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = echoes.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = echoes.iter().map(|(_, id)| id.0).collect();
+    sqlx::query!(
+        "WITH removed AS (
+            DELETE FROM messages m
+            USING unnest($1::uuid[], $2::uuid[]) AS echo (tenant_id, id)
+            WHERE m.tenant_id = echo.tenant_id AND m.id = echo.id AND m.direction = 'out'
+                AND NOT EXISTS (SELECT FROM sends s WHERE s.tenant_id = m.tenant_id AND s.message_id = m.id)
+            RETURNING m.tenant_id, m.conversation_id
+        )
+        UPDATE conversations c
+        SET messages_out = c.messages_out - r.messages
+        FROM (SELECT tenant_id, conversation_id, count(*)::int AS messages FROM removed GROUP BY 1, 2 ORDER BY 1, 2) AS r
+        WHERE c.tenant_id = r.tenant_id AND c.id = r.conversation_id",
+        &tenants,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Counts the messages of conversations anew, to which a replay has brought some back: what was counted once is not counted twice.
+/// The conversations are locked already.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn recount(tx: &mut FleetTx, conversations: &[(TenantId, ConversationId)]) -> Result<()> {
+    if conversations.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = conversations.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = conversations.iter().map(|(_, id)| id.0).collect();
+    sqlx::query!(
+        "UPDATE conversations c
+        SET messages_in = n.messages_in, messages_out = n.messages_out
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
+        CROSS JOIN LATERAL (
+            SELECT count(*) FILTER (WHERE direction = 'in')::int AS messages_in,
+                count(*) FILTER (WHERE direction = 'out')::int AS messages_out
+            FROM messages
+            WHERE tenant_id = asked.tenant_id AND conversation_id = asked.id
+        ) AS n
+        WHERE c.tenant_id = asked.tenant_id AND c.id = asked.id",
+        &tenants,
+        &ids,
     )
     .execute(tx.conn())
     .await?;

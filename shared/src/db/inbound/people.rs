@@ -1,4 +1,5 @@
-//! People of a batch → contacts, by alias; strangers become contacts.
+//! People of a batch → contacts, by alias; strangers become contacts. What was told of somebody before they were erased has
+//! nobody any more.
 
 use crate::{
     db::{error::Result, scope::FleetTx},
@@ -7,6 +8,7 @@ use crate::{
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -19,6 +21,30 @@ pub struct Wanted {
     pub person: Person,
     /// Further names that from now on mean the same person.
     pub new_aliases: Vec<Alias>,
+    /// The provider's time of what is told of them.
+    pub at: DateTime<Utc>,
+}
+
+/// Two contacts who are one, as a person's new name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Same {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Who has the new name from now on.
+    pub contact_id: ContactId,
+    /// Who had it.
+    pub other: ContactId,
+    /// What kind of name it is.
+    pub kind: AliasKind,
+}
+
+/// The people of a batch.
+#[derive(Debug, Default)]
+pub struct People {
+    /// The contact of each, in the order asked; `None`: they were erased after what is told of them.
+    pub contacts: Vec<Option<ContactId>>,
+    /// Those who turned out to be one.
+    pub same: Vec<Same>,
 }
 
 type Key = (TenantId, AliasKind, String);
@@ -27,6 +53,23 @@ struct Known {
     contact_id: ContactId,
     name: Option<String>,
     username: Option<String>,
+    named_at: Option<DateTime<Utc>>,
+}
+
+/// What is known of names.
+#[derive(Default)]
+struct Found {
+    known: HashMap<Key, Known>,
+    /// When who had the name was erased.
+    erased: HashMap<Key, DateTime<Utc>>,
+}
+
+impl Found {
+    /// Whether somebody who had one of these names was erased since.
+    fn is_erased(&self, w: &Wanted) -> bool {
+        !self.erased.is_empty()
+            && keys(w.tenant_id, &w.person.aliases).iter().any(|key| self.erased.get(key).is_some_and(|at| w.at <= *at))
+    }
 }
 
 /// The contact of each person, in the order asked. A person met for the first time becomes a contact; a new name for a
@@ -34,15 +77,20 @@ struct Known {
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactId>> {
+pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(People::default());
     }
-    let mut known = find(tx, wanted).await?;
+    let mut found = find(tx, wanted).await?;
+    let told: Vec<bool> = wanted.iter().map(|w| !found.is_erased(w)).collect();
+    let all = wanted;
+    let wanted: Vec<&Wanted> = all.iter().zip(&told).filter(|(_, told)| **told).map(|(w, _)| w).collect();
+    let wanted = wanted.as_slice();
+    let Found { known, erased } = &mut found;
     let mut claims: BTreeMap<Key, ContactId> = BTreeMap::new();
     let mut strangers: HashMap<ContactId, &Wanted> = HashMap::new();
     let mut assumed = Vec::with_capacity(wanted.len());
-    for w in wanted {
+    for &w in wanted {
         let keys = keys(w.tenant_id, &w.person.aliases);
         let found =
             keys.iter().find_map(|key| known.get(key).map(|k| k.contact_id).or_else(|| claims.get(key).copied()));
@@ -59,15 +107,15 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactI
         }
     }
     if !claims.is_empty() {
-        for (key, contact_id) in claim(tx, &claims).await? {
+        for (key, contact_id) in claim(tx, &claims, erased).await? {
             // One of ours is stored with its names below; whoever else was first may have others.
-            let (name, username) = strangers
+            let (name, username, named_at) = strangers
                 .get(&contact_id)
-                .map(|w| (w.person.name.clone(), w.person.username.clone()))
+                .map(|w| (w.person.name.clone(), w.person.username.clone(), named_at(w)))
                 .unwrap_or_default();
-            known.insert(key, Known { contact_id, name, username });
+            known.insert(key, Known { contact_id, name, username, named_at });
         }
-        join(tx, wanted, &assumed, &strangers, &mut known).await?;
+        join(tx, wanted, &assumed, &strangers, known).await?;
         // Whoever won an alias makes the contact; the foreign key waits for the commit.
         let won: BTreeSet<ContactId> =
             known.values().map(|k| k.contact_id).filter(|id| strangers.contains_key(id)).collect();
@@ -81,8 +129,41 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<ContactI
             keys.find_map(|key| known.get(&key)).expect("every alias was found or claimed").contact_id
         })
         .collect();
-    rename(tx, wanted, &contacts, &known).await?;
-    Ok(contacts)
+    rename(tx, wanted, &contacts, known).await?;
+    let same = same(wanted, &contacts, known);
+    let mut contacts = contacts.into_iter();
+    let contacts = told.into_iter().map(|told| if told { contacts.next() } else { None }).collect();
+    Ok(People { contacts, same })
+}
+
+/// The contacts of people who are known, in the order asked. Nobody is made, and nothing is changed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn known(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Vec<Option<ContactId>>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = find(tx, wanted).await?;
+    let contact = |w: &Wanted| {
+        let mut keys = keys(w.tenant_id, &w.person.aliases).into_iter().filter(|_| !found.is_erased(w));
+        keys.find_map(|key| found.known.get(&key)).map(|known| known.contact_id)
+    };
+    Ok(wanted.iter().map(contact).collect())
+}
+
+/// Those whose new name was another's.
+fn same(wanted: &[&Wanted], contacts: &[ContactId], known: &HashMap<Key, Known>) -> Vec<Same> {
+    let mut same = BTreeSet::new();
+    for (w, contact_id) in wanted.iter().zip(contacts).filter(|(w, _)| !w.new_aliases.is_empty()) {
+        for key in keys(w.tenant_id, &w.new_aliases) {
+            let Some(other) = known.get(&key).map(|owner| owner.contact_id) else { continue };
+            if other != *contact_id {
+                same.insert(Same { tenant_id: w.tenant_id, contact_id: *contact_id, other, kind: key.1 });
+            }
+        }
+    }
+    same.into_iter().collect()
 }
 
 fn keys(tenant_id: TenantId, aliases: &[Alias]) -> Vec<Key> {
@@ -99,50 +180,76 @@ fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<Uuid>, Vec<String>, 
     columns
 }
 
-async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Key, Known>> {
+async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Found> {
     let asked: BTreeSet<Key> = wanted
         .iter()
         .flat_map(|w| keys(w.tenant_id, &w.person.aliases).into_iter().chain(keys(w.tenant_id, &w.new_aliases)))
         .collect();
     let (tenants, kinds, values) = columns(asked.iter());
+    let digest =
+        |(tenant_id, kind, value): &Key| Alias { kind: *kind, value: value.clone() }.digest(*tenant_id).to_vec();
+    let digests: Vec<Vec<u8>> = asked.iter().map(digest).collect();
     // One look-up by key for each, whatever the planner thinks of the tables' sizes: on tables that had just begun to grow it
-    // joined every name asked for with every contact of the tenant, and took seconds (LIMIT keeps the order of joining).
+    // joined every name asked for with every contact of the tenant, and took seconds (LIMIT keeps the order of joining). Only
+    // where a name is nobody's it is looked whether it was somebody's.
     let rows = sqlx::query!(
-        r#"SELECT asked.tenant_id AS "tenant_id!", asked.kind AS "kind!", asked.value AS "value!", a.contact_id, c.name, c.username
-        FROM unnest($1::uuid[], $2::text[], $3::text[]) AS asked (tenant_id, kind, value)
-        CROSS JOIN LATERAL (
-            SELECT contact_id
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.kind AS "kind!", asked.value AS "value!", a.contact_id AS "contact_id?",
+            coalesce(a.erased_before, e.erased_at) AS erased_at, c.name AS "name?", c.username AS "username?",
+            c.named_at AS "named_at?"
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS asked (tenant_id, kind, value, digest)
+        LEFT JOIN LATERAL (
+            SELECT contact_id, erased_before
             FROM contact_aliases
             WHERE tenant_id = asked.tenant_id AND kind = asked.kind AND value = asked.value
             LIMIT 1
-        ) AS a
-        CROSS JOIN LATERAL (
-            SELECT name, username FROM contacts WHERE tenant_id = asked.tenant_id AND id = a.contact_id LIMIT 1
-        ) AS c"#,
+        ) AS a ON true
+        LEFT JOIN LATERAL (
+            SELECT name, username, named_at FROM contacts WHERE tenant_id = asked.tenant_id AND id = a.contact_id LIMIT 1
+        ) AS c ON true
+        LEFT JOIN LATERAL (
+            SELECT erased_at
+            FROM erased_people
+            WHERE a.contact_id IS NULL AND tenant_id = asked.tenant_id AND digest = asked.digest
+            LIMIT 1
+        ) AS e ON true
+        WHERE a.contact_id IS NOT NULL OR e.erased_at IS NOT NULL"#,
         &tenants,
         &kinds,
         &values,
+        &digests,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let key = (TenantId(row.tenant_id), AliasKind::from_name(&row.kind)?, row.value);
-            Some((key, Known { contact_id: ContactId(row.contact_id), name: row.name, username: row.username }))
-        })
-        .collect())
+    let mut found = Found::default();
+    for row in rows {
+        let Some(kind) = AliasKind::from_name(&row.kind) else { continue };
+        let key = (TenantId(row.tenant_id), kind, row.value);
+        if let Some(erased_at) = row.erased_at {
+            found.erased.insert(key.clone(), erased_at);
+        }
+        if let Some(contact_id) = row.contact_id.map(ContactId) {
+            let (name, username, named_at) = (row.name, row.username, row.named_at);
+            found.known.insert(key, Known { contact_id, name, username, named_at });
+        }
+    }
+    Ok(found)
 }
 
 /// Each alias goes to whoever was first; the answer names the owner. In key order, so that batches queue up instead of
 /// waiting for each other in a circle.
-async fn claim(tx: &mut FleetTx, claims: &BTreeMap<Key, ContactId>) -> Result<Vec<(Key, ContactId)>> {
+async fn claim(
+    tx: &mut FleetTx,
+    claims: &BTreeMap<Key, ContactId>,
+    erased: &HashMap<Key, DateTime<Utc>>,
+) -> Result<Vec<(Key, ContactId)>> {
     let (tenants, kinds, values) = columns(claims.keys());
     let contacts: Vec<Uuid> = claims.values().map(|id| id.0).collect();
+    let erased: Vec<Option<DateTime<Utc>>> = claims.keys().map(|key| erased.get(key).copied()).collect();
     let rows = sqlx::query!(
-        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id)
-        SELECT tenant_id, kind, value, contact_id
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS claim (tenant_id, kind, value, contact_id)
+        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id, erased_before)
+        SELECT tenant_id, kind, value, contact_id, erased_before
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[])
+            AS claim (tenant_id, kind, value, contact_id, erased_before)
         ORDER BY tenant_id, kind, value
         ON CONFLICT (tenant_id, kind, value) DO UPDATE SET value = excluded.value
         RETURNING tenant_id, kind, value, contact_id",
@@ -150,6 +257,7 @@ async fn claim(tx: &mut FleetTx, claims: &BTreeMap<Key, ContactId>) -> Result<Ve
         &kinds,
         &values,
         &contacts,
+        &erased as &[Option<DateTime<Utc>>],
     )
     .fetch_all(tx.conn())
     .await?;
@@ -165,7 +273,7 @@ async fn claim(tx: &mut FleetTx, claims: &BTreeMap<Key, ContactId>) -> Result<Ve
 /// given to the contact that is there, or one person would be two.
 async fn join(
     tx: &mut FleetTx,
-    wanted: &[Wanted],
+    wanted: &[&Wanted],
     assumed: &[ContactId],
     strangers: &HashMap<ContactId, &Wanted>,
     known: &mut HashMap<Key, Known>,
@@ -181,7 +289,7 @@ async fn join(
     let mut moved: BTreeMap<Key, ContactId> = BTreeMap::new();
     for (key, k) in known.iter_mut() {
         if let Some(owner) = instead.get(&k.contact_id) {
-            *k = Known { contact_id: *owner, name: None, username: None };
+            *k = Known { contact_id: *owner, name: None, username: None, named_at: None };
             moved.insert(key.clone(), *owner);
         }
     }
@@ -211,18 +319,24 @@ async fn insert(tx: &mut FleetTx, strangers: &[(ContactId, &Wanted)]) -> Result<
     let names: Vec<Option<String>> = strangers.iter().map(|(_, w)| w.person.name.clone()).collect();
     let usernames: Vec<Option<String>> = strangers.iter().map(|(_, w)| w.person.username.clone()).collect();
     let phones: Vec<Option<String>> = strangers.iter().map(|(_, w)| phone(&w.person)).collect();
+    let times: Vec<Option<DateTime<Utc>>> = strangers.iter().map(|(_, w)| named_at(w)).collect();
     sqlx::query!(
-        "INSERT INTO contacts (tenant_id, id, name, username, phone)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])",
+        "INSERT INTO contacts (tenant_id, id, name, username, phone, named_at)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])",
         &tenants,
         &ids,
         &names as &[Option<String>],
         &usernames as &[Option<String>],
         &phones as &[Option<String>],
+        &times as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+fn named_at(w: &Wanted) -> Option<DateTime<Utc>> {
+    (w.person.name.is_some() || w.person.username.is_some()).then_some(w.at)
 }
 
 fn phone(person: &Person) -> Option<String> {
@@ -233,20 +347,24 @@ fn phone(person: &Person) -> Option<String> {
     })
 }
 
-/// Stores display names that differ from what is known.
+/// Stores display names that differ from what is known and are newer.
 async fn rename(
     tx: &mut FleetTx,
-    wanted: &[Wanted],
+    wanted: &[&Wanted],
     contacts: &[ContactId],
     known: &HashMap<Key, Known>,
 ) -> Result<()> {
-    let mut changed: BTreeMap<(TenantId, ContactId), &Person> = BTreeMap::new();
-    for (w, contact_id) in wanted.iter().zip(contacts) {
+    let mut changed: BTreeMap<(TenantId, ContactId), &Wanted> = BTreeMap::new();
+    for (&w, contact_id) in wanted.iter().zip(contacts) {
         let before = keys(w.tenant_id, &w.person.aliases).into_iter().find_map(|key| known.get(&key));
         let differs = |new: &Option<String>, old: Option<&String>| new.is_some() && new.as_ref() != old;
         let (name, username) = before.map(|k| (k.name.as_ref(), k.username.as_ref())).unwrap_or_default();
-        if differs(&w.person.name, name) || differs(&w.person.username, username) {
-            changed.insert((w.tenant_id, *contact_id), &w.person);
+        let is_older = before.and_then(|k| k.named_at).is_some_and(|named_at| w.at < named_at);
+        if !is_older && (differs(&w.person.name, name) || differs(&w.person.username, username)) {
+            let last = changed.entry((w.tenant_id, *contact_id)).or_insert(w);
+            if (w.at, &w.person.name) > (last.at, &last.person.name) {
+                *last = w;
+            }
         }
     }
     if changed.is_empty() {
@@ -254,26 +372,30 @@ async fn rename(
     }
     let tenants: Vec<Uuid> = changed.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let ids: Vec<Uuid> = changed.keys().map(|(_, id)| id.0).collect();
-    let names: Vec<Option<String>> = changed.values().map(|p| p.name.clone()).collect();
-    let usernames: Vec<Option<String>> = changed.values().map(|p| p.username.clone()).collect();
+    let names: Vec<Option<String>> = changed.values().map(|w| w.person.name.clone()).collect();
+    let usernames: Vec<Option<String>> = changed.values().map(|w| w.person.username.clone()).collect();
+    let times: Vec<DateTime<Utc>> = changed.values().map(|w| w.at).collect();
     sqlx::query!(
         "WITH new AS MATERIALIZED (
-            SELECT c.tenant_id, c.id, coalesce(n.name, c.name) AS name, coalesce(n.username, c.username) AS username
-            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS n (tenant_id, id, name, username)
+            SELECT c.tenant_id, c.id, coalesce(n.name, c.name) AS name, coalesce(n.username, c.username) AS username, n.at
+            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[]) AS n (tenant_id, id, name, username, at)
             JOIN contacts c ON c.tenant_id = n.tenant_id AND c.id = n.id
-            WHERE (n.name IS NOT NULL AND n.name IS DISTINCT FROM c.name)
-                OR (n.username IS NOT NULL AND n.username IS DISTINCT FROM c.username)
+            WHERE ((n.name IS NOT NULL AND n.name IS DISTINCT FROM c.name)
+                    OR (n.username IS NOT NULL AND n.username IS DISTINCT FROM c.username))
+                -- Of two of the same second the later in the alphabet, whichever comes first.
+                AND (n.at, coalesce(n.name, '')) > (coalesce(c.named_at, '-infinity'), coalesce(c.name, ''))
             ORDER BY c.tenant_id, c.id
             FOR UPDATE OF c
         )
         UPDATE contacts
-        SET name = new.name, username = new.username
+        SET name = new.name, username = new.username, named_at = new.at
         FROM new
         WHERE contacts.tenant_id = new.tenant_id AND contacts.id = new.id",
         &tenants,
         &ids,
         &names as &[Option<String>],
         &usernames as &[Option<String>],
+        &times,
     )
     .execute(tx.conn())
     .await?;

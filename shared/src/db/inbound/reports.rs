@@ -123,14 +123,18 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
     if furthest.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let tenants: Vec<Uuid> = furthest.values().map(|r| r.tenant_id.0).collect();
-    let accounts: Vec<Uuid> = furthest.values().map(|r| r.channel_account_id.0).collect();
-    let provider_ids: Vec<String> = furthest.values().map(|r| r.provider_message_id.clone()).collect();
+    // Nearly all are known, and what is known stays: those are only looked up, since even an upsert that changes nothing writes a lock.
+    let mut found = known(tx, &furthest).await?;
+    furthest.retain(|key, _| !found.contains_key(key));
+    if furthest.is_empty() {
+        return Ok(found);
+    }
+    let Keys { tenants, accounts, provider_ids } = Keys::of(&furthest);
     let states: Vec<String> = furthest.values().map(|r| r.state.as_str().to_owned()).collect();
     let times: Vec<DateTime<Utc>> = furthest.values().map(|r| r.at).collect();
     let codes: Vec<Option<String>> = furthest.values().map(|r| r.code.clone()).collect();
     let reasons: Vec<Option<String>> = furthest.values().map(|r| r.reason.clone()).collect();
-    let rows = sqlx::query!(
+    sqlx::query!(
         "INSERT INTO provider_refs AS ref
             (tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason)
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])
@@ -141,8 +145,7 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
         -- As SendState::after_report: read > delivered > failed > sent.
         WHERE ref.message_id IS NULL
             AND array_position(ARRAY['sent', 'failed', 'delivered', 'read'], excluded.parked_state)
-                > coalesce(array_position(ARRAY['sent', 'failed', 'delivered', 'read'], ref.parked_state), 0)
-        RETURNING 1 AS parked",
+                > coalesce(array_position(ARRAY['sent', 'failed', 'delivered', 'read'], ref.parked_state), 0)",
         &tenants,
         &accounts,
         &provider_ids,
@@ -151,10 +154,19 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
         &codes as &[Option<String>],
         &reasons as &[Option<String>],
     )
-    .fetch_all(tx.conn())
+    .execute(tx.conn())
     .await?;
-    drop(rows);
-    // Asked again, in a snapshot of its own: a row that was there already is not in the answer above.
+    // Asked again, in a snapshot of its own: the send may have been written down meanwhile, and then took no notice of us.
+    found.extend(known(tx, &furthest).await?);
+    Ok(found)
+}
+
+/// The messages of those of the provider's ids that are known.
+async fn known<'a>(
+    tx: &mut FleetTx,
+    reports: &BTreeMap<RefKey<'a>, &'a Report>,
+) -> Result<BTreeMap<RefKey<'a>, MessageId>> {
+    let Keys { tenants, accounts, provider_ids } = Keys::of(reports);
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!", ref.message_id AS "message_id!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS asked (tenant_id, account_id, provider_message_id, place)
@@ -168,11 +180,27 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
     )
     .fetch_all(tx.conn())
     .await?;
-    let keys: Vec<RefKey<'a>> = furthest.keys().copied().collect();
+    let keys: Vec<RefKey<'a>> = reports.keys().copied().collect();
     let message =
         |row: &(i64, Uuid)| Some((*keys.get(usize::try_from(row.0).ok()?.checked_sub(1)?)?, MessageId(row.1)));
-    let found = rows.iter().filter_map(|row| message(&(row.place, row.message_id))).collect();
-    Ok(found)
+    Ok(rows.iter().filter_map(|row| message(&(row.place, row.message_id))).collect())
+}
+
+/// The provider's ids as columns for `unnest`.
+struct Keys {
+    tenants: Vec<Uuid>,
+    accounts: Vec<Uuid>,
+    provider_ids: Vec<String>,
+}
+
+impl Keys {
+    fn of(reports: &BTreeMap<RefKey<'_>, &Report>) -> Self {
+        Self {
+            tenants: reports.keys().map(|(tenant_id, ..)| tenant_id.0).collect(),
+            accounts: reports.keys().map(|(_, account_id, _)| account_id.0).collect(),
+            provider_ids: reports.keys().map(|(.., id)| (*id).to_owned()).collect(),
+        }
+    }
 }
 
 /// What is reported, summed up for each of the provider's ids. Of one message with several, by several attempts, each is for a

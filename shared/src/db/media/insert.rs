@@ -95,9 +95,11 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMedia<'_>]) -> Result<()> {
             filename, voice, state
         )
         CROSS JOIN LATERAL (
-            SELECT message_id
+            SELECT coalesce(message_id, echo_message_id) AS message_id
             FROM provider_refs
             WHERE tenant_id = f.tenant_id AND channel_account_id = f.account AND provider_message_id = f.message
+                -- Nothing is kept of what was taken back.
+                AND revoked_at IS NULL
             LIMIT 1
         ) AS r
         CROSS JOIN LATERAL (

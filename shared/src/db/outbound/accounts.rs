@@ -78,7 +78,7 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
         )
         UPDATE channel_accounts a
         SET state = CASE before.state WHEN 'down' THEN 'active' ELSE before.state END, revision = revision + 1,
-            down_code = NULL, down_reason = NULL, down_at = NULL
+            down_code = NULL, down_reason = NULL, down_at = NULL, state_told_at = now()
         FROM before
         WHERE a.tenant_id = before.tenant_id AND a.id = before.id
         RETURNING before.state",

@@ -3,7 +3,9 @@
 -- from thinking of anything else.
 SELECT
     s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
-    s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", a.portfolio_id,
+    s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", a.portfolio_id, a.channel AS "channel!",
+    -- Whose consent is looked up at the claim.
+    (SELECT contact_id FROM conversations WHERE tenant_id = s.tenant_id AND id = s.conversation_id LIMIT 1) AS "contact_id!",
     s.conversation_id AS "conversation_id!",
     s.lane AS "lane!", s.state AS "state!", s.attempt_id,
     EXTRACT(epoch FROM s.due_at - clock_timestamp())::float8 AS due_in_seconds,
@@ -31,7 +33,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM sends WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
 ) AS s
 CROSS JOIN LATERAL (
-    SELECT state, revision, portfolio_id FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
+    SELECT state, revision, portfolio_id, channel FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
 LEFT JOIN LATERAL (
     SELECT state FROM campaigns WHERE tenant_id = held.tenant_id AND id = s.campaign_id LIMIT 1

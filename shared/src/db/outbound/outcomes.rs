@@ -7,10 +7,16 @@ use super::{
 use crate::{
     db::{
         error::Result,
-        inbound::reports::{self, Report},
+        inbound::{
+            messages,
+            refs::{self, Ref},
+            reports::{self, Report},
+            watermarks::{self, Reached},
+        },
         scope::FleetTx,
     },
     domain::{
+        channel::Channel,
         ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
@@ -28,6 +34,12 @@ pub const ACCOUNT_DOWN: &str = "account_down";
 
 /// The reason of a send that waits for its campaign to go on.
 pub const CAMPAIGN: &str = "campaign";
+
+/// The code of a send whose person does not want it.
+pub const OPTED_OUT: &str = "opted_out";
+
+/// What that means.
+pub const OPTED_OUT_REASON: &str = "the person does not want to be written to on this channel";
 
 /// It is looked at again after this long, should the account's return have been missed.
 pub const ACCOUNT_DOWN_AGAIN: Duration = Duration::from_secs(600);
@@ -52,6 +64,8 @@ pub struct Record {
 pub struct Place {
     /// The account it is sent from.
     pub channel_account_id: ChannelAccountId,
+    /// On which channel: where people's receipts come as watermarks, one may have come first.
+    pub channel: Channel,
     /// The revision of the account that was called for.
     pub account_revision: i32,
     /// Its conversation.
@@ -129,7 +143,7 @@ pub enum What {
         /// How long, if it is a time.
         after: Option<Duration>,
     },
-    /// It cannot be sent any more (`window_closed`, `unsendable`).
+    /// It cannot be sent any more (`window_closed`, `opted_out`, `unsendable`).
     Refused {
         /// Our code.
         code: &'static str,
@@ -245,8 +259,33 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         move_on(tx, &round, patience, &mut went).await?;
     }
     went.moved.extend(reports::apply(tx, &parked).await?);
+    went.moved.extend(catch_up(tx, records, &parked).await?);
     turns::wake_next(tx, &went.settled).await?;
     counts::count(tx, &went.moved).await
+}
+
+/// Ends sends, no send twice, that may not go any more and that nobody has claimed. Returns those of campaigns that moved.
+pub(in crate::db) async fn refuse(
+    tx: &mut FleetTx,
+    sends: &[(TenantId, MessageId)],
+    code: &'static str,
+    reason: &str,
+) -> Result<Vec<Moved>> {
+    let refused = What::Refused { code, reason: reason.to_owned() };
+    let record = |&(tenant_id, message_id): &(TenantId, MessageId)| Record {
+        tenant_id,
+        message_id,
+        place: None,
+        what: refused.clone(),
+        slice: None,
+    };
+    let records: Vec<Record> = sends.iter().map(record).collect();
+    let mut went = Went::default();
+    // No timer follows from a refusal.
+    let patience = Patience { turn: Duration::ZERO, evidence: Duration::ZERO };
+    move_on(tx, &records.iter().collect::<Vec<_>>(), patience, &mut went).await?;
+    turns::wake_next(tx, &went.settled).await?;
+    Ok(went.moved)
 }
 
 /// What follows from how sends went.
@@ -323,59 +362,52 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     Ok(())
 }
 
-/// Ties the provider's ids to our messages. Returns the reports that were there first.
+/// Ties the provider's ids to our messages. Returns the reports that were there first; an echo that was takes its leave.
 async fn link(tx: &mut FleetTx, records: &[Record]) -> Result<Vec<Report>> {
-    let accepted: Vec<(&Record, Place, &str)> = records
+    let accepted: Vec<Ref<'_>> = records
         .iter()
         .filter_map(|r| match &r.what {
-            What::Accepted { provider_message_id, .. } => Some((r, r.place?, provider_message_id.as_str())),
+            What::Accepted { provider_message_id, .. } => Some(Ref {
+                tenant_id: r.tenant_id,
+                channel_account_id: r.place?.channel_account_id,
+                provider_message_id,
+                message_id: r.message_id,
+            }),
             _ => None,
         })
         .collect();
+    let linked = refs::link(tx, &accepted).await?;
+    messages::remove_echoes(tx, &linked.echoes).await?;
+    Ok(linked.parked)
+}
+
+/// Where people's receipts come as watermarks, one may have come before the send that it covers was written down.
+async fn catch_up(tx: &mut FleetTx, records: &[Record], parked: &[Report]) -> Result<Vec<Moved>> {
+    let is_told_so = |r: &&Record| {
+        matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.channel.has_watermarks())
+    };
+    let accepted: BTreeSet<(TenantId, MessageId)> =
+        records.iter().filter(is_told_so).map(|r| (r.tenant_id, r.message_id)).collect();
     if accepted.is_empty() {
         return Ok(Vec::new());
     }
-    let tenants: Vec<Uuid> = accepted.iter().map(|(r, ..)| r.tenant_id.0).collect();
-    let accounts: Vec<Uuid> = accepted.iter().map(|(_, place, _)| place.channel_account_id.0).collect();
-    let provider_ids: Vec<&str> = accepted.iter().map(|(.., id)| *id).collect();
-    let messages: Vec<Uuid> = accepted.iter().map(|(r, ..)| r.message_id.0).collect();
-    let rows = sqlx::query!(
-        r#"WITH linked AS (
-            INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
-            SELECT DISTINCT ON (1, 2, 3) * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
-            ORDER BY 1, 2, 3
-            ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
-            SET message_id = coalesce(ref.message_id, excluded.message_id)
-            RETURNING *
-        )
-        SELECT tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason, message_id
-        FROM linked
-        WHERE parked_state IS NOT NULL"#,
-        &tenants,
-        &accounts,
-        &provider_ids as &[&str],
-        &messages,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let state = SendState::from_name(row.parked_state.as_deref()?)?;
-            let (at, message_id) = (row.parked_at?, MessageId(row.message_id?));
-            Some(Report {
-                tenant_id: TenantId(row.tenant_id),
-                channel_account_id: ChannelAccountId(row.channel_account_id),
-                provider_message_id: row.provider_message_id,
-                state,
-                status: state.as_str().to_owned(),
-                at,
-                code: row.parked_code,
-                reason: row.parked_reason,
-                token: Some(crate::domain::events::SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
-            })
+    // A receipt that names a message is about all before it, too.
+    let reached: Vec<Reached> = parked
+        .iter()
+        .filter_map(|report| {
+            let reached = Reached {
+                tenant_id: report.tenant_id,
+                message_id: report.token?.message_id,
+                state: report.state,
+                at: report.at,
+            };
+            let is_receipt = matches!(report.state, SendState::Delivered | SendState::Read);
+            (is_receipt && accepted.contains(&(reached.tenant_id, reached.message_id))).then_some(reached)
         })
-        .collect())
+        .collect();
+    let mut moved = watermarks::reach(tx, &reached).await?;
+    moved.extend(watermarks::catch_up(tx, &accepted).await?);
+    Ok(moved)
 }
 
 /// The provider's verdict on a window overrides ours (providers/whatsapp section 13.1).

@@ -36,3 +36,6 @@ pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadab
 pub fn excerpt(body: &[u8], accounts: &HashSet<RouteKey>) -> String {
     meta::excerpt::excerpt(&PLATFORM, body, accounts)
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,10 @@ pub(super) fn read(message: &Object, is_ours: bool) -> Content {
         }
         kind = kind.or(Some(attachment.kind));
         lines.extend(attachment.text);
-        files.extend(attachment.file);
+        // A post may come by its old and by its new name.
+        files.extend(attachment.file.filter(|file: &MediaRef| {
+            file.url.is_none() || files.iter().all(|known: &MediaRef| known.url != file.url)
+        }));
     }
     let story = message.object("reply_to").and_then(|target| target.object("story"));
     let kind = match kind {

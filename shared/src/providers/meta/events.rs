@@ -18,6 +18,7 @@ use super::{
     MAX_FIELD_BYTES, MAX_WORD_BYTES, Platform,
     content::{self, Content},
     element::Element,
+    notice,
     time::moment,
 };
 use crate::{
@@ -219,12 +220,12 @@ impl Said<'_, '_> {
     /// Which messages, where they are named, and up to when. What the business itself received is no news.
     fn delivery(&self, delivery: &Object, tell: &mut impl FnMut(Event)) -> Result<(), Bad> {
         let through = self.through(delivery);
-        let mids = delivery.items("mids");
+        let mids: Vec<_> = delivery.items("mids").into_iter().filter_map(json::id).collect();
         if self.element.is_ours || (through.is_none() && mids.is_empty()) {
             tell(notice("delivery"));
             return Ok(());
         }
-        for mid in mids.into_iter().filter_map(json::id) {
+        for mid in mids {
             tell(Event::Status(StatusReport {
                 provider_message_id: mid.into_owned(),
                 state: SendState::Delivered,
@@ -346,10 +347,6 @@ impl Said<'_, '_> {
         let open = self.raw.get().trim_end().strip_suffix('}').expect("an element is an object");
         RawValue::from_string(format!("{open},\"standby\":true}}")).unwrap_or_else(|_| self.raw.to_owned())
     }
-}
-
-fn notice(field: &str) -> Event {
-    Event::Notice { field: cut(field.into(), MAX_WORD_BYTES) }
 }
 
 /// The id of something about a message. Ids of messages are long; one for which there is no room is told by its digest.

@@ -24,7 +24,7 @@ pub(in crate::providers) fn entries(body: &[u8], keep: impl Fn(Object) -> Option
     let text = readable(body);
     let Ok(envelope) = Object::parse(&text) else { return "{}".to_owned() };
     let entries: Vec<String> = envelope.items("entry").into_iter().filter_map(Object::of).filter_map(keep).collect();
-    with_lists(&envelope, &[("entry", entries.iter().map(String::as_str).collect())])
+    with(&envelope, &[("entry", list_of(&entries))], &[])
 }
 
 fn excerpt_of_entry(platform: &Platform, entry: &Object, ours: &HashSet<RouteKey>) -> Option<String> {
@@ -35,29 +35,42 @@ fn excerpt_of_entry(platform: &Platform, entry: &Object, ours: &HashSet<RouteKey
         let accounts = accounts(platform, entry_id, Element::of(raw, entry_id).as_ref());
         accounts.is_some_and(|(route, fallback)| ours.contains(&route) && fallback.is_none_or(|id| ours.contains(&id)))
     };
-    let kept = |list, is_ours: &dyn Fn(&RawValue) -> bool| {
-        let items: Vec<_> = entry.items(list).into_iter().filter(|raw| is_ours(raw)).map(RawValue::get).collect();
-        (list, items)
-    };
-    let lists =
-        [kept("messaging", &is_ours), kept("standby", &is_ours), kept("changes", &|_: &RawValue| is_entrys_ours)];
-    let is_kept = lists.iter().any(|(_, items)| !items.is_empty());
-    let others: &[&str] = if is_entrys_ours { &[] } else { &["field", "value"] };
-    (is_kept || is_entrys_ours).then(|| without(entry, others, &lists))
+    // An entry without an id: what it says itself is for nobody.
+    let is_nobodys = |key: &&str| !is_entrys_ours && *key != "time";
+    let left_out: Vec<&str> = entry.members().map(|(key, _)| key).filter(is_nobodys).collect();
+    let mut lists = Vec::new();
+    let mut is_kept = is_entrys_ours;
+    for list in ["messaging", "standby", "changes"] {
+        let stand_there = || entry.members().filter(|(key, value)| *key == list && value.get() != "null");
+        if stand_there().next().is_none() {
+            continue;
+        }
+        // Whose entry it is is told that this is no list.
+        if let Some((_, wrong)) = stand_there().find(|(_, value)| !value.get().starts_with('[')) {
+            lists.extend(is_entrys_ours.then(|| (list, wrong.get().to_owned())));
+            continue;
+        }
+        let items = entry.items(list).into_iter();
+        let items = items.filter(|raw| if list == "changes" { is_entrys_ours } else { is_ours(raw) });
+        let items: Vec<_> = items.map(RawValue::get).collect();
+        is_kept |= !items.is_empty();
+        lists.push((list, list_of(&items)));
+    }
+    is_kept.then(|| with(entry, &lists, &left_out))
 }
 
-/// The object as it is, but for what these of its lists hold.
-pub(in crate::providers) fn with_lists(object: &Object, lists: &[(&str, Vec<&str>)]) -> String {
-    without(object, &[], lists)
+/// A list of these items.
+pub(in crate::providers) fn list_of(items: &[impl AsRef<str>]) -> String {
+    let items: Vec<_> = items.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", items.join(","))
 }
 
-fn without(object: &Object, left_out: &[&str], lists: &[(&str, Vec<&str>)]) -> String {
-    let is_other = |key: &str| left_out.contains(&key) || lists.iter().any(|(list, _)| *list == key);
-    let members = object.members().filter(|(key, _)| !is_other(key)).map(|(key, value)| (key, value.get().to_owned()));
-    let held = lists.iter().filter(|(list, _)| object.get(list).is_some());
-    let held = held.map(|(list, items)| (*list, format!("[{}]", items.join(","))));
+/// The object with these values under these keys, and without these others.
+pub(in crate::providers) fn with(object: &Object, values: &[(&str, String)], left_out: &[&str]) -> String {
+    let is_other = |key: &str| left_out.contains(&key) || values.iter().any(|(other, _)| *other == key);
+    let members = object.members().filter(|(key, _)| !is_other(key)).map(|(key, value)| (key, value.get()));
     let mut text = String::from("{");
-    for (index, (key, value)) in members.chain(held).enumerate() {
+    for (index, (key, value)) in members.chain(values.iter().map(|(key, value)| (*key, &**value))).enumerate() {
         let key = serde_json::to_string(key).expect("a string is always JSON");
         write!(text, "{}{key}:{value}", if index == 0 { "" } else { "," }).expect("writing to a string");
     }

@@ -1,5 +1,5 @@
 //! What Meta's products have in common: the signature, the envelope and the times of all three, and the events of Messenger and
-//! Instagram, which are of one kind and differ in a few words ([`Platform`]). What is the same is written here once.
+//! Instagram, which are of one kind and differ in a few words. What is the same is written here once.
 
 pub mod profile;
 pub mod verify;
@@ -15,7 +15,7 @@ mod events;
 
 use super::{
     Unreadable,
-    json::{Object, cut, id},
+    json::{Object, cut, id, text},
     lenient::{Lenient, List, members},
     repair::readable,
 };
@@ -29,6 +29,7 @@ use envelope::entries;
 use events::Said;
 use reading::Reading;
 use serde_json::value::RawValue;
+use std::fmt::Arguments;
 
 /// Words beyond this stay in the raw element only. WhatsApp's own limit is 4096 characters, at most 16 KiB; the others' are lower.
 pub(super) const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -104,7 +105,7 @@ impl Webhook<'_> {
         self.list(index, entry_id, "changes", entry.changes);
         if let Some(field) = entry.field {
             match self.account(entry_id) {
-                Some(part) => self.reading.push(part, notice(super::json::text(field))),
+                Some(part) => self.reading.push(part, notice(&text(field).unwrap_or_default())),
                 None => self.reading.bad(format_args!("entry[{index}]"), "names no account"),
             }
         }
@@ -129,15 +130,15 @@ impl Webhook<'_> {
         }
     }
 
-    fn change(&mut self, path: std::fmt::Arguments, entry_id: Option<&str>, raw: &RawValue) {
+    fn change(&mut self, path: Arguments, entry_id: Option<&str>, raw: &RawValue) {
         let Some(part) = self.account(entry_id) else { return self.reading.bad(path, "names no account") };
         match Object::of(raw) {
-            Some(change) => self.reading.push(part, notice(change.text("field"))),
+            Some(change) => self.reading.push(part, notice(&change.text("field").unwrap_or_default())),
             None => self.reading.bad_of(part, path, "is no object"),
         }
     }
 
-    fn element(&mut self, path: std::fmt::Arguments, entry_id: Option<&str>, list: &'static str, raw: &RawValue) {
+    fn element(&mut self, path: Arguments, entry_id: Option<&str>, list: &'static str, raw: &RawValue) {
         let element = Element::of(raw, entry_id);
         let Some((route, fallback)) = element::accounts(self.platform, entry_id, element.as_ref()) else {
             return self.reading.bad(path, "names no account");
@@ -158,7 +159,7 @@ impl Webhook<'_> {
 }
 
 /// Something without effect, by its name.
-fn notice(field: Option<std::borrow::Cow<'_, str>>) -> Event {
-    let field = field.filter(|name| !name.trim().is_empty()).unwrap_or("unknown".into());
-    Event::Notice { field: cut(field, MAX_WORD_BYTES) }
+fn notice(field: &str) -> Event {
+    let field = if field.trim().is_empty() { "unknown" } else { field };
+    Event::Notice { field: cut(field.into(), MAX_WORD_BYTES) }
 }

@@ -6,7 +6,10 @@ use crate::providers::{
     json::{Object, cut},
     repair::readable,
 };
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
+
+/// A name longer than this is cut.
+const MAX_NAME_BYTES: usize = 200;
 
 /// What the answer to the call means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +79,15 @@ pub(in crate::providers) fn read(status: u16, body: &[u8]) -> Answer {
 }
 
 fn profile(answer: Option<&Object>) -> Answer {
-    let words = |key| Some(cut(answer?.words(key)?, 200));
-    let part = |key| words(key);
-    let whole = [part("first_name"), part("last_name")].into_iter().flatten().reduce(|first, last| first + " " + &last);
-    let is_link = |url: &std::borrow::Cow<str>| url.len() <= MAX_FIELD_BYTES && url.starts_with("http");
+    let words = |key| Some(cut(answer?.words(key)?, MAX_NAME_BYTES));
+    let whole =
+        [words("first_name"), words("last_name")].into_iter().flatten().reduce(|first, last| first + " " + &last);
+    let is_link = |url: &Cow<str>| url.len() <= MAX_FIELD_BYTES && url.starts_with("http");
     let picture_url = answer.and_then(|answer| answer.words("profile_pic")).filter(is_link);
     let profile = Profile {
         name: words("name").or(whole),
         username: words("username"),
-        picture_url: picture_url.map(|url| url.into_owned()),
+        picture_url: picture_url.map(Cow::into_owned),
     };
     if profile == Profile::default() {
         Answer::Unavailable { code: "empty".to_owned() }
@@ -95,20 +98,20 @@ fn profile(answer: Option<&Object>) -> Answer {
 
 fn refused(status: u16, error: &Object, code: &str) -> Answer {
     let subcode = error.id("error_subcode");
-    let code = || subcode.as_ref().map_or_else(|| code.to_owned(), |subcode| format!("{code}/{subcode}"));
+    let said = subcode.as_deref().map_or_else(|| code.to_owned(), |subcode| format!("{code}/{subcode}"));
     let number = |text: &str| text.parse::<u32>().ok();
-    match (number(&code().split('/').next().unwrap_or_default().to_owned()), subcode.as_deref().and_then(number)) {
+    match (number(code), subcode.as_deref().and_then(number)) {
         // No profile, no consent, nobody of that id, blocked.
         (Some(2_018_218 | 2_018_247 | 230 | 551), _)
-        | (_, Some(2_018_218 | 2_018_247 | 2_018_001 | 2_534_014 | 1_545_041)) => Answer::Unavailable { code: code() },
+        | (_, Some(2_018_218 | 2_018_247 | 2_018_001 | 2_534_014 | 1_545_041)) => Answer::Unavailable { code: said },
         (Some(0 | 3 | 10 | 102 | 104 | 190 | 200..=229 | 231..=299 | 368 | 36_103), _) => {
-            Answer::NotPermitted { code: code() }
+            Answer::NotPermitted { code: said }
         }
-        (Some(1 | 2 | 4 | 17 | 32 | 613 | 80_002 | 80_006), _) => Answer::Later { code: code() },
+        (Some(1 | 2 | 4 | 17 | 32 | 613 | 80_002 | 80_006), _) => Answer::Later { code: said },
         // Some report 100 where consent is missing (providers/instagram section 4); it does not change by asking again.
-        (Some(100), _) => Answer::Unavailable { code: code() },
-        _ if error.flag("is_transient") || status == 429 || status >= 500 => Answer::Later { code: code() },
-        _ => Answer::Unavailable { code: code() },
+        (Some(100), _) => Answer::Unavailable { code: said },
+        _ if error.flag("is_transient") || status == 429 || status >= 500 => Answer::Later { code: said },
+        _ => Answer::Unavailable { code: said },
     }
 }
 

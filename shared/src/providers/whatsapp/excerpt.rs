@@ -7,7 +7,7 @@ use crate::{
     domain::events::RouteKey,
     providers::{
         lenient::Lenient,
-        meta::excerpt::{entries, with_lists},
+        meta::excerpt::{entries, list_of, with},
     },
 };
 use serde_json::value::RawValue;
@@ -21,7 +21,7 @@ pub fn excerpt(body: &[u8], accounts: &HashSet<RouteKey>) -> String {
         let mut changes = entry.items("changes");
         changes.retain(|change| is_for(change, account_id.as_deref(), accounts));
         let changes: Vec<_> = changes.into_iter().map(RawValue::get).collect();
-        (!changes.is_empty()).then(|| with_lists(&entry, &[("changes", changes)]))
+        (!changes.is_empty()).then(|| with(&entry, &[("changes", list_of(&changes))], &[]))
     })
 }
 
@@ -37,7 +37,7 @@ fn is_for(change: &RawValue, account_id: Option<&str>, accounts: &HashSet<RouteK
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::whatsapp::parse;
+    use crate::providers::{testing, whatsapp::parse};
     use chrono::DateTime;
     use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_to_an_account_is_read_as_the_whole_was() {
-        for (name, (body, _)) in parse::tests::fixtures() {
+        for (name, (body, _)) in testing::fixtures("whatsapp") {
             let whole = parse(&body, DateTime::UNIX_EPOCH).unwrap();
             for part in whole.parts {
                 let shown = excerpt(&body, &HashSet::from([part.route.clone()]));

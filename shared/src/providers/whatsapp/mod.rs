@@ -18,9 +18,12 @@ pub const PAIR_LIMIT: LimitChange = LimitChange { rate: 1.0 / 6.0, burst: Some(4
 /// What a number may send and receive a second, unless it is upgraded or shared with the app (contract, section 11).
 pub const MESSAGES_PER_SECOND: f64 = 80.0;
 
+mod account;
 mod content;
+mod echo;
 mod message;
 mod people;
+mod preferences;
 mod wire;
 
 pub use super::meta::verify::{self, Handshake, verify, verify_any};

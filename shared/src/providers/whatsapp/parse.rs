@@ -2,9 +2,11 @@
 //! Decides neither whether a message is new nor which tenant it is for.
 
 use super::{
+    account, echo,
     errors::explain,
     message,
     people::Contacts,
+    preferences,
     wire::{Change, Entry, ErrorObject, Value, time},
 };
 use crate::{
@@ -14,9 +16,9 @@ use crate::{
     },
     providers::{
         Unreadable,
-        json::{Object, cut, id, text},
+        json::{Object, id, number, text},
         lenient::{Lenient, List},
-        meta::{MAX_WORD_BYTES, envelope::entries, reading::Reading},
+        meta::{envelope::entries, reading::Reading, time::moment},
         repair::readable,
     },
 };
@@ -33,7 +35,7 @@ const MESSAGES: &str = "messages";
 ///
 /// # Errors
 /// Only if the body as a whole is no JSON or no webhook of WhatsApp's. What is wrong with a part of it is in
-/// [`Parsed::bad`] and [`Part::bad`].
+/// [`Parsed::bad`] and [`Part::bad`](crate::domain::events::Part::bad).
 pub fn parse(body: &[u8], received_at: DateTime<Utc>) -> Result<Parsed, Unreadable> {
     let readable = readable(body);
     let mut webhook = Webhook { received_at, reading: Reading::default() };
@@ -68,53 +70,99 @@ impl Webhook {
         let List::Items(changes) = entry.changes else { return self.reading.bad(place, "has no list of changes") };
         let account_id = entry.id.and_then(id);
         for (index, change) in changes.into_iter().enumerate() {
-            self.change(Place { change: Some(index), ..place }, account_id.as_deref(), change);
+            self.change(Place { change: Some(index), ..place }, account_id.as_deref(), entry.time, change);
         }
     }
 
-    fn change(&mut self, place: Place, account_id: Option<&str>, change: Lenient<Change>) {
+    fn change(
+        &mut self,
+        place: Place,
+        account_id: Option<&str>,
+        entry_time: Option<&RawValue>,
+        change: Lenient<Change>,
+    ) {
         let Lenient(Some(Change { field, value })) = change else { return self.reading.bad(place, "is no object") };
         let Some(value) = value else { return self.reading.bad(place, "has no value") };
         let Some(route) = route(account_id, &value) else { return self.reading.bad(place, "names no account") };
         let field = name(field, &value);
-        if field == MESSAGES {
-            self.messages(place, route, value);
-        } else {
-            let part = self.reading.part(route, None);
-            self.reading.push(part, Event::Notice { field: cut(field, MAX_WORD_BYTES) });
+        let part = self.reading.part(route, None);
+        match &*field {
+            MESSAGES => self.messages(place, part, value),
+            "smb_message_echoes" => {
+                let contacts = Contacts::of(value.contacts);
+                let received_at = self.received_at;
+                self.list(place, part, "message_echoes", value.message_echoes, &field, |raw, alone| {
+                    echo::read(raw, &contacts, alone, received_at).map(|echo| Event::Echo(Box::new(echo)))
+                });
+            }
+            "user_preferences" => {
+                let contacts = Contacts::of(value.contacts);
+                let received_at = self.received_at;
+                self.list(place, part, "user_preferences", value.user_preferences, &field, |raw, alone| {
+                    preferences::read(raw, &contacts, alone, received_at)
+                });
+            }
+            _ => {
+                let at = entry_time.and_then(number).and_then(|number| moment(&number, self.received_at));
+                let at = at.unwrap_or(self.received_at);
+                account::read(&field, &value.rest, at, |event| self.reading.push(part, event));
+            }
         }
     }
 
-    fn messages(&mut self, place: Place, route: RouteKey, value: Value) {
-        let lists = [("messages", value.messages), ("statuses", value.statuses), ("errors", value.errors)];
-        let says_nothing = lists.iter().all(|(_, list)| matches!(list, List::Absent));
-        let contacts = Contacts::of(value.contacts);
-        let part = self.reading.part(route, None);
-        if says_nothing {
+    fn messages(&mut self, place: Place, part: usize, value: Value) {
+        let Value { messages, statuses, errors, contacts, .. } = value;
+        if [&messages, &statuses, &errors].iter().all(|list| matches!(list, List::Absent)) {
             return self.reading.push(part, Event::Notice { field: MESSAGES.into() });
         }
-        for (key, list) in lists {
-            let items = match list {
-                List::Absent => continue,
-                List::Wrong => {
-                    self.reading.bad_of(part, format_args!("{place}.value.{key}"), "is not a list");
-                    continue;
-                }
-                List::Items(items) => items,
-            };
-            let alone = items.len() == 1;
-            for (index, raw) in items.into_iter().enumerate() {
-                let event = match key {
-                    "messages" => {
-                        message::read(raw, &contacts, alone, self.received_at).map(|m| Event::Message(Box::new(m)))
-                    }
-                    "statuses" => status(raw, self.received_at),
-                    _ => Object::of(raw).map(|_| Event::Notice { field: key.into() }).ok_or("is no object"),
-                };
-                match event {
-                    Ok(event) => self.reading.push(part, event),
-                    Err(reason) => self.reading.bad_of(part, format_args!("{place}.value.{key}[{index}]"), reason),
-                }
+        let contacts = Contacts::of(contacts);
+        let received_at = self.received_at;
+        self.items(place, part, "messages", messages, |raw, alone| {
+            message::read(raw, &contacts, alone, received_at).map(|message| Event::Message(Box::new(message)))
+        });
+        self.items(place, part, "statuses", statuses, |raw, _| status(raw, received_at));
+        self.items(place, part, "errors", errors, |raw, _| {
+            Object::of(raw).map(|_| Event::Notice { field: "errors".into() }).ok_or("is no object")
+        });
+    }
+
+    /// The one list that a field consists of; noted where it is missing.
+    fn list(
+        &mut self,
+        place: Place,
+        part: usize,
+        key: &str,
+        list: List<&RawValue>,
+        field: &str,
+        read: impl Fn(&RawValue, bool) -> Result<Event, &'static str>,
+    ) {
+        match list {
+            List::Absent => self.reading.push(part, Event::Notice { field: field.to_owned() }),
+            list => self.items(place, part, key, list, read),
+        }
+    }
+
+    /// Every item of a list, each on its own. `read` is told whether an item is alone.
+    fn items(
+        &mut self,
+        place: Place,
+        part: usize,
+        key: &str,
+        list: List<&RawValue>,
+        read: impl Fn(&RawValue, bool) -> Result<Event, &'static str>,
+    ) {
+        let items = match list {
+            List::Absent => return,
+            List::Wrong => {
+                return self.reading.bad_of(part, format_args!("{place}.value.{key}"), "is not a list");
+            }
+            List::Items(items) => items,
+        };
+        let alone = items.len() == 1;
+        for (index, raw) in items.into_iter().enumerate() {
+            match read(raw, alone) {
+                Ok(event) => self.reading.push(part, event),
+                Err(reason) => self.reading.bad_of(part, format_args!("{place}.value.{key}[{index}]"), reason),
             }
         }
     }
@@ -125,7 +173,7 @@ impl Webhook {
 pub(super) fn route(account_id: Option<&str>, value: &Value) -> Option<RouteKey> {
     let number = value.metadata.and_then(Object::of).and_then(|metadata| metadata.id("phone_number_id"));
     let account = || {
-        let affected = value.waba_info.and_then(Object::of).and_then(|info| info.id("waba_id"));
+        let affected = value.rest.object("waba_info").and_then(|info| info.id("waba_id"));
         affected.or(account_id.map(Cow::Borrowed)).map(|id| RouteKey::BusinessAccountId(id.into_owned()))
     };
     number.map(|id| RouteKey::PhoneNumberId(id.into_owned())).or_else(account)
@@ -136,12 +184,12 @@ fn name<'a>(field: Option<&'a RawValue>, value: &Value<'a>) -> Cow<'a, str> {
     let has_elements =
         [&value.messages, &value.statuses, &value.errors].iter().any(|list| !matches!(list, List::Absent));
     match field.and_then(text).filter(|name| !name.trim().is_empty()) {
-        Some(name) if name == "message_template_status_update" && value.new_quality_score.is_some() => {
+        Some(name) if name == "message_template_status_update" && value.rest.get("new_quality_score").is_some() => {
             "message_template_quality_update".into()
         }
         Some(name) => name,
         None if value.metadata.is_some() && has_elements => MESSAGES.into(),
-        None if value.alert_info.is_some() => "account_alerts".into(),
+        None if value.rest.get("alert_info").is_some() => "account_alerts".into(),
         None => "unknown".into(),
     }
 }
@@ -175,4 +223,4 @@ fn status(raw: &RawValue, received_at: DateTime<Utc>) -> Result<Event, &'static 
 #[cfg(test)]
 mod mutations;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

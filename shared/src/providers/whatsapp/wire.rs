@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 pub(super) struct Entry<'a> {
     /// The business account; a partner's portfolio on partner events.
     pub(super) id: Option<&'a RawValue>,
+    /// When; the `messages` field says it in its elements.
+    pub(super) time: Option<&'a RawValue>,
     /// What happened.
     pub(super) changes: List<Lenient<Change<'a>>>,
 }
@@ -27,13 +29,11 @@ pub(super) struct Change<'a> {
     pub(super) value: Option<Value<'a>>,
 }
 
-/// `entry[].changes[].value`, as far as it says whom it is for, and the lists of the `messages` field.
+/// `entry[].changes[].value`: whom it is for, its lists, and what other fields than `messages` say.
 #[derive(Default)]
 pub(super) struct Value<'a> {
     /// The number it is for.
     pub(super) metadata: Option<&'a RawValue>,
-    /// The business account a partner's event is about.
-    pub(super) waba_info: Option<&'a RawValue>,
     /// The people the messages speak of.
     pub(super) contacts: List<&'a RawValue>,
     /// From people.
@@ -42,24 +42,27 @@ pub(super) struct Value<'a> {
     pub(super) statuses: List<&'a RawValue>,
     /// About the account.
     pub(super) errors: List<&'a RawValue>,
-    /// What an alert consists of.
-    pub(super) alert_info: Option<&'a RawValue>,
-    /// A template's.
-    pub(super) new_quality_score: Option<&'a RawValue>,
+    /// To people, from the business's telephone.
+    pub(super) message_echoes: List<&'a RawValue>,
+    /// What people want.
+    pub(super) user_preferences: List<&'a RawValue>,
+    /// Everything else.
+    pub(super) rest: Object<'a>,
 }
 
-members!(Entry, "id" value id, "changes" list changes);
+members!(Entry, "id" value id, "time" value time, "changes" list changes);
 members!(Change, "field" value field, "value" object value);
 members!(
     Value,
     "metadata" value metadata,
-    "waba_info" value waba_info,
     "contacts" list contacts,
     "messages" list messages,
     "statuses" list statuses,
     "errors" list errors,
-    "alert_info" value alert_info,
-    "new_quality_score" value new_quality_score
+    "message_echoes" list message_echoes,
+    "user_preferences" list user_preferences;
+    but "messaging_product";
+    rest rest
 );
 
 /// The `timestamp` of an element, in seconds, as a string or a number; `received_at` where it is missing or cannot be.

@@ -74,7 +74,7 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
     read_shares(tx, tenant_id, &mut campaigns).await?;
     let now = tx.now().await?;
     if let Some(pace) = pace(tx, tenant_id, account).await? {
-        let (mut released, skipped) = take(tx, tenant_id, &campaigns, pace.outstanding()).await?;
+        let (mut released, skipped) = take(tx, (tenant_id, account), &campaigns, pace.outstanding()).await?;
         place::place(tx, tenant_id, account, &mut released).await?;
         write::insert(tx, tenant_id, account, &campaigns, &released).await?;
         if !released.is_empty() {
@@ -132,7 +132,7 @@ async fn read_shares(tx: &mut FleetTx, tenant_id: TenantId, campaigns: &mut [Run
 /// Locks the people whose turn has come, and fills in the words for each.
 async fn take(
     tx: &mut FleetTx,
-    tenant_id: TenantId,
+    (tenant_id, account): (TenantId, ChannelAccountId),
     campaigns: &[Running],
     outstanding: f64,
 ) -> Result<(Vec<Released>, Vec<Skipped>)> {
@@ -163,7 +163,7 @@ async fn take(
     let mut contacts: Vec<Uuid> = rows.iter().map(|(_, contact_id)| contact_id.0).collect();
     contacts.sort_unstable();
     contacts.dedup();
-    let people = people::addressees(tx, tenant_id, &contacts).await?;
+    let people = people::addressees(tx, tenant_id, account, &contacts).await?;
     let (mut released, mut skipped) = (Vec::with_capacity(rows.len()), Vec::new());
     for (campaign, contact_id) in rows {
         let Some(to) = people.get(&contact_id).cloned() else { continue };

@@ -14,10 +14,11 @@ use self::{
     meters::{Meters, Move},
     people::{Asked, People, Refusal},
 };
-use super::turns::NOW_LANE;
+use super::turns::{CAMPAIGN_LANE, NOW_LANE};
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
+        channel::Channel,
         ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
@@ -58,6 +59,8 @@ pub struct Judged {
     pub message_id: MessageId,
     /// On which account.
     pub channel_account_id: ChannelAccountId,
+    /// On which channel.
+    pub channel: Channel,
     /// The account's revision.
     pub account_revision: i32,
     /// In which conversation.
@@ -119,6 +122,8 @@ pub enum Obstacle {
     CampaignOver,
     /// The customer service window is closed.
     WindowClosed,
+    /// The person does not want it.
+    OptedOut,
     /// Another attempt has it until its deadline, so long from now; `None`: the deadline has passed.
     Claimed {
         /// The other attempt.
@@ -135,6 +140,7 @@ struct Eligible {
     lane: i16,
     judged: usize,
     attempt_id: AttemptId,
+    contact_id: Uuid,
 }
 
 /// The sends of an account that may go as far as they themselves are concerned.
@@ -274,7 +280,12 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
         let state = SendState::from_name(&row.state).unwrap_or(SendState::Failed);
         let obstacle = match row.obstacle.as_deref() {
             None => {
-                let send = Eligible { lane: row.lane, judged: judged.len(), attempt_id: AttemptId(row.new_attempt_id) };
+                let send = Eligible {
+                    lane: row.lane,
+                    judged: judged.len(),
+                    attempt_id: AttemptId(row.new_attempt_id),
+                    contact_id: row.contact_id,
+                };
                 let candidates = eligible.entry((tenant_id, channel_account_id)).or_default();
                 candidates.portfolio = row.portfolio_id;
                 candidates.sends.push(send);
@@ -297,6 +308,7 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             tenant_id,
             message_id: MessageId(row.message_id),
             channel_account_id,
+            channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
             account_revision: row.account_revision,
             conversation_id: ConversationId(row.conversation_id),
             answer: Answer::NotNow(obstacle),
@@ -324,15 +336,32 @@ async fn claim(
     let tenants: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].tenant_id.0).collect();
     let messages: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].message_id.0).collect();
     let attempts: Vec<Uuid> = claims.iter().map(|send| send.attempt_id.0).collect();
-    let within = call_within.as_secs_f64();
-    let rows = sqlx::query_file!("src/db/outbound/claim.sql", &tenants, &messages, &attempts, now, within)
-        .fetch_all(tx.conn())
-        .await?;
+    let contacts: Vec<Uuid> = claims.iter().map(|send| send.contact_id).collect();
+    let channels: Vec<String> = claims.iter().map(|send| judged[send.judged].channel.as_str().to_owned()).collect();
+    let lanes: Vec<i16> = claims.iter().map(|send| send.lane).collect();
+    let rows = sqlx::query_file!(
+        "src/db/outbound/claim.sql",
+        &tenants,
+        &messages,
+        &attempts,
+        now,
+        call_within.as_secs_f64(),
+        &contacts,
+        &channels,
+        CAMPAIGN_LANE,
+        &lanes,
+    )
+    .fetch_all(tx.conn())
+    .await?;
     let claims: HashMap<(TenantId, MessageId), &Eligible> =
         claims.iter().map(|send| ((judged[send.judged].tenant_id, judged[send.judged].message_id), send)).collect();
     for row in rows {
         let Some(send) = claims.get(&(TenantId(row.tenant_id), MessageId(row.message_id))) else { continue };
         let judged = &mut judged[send.judged];
+        if row.opted_out {
+            judged.answer = Answer::NotNow(Obstacle::OptedOut);
+            continue;
+        }
         judged.answer = Answer::Granted(Box::new(Grant {
             attempt_id: send.attempt_id,
             attempts: row.attempts,

@@ -1,43 +1,12 @@
-//! Every `fixtures/<name>.json` is a webhook, built from the contract; `<name>.txt` beside it says what is to be read from
-//! it, written by hand. `received_at` is ten minutes after the fixtures' first time.
+//! The fixtures, and what bounds and refuses a webhook as a whole.
 
 use super::*;
-use crate::domain::{
-    events::InboundMessage,
-    messages::MediaRef,
-    people::{Alias, Person},
-};
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
-
-pub(super) fn received_at() -> DateTime<Utc> {
-    DateTime::from_timestamp(1_794_831_000, 0).unwrap()
-}
-
-/// The fixtures by name: body and expectation.
-pub(in crate::providers::whatsapp) fn fixtures() -> BTreeMap<String, (Vec<u8>, String)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/providers/whatsapp/fixtures");
-    let bodies = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-    let bodies = bodies.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    bodies
-        .map(|path| {
-            let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
-            (path.file_stem().unwrap().to_string_lossy().into_owned(), (fs::read(&path).unwrap(), expected))
-        })
-        .collect()
-}
+use crate::providers::testing::{self, received_at, show};
+use std::{fs, path::PathBuf};
 
 #[test]
 fn every_documented_body_says_what_a_person_would_say_it_says() {
-    let fixtures = fixtures();
-    assert!(fixtures.len() >= 40);
-    let mut differing = String::new();
-    for (name, (body, expected)) in fixtures {
-        let read = show(&parse(&body, received_at()).unwrap());
-        if read.trim() != expected.trim() {
-            writeln!(differing, "--- {name}, expected:\n{expected}--- read:\n{read}").unwrap();
-        }
-    }
-    assert!(differing.is_empty(), "{differing}");
+    testing::assert_all_as_expected("whatsapp", 40, parse);
 }
 
 #[test]
@@ -117,73 +86,4 @@ fn elements_without_end_are_counted_not_read() {
     let parsed = parse(body.as_bytes(), received_at()).unwrap();
     assert_eq!(parsed.bad.len(), 20_001);
     assert_eq!(parsed.bad[20_000].reason, "has 10000 elements more than the 20000 that are read");
-}
-
-/// As the expectations are written.
-pub(super) fn show(parsed: &Parsed) -> String {
-    let mut text = String::new();
-    for part in &parsed.parts {
-        match &part.route {
-            RouteKey::PhoneNumberId(id) => writeln!(text, "number {id}").unwrap(),
-            RouteKey::BusinessAccountId(id) => writeln!(text, "account {id}").unwrap(),
-            other => unreachable!("WhatsApp has no {other:?}"),
-        }
-        for event in &part.events {
-            match event {
-                Event::Message(message) => show_message(message, &mut text),
-                Event::Status(status) => show_status(status, &mut text),
-                Event::Notice { field } => writeln!(text, " notice {field}").unwrap(),
-                other => writeln!(text, " {other:?}").unwrap(),
-            }
-        }
-        part.bad.iter().for_each(|bad| writeln!(text, " bad {bad}").unwrap());
-    }
-    parsed.bad.iter().for_each(|bad| writeln!(text, "bad {bad}").unwrap());
-    text
-}
-
-fn show_message(message: &InboundMessage, text: &mut String) {
-    let InboundMessage { provider_message_id, at, sender, kind, .. } = message;
-    let Person { aliases, name, username } = sender;
-    write!(
-        text,
-        " message {provider_message_id} {} at {} from{}",
-        kind.as_str(),
-        at.timestamp(),
-        show_aliases(aliases)
-    )
-    .unwrap();
-    name.iter().for_each(|name| write!(text, " {name:?}").unwrap());
-    username.iter().for_each(|name| write!(text, " @{name}").unwrap());
-    text.push('\n');
-    message.text.iter().for_each(|words| writeln!(text, "  text {words:?}").unwrap());
-    for MediaRef { provider_media_id, url, mime_type, sha256, filename, caption, voice } in &message.media {
-        text.push_str("  media");
-        provider_media_id.iter().for_each(|id| write!(text, " id {id}").unwrap());
-        mime_type.iter().for_each(|mime_type| write!(text, " {mime_type}").unwrap());
-        sha256.iter().for_each(|digest| write!(text, " sha256 {digest}").unwrap());
-        url.iter().for_each(|url| write!(text, " url {url}").unwrap());
-        filename.iter().for_each(|name| write!(text, " file {name:?}").unwrap());
-        caption.iter().for_each(|caption| write!(text, " caption {caption:?}").unwrap());
-        text.push_str(if *voice { " voice\n" } else { "\n" });
-    }
-    if !message.new_aliases.is_empty() {
-        writeln!(text, "  also{}", show_aliases(&message.new_aliases)).unwrap();
-    }
-    message.refers_to.iter().for_each(|id| writeln!(text, "  refers to {id}").unwrap());
-    message.group_id.iter().for_each(|id| writeln!(text, "  in group {id}").unwrap());
-}
-
-fn show_aliases(aliases: &[Alias]) -> String {
-    assert!(aliases.is_sorted_by(|a, b| a.kind < b.kind), "strongest first, no kind twice: {aliases:?}");
-    aliases.iter().map(|alias| format!(" {}", alias.value)).collect()
-}
-
-fn show_status(status: &StatusReport, text: &mut String) {
-    let StatusReport { provider_message_id, state, status, at, code, reason, token } = status;
-    write!(text, " status {provider_message_id} {state} ({status}) at {}", at.timestamp()).unwrap();
-    code.iter().for_each(|code| write!(text, " code {code}").unwrap());
-    reason.iter().for_each(|reason| write!(text, ": {reason}").unwrap());
-    token.iter().for_each(|token| write!(text, " token {}", token.encode()).unwrap());
-    text.push('\n');
 }

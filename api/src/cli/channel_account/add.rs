@@ -1,0 +1,249 @@
+//! What adding an account is at every provider: its routes are claimed, its secrets sealed, its limits set. What there is to say of an
+//! account is its provider's file.
+
+use super::{accounts, rate, record, wake};
+use crate::cli::{
+    output::Output,
+    settings::{self, Database},
+};
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+use shared::{
+    config::{PublicUrlArgs, SecretArgs},
+    db::{
+        self,
+        channel_accounts::{AccountSecrets, EndpointSecrets, NewAccount, endpoint_seal_context, seal_context},
+        tenants::Tenant,
+    },
+    domain::{
+        channel::Provider,
+        ids::ChannelAccountId,
+        limits::{LimitChange, Scope},
+    },
+    seal::Keyring,
+};
+use std::process::ExitCode;
+
+/// What is said of an account at any provider.
+#[derive(clap::Args, Debug)]
+pub(super) struct Common {
+    /// Whose.
+    #[arg(long)]
+    pub(super) tenant: String,
+    /// What its owner calls it; the provider's id unless given.
+    #[arg(long)]
+    name: Option<String>,
+    /// With what its webhooks are signed: the secret of the account's own app, or Twilio's auth token; several, comma-separated, while
+    /// it is changed or where another account's signs as well. Gives the account a webhook address of its own; without it, webhooks come
+    /// to the platform's.
+    #[arg(long, env = "APP_SECRET", hide_env_values = true, value_delimiter = ',')]
+    app_secret: Vec<SecretString>,
+    /// Messages a second. What the provider documents unless given; an update without it leaves it as it is.
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Be content if the tenant has the account already; nothing is changed.
+    #[arg(long, conflicts_with = "update")]
+    if_missing: bool,
+    /// If the tenant has the account already, give it what is said here.
+    #[arg(long)]
+    update: bool,
+    #[command(flatten)]
+    public_url: PublicUrlArgs,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    secrets: SecretArgs,
+}
+
+/// What its provider needs to know of an account.
+pub(super) struct Wanted<'a> {
+    pub(super) provider: Provider,
+    /// The provider's id of it.
+    pub(super) external_id: &'a str,
+    /// By which ids its webhooks find it: kind and id.
+    pub(super) routes: Vec<(&'static str, &'a str)>,
+    pub(super) business_account_id: Option<&'a str>,
+    pub(super) display_address: Option<&'a str>,
+    pub(super) secrets: AccountSecrets,
+    /// The word of the handshake at its own address, where it was given.
+    pub(super) verify_token: Option<&'a SecretString>,
+    pub(super) portfolio: Option<&'a str>,
+    /// Messages a second, unless others are given.
+    pub(super) rate: f64,
+    /// What a new one may write to one person.
+    pub(super) pair: Option<LimitChange>,
+    /// Limits that were given besides its rate.
+    pub(super) further_limits: Vec<(Scope, LimitChange)>,
+    /// What was given, for the audit: without secrets.
+    pub(super) shown: Value,
+}
+
+#[derive(Serialize)]
+struct Added {
+    id: ChannelAccountId,
+    created: bool,
+    webhook_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<String>,
+    /// What is to be done next; absent unless something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Adds the account, or changes it.
+pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> anyhow::Result<ExitCode> {
+    let Wanted { provider, external_id, .. } = *wanted;
+    let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let mut existing = accounts(&databases, &tenant).await?.into_iter();
+    let existing = existing.find(|account| account.provider == provider.as_str() && account.external_id == external_id);
+    let (id, created) = existing.map_or_else(|| (ChannelAccountId::new(), true), |account| (account.id, false));
+    // The routes are claimed first and committed last: an id that is another's is found out before anything is kept, and
+    // no webhook is routed to an account that is not there.
+    let mut control = databases.control().await?;
+    db::channel_accounts::scope_routes(&mut control, tenant.id).await?;
+    for (kind, external_id) in &wanted.routes {
+        let routed = db::channel_accounts::route(&mut control, tenant.id, id, provider, kind, external_id);
+        anyhow::ensure!(routed.await?, "{kind} {external_id} belongs to another account");
+    }
+    let (webhook_key, verify_token) = endpoint(&mut control, args, wanted, &keyring, &tenant, id, created).await?;
+    if created || args.update {
+        let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+        let limits = limits(args, wanted, created);
+        let account = NewAccount {
+            id,
+            provider,
+            name: args.name.as_deref().unwrap_or(external_id),
+            external_id,
+            business_account_id: wanted.business_account_id,
+            display_address: wanted.display_address,
+            secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&wanted.secrets)?),
+            portfolio: wanted.portfolio,
+            limits: &limits,
+        };
+        if created {
+            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
+            anyhow::ensure!(inserted, "somebody else added this account at the same moment; run this again");
+            record(&mut fleet, &tenant, id, "channel_account.added", shown(args, wanted)).await?;
+        } else {
+            db::channel_accounts::update(&mut fleet, tenant.id, &account).await?;
+            // Senders notice that it has changed.
+            db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
+            record(&mut fleet, &tenant, id, "channel_account.changed", shown(args, wanted)).await?;
+        }
+        fleet.commit().await?;
+    }
+    if args.update {
+        wake(&databases, &tenant, id).await?;
+    }
+    control.commit().await?;
+    let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
+    let webhook_url = format!("{}/webhooks/{provider}{path}{}", args.public_url.public_url, overrides(provider));
+    // Its templates are not known yet.
+    let next = (created && provider == Provider::Whatsapp)
+        .then(|| format!("mijra templates sync --tenant {} --account {id}", tenant.slug));
+    let said = Added { id, created, webhook_url, webhook_key, verify_token, next };
+    out.say(&said, &text(&said, provider, args.update))?;
+    Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the account is allowed, as far as it is known: of one that is there already, only what was given.
+fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> Vec<(Scope, LimitChange)> {
+    let rate = args.rate.or(created.then_some(wanted.rate));
+    let mut limits = Vec::new();
+    limits.extend(rate.map(|rate| (Scope::Account, LimitChange { rate, burst: None, inbound_cost: None })));
+    limits.extend(wanted.pair.filter(|_| created).map(|pair| (Scope::Pair, pair)));
+    limits.extend(wanted.further_limits.iter().copied());
+    limits
+}
+
+/// What an operator gave, without the secrets; those of its own webhook address are named if they were given.
+fn shown(args: &Common, wanted: &Wanted<'_>) -> Value {
+    let mut after = wanted.shown.clone();
+    after["name"] = args.name.as_deref().into();
+    after["rate"] = args.rate.into();
+    let secrets = if args.app_secret.is_empty() { vec!["access_token"] } else { vec!["access_token", "app_secret"] };
+    serde_json::json!({"after": after, "secrets": secrets})
+}
+
+/// The account's own address, if it has one or is to have one; and the word of its handshake, if that was set now.
+async fn endpoint(
+    control: &mut db::ControlTx,
+    args: &Common,
+    wanted: &Wanted<'_>,
+    keyring: &Keyring,
+    tenant: &Tenant,
+    id: ChannelAccountId,
+    created: bool,
+) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let key = db::channel_accounts::endpoint_key(control, id).await?;
+    let mut given = args.app_secret.iter().map(|secret| secret.expose_secret().trim().to_owned());
+    let Some(app_secret) = given.next().filter(|secret| !secret.is_empty() && (created || args.update)) else {
+        return Ok((key, None));
+    };
+    let key = key.unwrap_or_else(random_word);
+    let verify_token = has_handshake(wanted.provider)
+        .then(|| wanted.verify_token.map_or_else(random_word, |token| token.expose_secret().to_owned()));
+    let further_secrets = given.filter(|secret| !secret.is_empty()).collect();
+    let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
+    let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
+    db::channel_accounts::upsert_endpoint(control, tenant.id, id, wanted.provider, &key, &sealed).await?;
+    Ok((Some(key), verify_token))
+}
+
+fn random_word() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+fn has_handshake(provider: Provider) -> bool {
+    match provider {
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => true,
+        Provider::Twilio => false,
+    }
+}
+
+/// What is to stand behind the address at the provider: Twilio repeats a webhook only if it says so (providers/twilio section 5).
+fn overrides(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => "",
+        Provider::Twilio => "#rc=5&rp=all&ct=3000",
+    }
+}
+
+/// Which settings the platform's own address has.
+fn platform_settings(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Whatsapp => "signed with WHATSAPP_APP_SECRET, verified with WHATSAPP_VERIFY_TOKEN",
+        Provider::Messenger => "signed with MESSENGER_APP_SECRET, verified with MESSENGER_VERIFY_TOKEN",
+        Provider::Instagram => "signed with INSTAGRAM_APP_SECRET, verified with INSTAGRAM_VERIFY_TOKEN",
+        Provider::Twilio => "signed with TWILIO_AUTH_TOKEN",
+    }
+}
+
+fn text(said: &Added, provider: Provider, update: bool) -> String {
+    let done = match (said.created, update) {
+        (true, _) => "added",
+        (false, true) => "updated",
+        (false, false) => "exists already; --update changes it",
+    };
+    let mut text = format!("account {} {done}\nwebhook URL   {}", said.id, said.webhook_url);
+    if let Some(token) = &said.verify_token {
+        text.push_str(&format!("\nverify token  {token}"));
+    } else if said.webhook_key.is_none() {
+        text.push_str(&format!("\n              (the platform's: {})", platform_settings(provider)));
+    }
+    if !provider.can_send() {
+        text.push_str("\n              (what people write is received; this release cannot send by it yet)");
+    }
+    if let Some(next) = &said.next {
+        text.push_str(&format!(
+            "\nnext          {next}\n              (until then no template is checked before it is sent)"
+        ));
+    }
+    text
+}

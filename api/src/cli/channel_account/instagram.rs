@@ -1,0 +1,78 @@
+//! `mijra channel-account add instagram`.
+
+use super::{
+    add::{Common, Wanted, add},
+    provider_id,
+};
+use crate::cli::output::Output;
+use clap::ValueEnum;
+use secrecy::{ExposeSecret, SecretString};
+use shared::{
+    db::channel_accounts::{AccountSecrets, InstagramLogin},
+    domain::channel::Provider,
+};
+use std::process::ExitCode;
+
+/// Above 72,000 messages, both ways together, an account cannot send any more; in which time is not said (providers/instagram
+/// section 6). Taken for an hour, that is 20 a second.
+const MESSAGES_PER_SECOND: f64 = 20.0;
+
+/// An Instagram professional account. It may handle 20 messages a second, those received included: 72,000 in an hour
+/// (providers/instagram section 6).
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Instagram {
+    #[command(flatten)]
+    common: Common,
+    /// Instagram's id of the account, as its webhooks have it.
+    #[arg(long, value_parser = provider_id)]
+    account_id: String,
+    /// The account's user name, without `@`.
+    #[arg(long)]
+    username: Option<String>,
+    /// By which login it was connected; decides at which of Meta's hosts its API is.
+    #[arg(long, value_enum)]
+    login: Login,
+    /// The Page's access token, or the account's own. Better in the environment than here.
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
+    access_token: SecretString,
+    /// The word of the handshake at the account's own address; made up unless given.
+    #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
+    verify_token: Option<SecretString>,
+}
+
+/// How it was connected.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Login {
+    /// By the Facebook Page it belongs to.
+    Page,
+    /// By Instagram itself.
+    Instagram,
+}
+
+impl Instagram {
+    pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
+        let (login, shown) = match self.login {
+            Login::Page => (InstagramLogin::Page, "page"),
+            Login::Instagram => (InstagramLogin::Instagram, "instagram"),
+        };
+        let wanted = Wanted {
+            provider: Provider::Instagram,
+            external_id: &self.account_id,
+            routes: vec![("instagram_account_id", &self.account_id)],
+            business_account_id: None,
+            display_address: self.username.as_deref(),
+            secrets: AccountSecrets {
+                access_token: self.access_token.expose_secret().to_owned(),
+                login: Some(login),
+                ..AccountSecrets::default()
+            },
+            verify_token: self.verify_token.as_ref(),
+            portfolio: None,
+            rate: MESSAGES_PER_SECOND,
+            pair: None,
+            further_limits: Vec::new(),
+            shown: serde_json::json!({"account_id": self.account_id, "username": self.username, "login": shown}),
+        };
+        add(&self.common, &wanted, out).await
+    }
+}

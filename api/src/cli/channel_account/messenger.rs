@@ -1,0 +1,53 @@
+//! `mijra channel-account add messenger`.
+
+use super::{
+    add::{Common, Wanted, add},
+    provider_id,
+};
+use crate::cli::output::Output;
+use secrecy::{ExposeSecret, SecretString};
+use shared::{db::channel_accounts::AccountSecrets, domain::channel::Provider};
+use std::process::ExitCode;
+
+/// Above so many messages a second, both ways together, a Page cannot send any more (providers/messenger section 8). That the Send
+/// API takes 300 calls a second is no help then.
+const MESSAGES_PER_SECOND: f64 = 40.0;
+
+/// A Facebook Page. It may handle 40 messages a second, those received included (providers/messenger section 8).
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Messenger {
+    #[command(flatten)]
+    common: Common,
+    /// The Page's id.
+    #[arg(long, value_parser = provider_id)]
+    page_id: String,
+    /// The Page's access token. Better in the environment than here.
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
+    access_token: SecretString,
+    /// The word of the handshake at the account's own address; made up unless given.
+    #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
+    verify_token: Option<SecretString>,
+}
+
+impl Messenger {
+    pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
+        let wanted = Wanted {
+            provider: Provider::Messenger,
+            external_id: &self.page_id,
+            routes: vec![("page_id", &self.page_id)],
+            business_account_id: None,
+            display_address: None,
+            secrets: AccountSecrets {
+                access_token: self.access_token.expose_secret().to_owned(),
+                ..AccountSecrets::default()
+            },
+            verify_token: self.verify_token.as_ref(),
+            portfolio: None,
+            rate: MESSAGES_PER_SECOND,
+            pair: None,
+            further_limits: Vec::new(),
+            shown: serde_json::json!({"page_id": self.page_id}),
+        };
+        add(&self.common, &wanted, out).await
+    }
+}

@@ -1,0 +1,65 @@
+//! `mijra channel-account add twilio`.
+
+use super::{
+    add::{Common, Wanted, add},
+    provider_id, sender,
+};
+use crate::cli::output::Output;
+use secrecy::{ExposeSecret, SecretString};
+use shared::{
+    db::channel_accounts::AccountSecrets,
+    domain::channel::{Channel, Provider},
+    providers::{twilio, whatsapp},
+};
+use std::process::ExitCode;
+
+/// A Twilio sender. How many segments a second it may send depends on what it is: 1 of a long code, 3 toll-free, 100 of a short code,
+/// 80 on WhatsApp (providers/twilio section 9); received ones do not count.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Twilio {
+    #[command(flatten)]
+    common: Common,
+    /// The address as Twilio writes it (`+15035550199`, `24246`, `whatsapp:+15035550199`), or a messaging service's SID (`MG…`) for all
+    /// of its senders that have no account of their own.
+    #[arg(long, value_parser = sender)]
+    sender: String,
+    /// The SID of the account, or subaccount, that owns it (`AC…`).
+    #[arg(long, value_parser = provider_id)]
+    account_sid: String,
+    /// With what Twilio is called: the account's auth token, or the secret of `--api-key`. Better in the environment than here.
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
+    access_token: SecretString,
+    /// The SID of an API key (`SK…`) whose secret the access token is.
+    #[arg(long, value_parser = provider_id)]
+    api_key: Option<String>,
+}
+
+impl Twilio {
+    pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
+        let on_whatsapp = Channel::of_account(Provider::Twilio, &self.sender) == Channel::Whatsapp;
+        let wanted = Wanted {
+            provider: Provider::Twilio,
+            external_id: &self.sender,
+            routes: vec![("twilio_sender", &self.sender)],
+            business_account_id: Some(&self.account_sid),
+            display_address: (!twilio::is_messaging_service(&self.sender)).then_some(&*self.sender),
+            secrets: AccountSecrets {
+                access_token: self.access_token.expose_secret().to_owned(),
+                username: self.api_key.clone(),
+                ..AccountSecrets::default()
+            },
+            verify_token: None,
+            portfolio: None,
+            rate: twilio::messages_per_second(&self.sender),
+            // Meta's, whoever stands between (providers/twilio section 9).
+            pair: on_whatsapp.then_some(whatsapp::PAIR_LIMIT),
+            further_limits: Vec::new(),
+            shown: serde_json::json!({
+                "sender": self.sender,
+                "account_sid": self.account_sid,
+                "api_key": self.api_key,
+            }),
+        };
+        add(&self.common, &wanted, out).await
+    }
+}

@@ -1,0 +1,282 @@
+//! The providers' ids of messages: at once the dedupe key, and where a send meets what is heard of it. Whoever comes first writes the
+//! row, and the other finds it.
+
+use super::reports::Report;
+use crate::{
+    db::{error::Result, scope::FleetTx},
+    domain::{
+        events::SendToken,
+        ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
+        sends::SendState,
+    },
+};
+use chrono::{DateTime, Utc};
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// A provider's id of a message and ours for it.
+#[derive(Clone, Debug)]
+pub struct Ref<'a> {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// On which account: ids are unique within one.
+    pub channel_account_id: ChannelAccountId,
+    /// The provider's id.
+    pub provider_message_id: &'a str,
+    /// Ours, if it is new.
+    pub message_id: MessageId,
+}
+
+/// What became of claiming ids.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// Our ids of those that were new.
+    pub new: HashSet<MessageId>,
+    /// Those among them that were taken back before they came: nothing of them is to be kept.
+    pub revoked: HashSet<MessageId>,
+}
+
+impl Claimed {
+    fn of(rows: impl Iterator<Item = (Uuid, bool)>) -> Self {
+        let mut claimed = Self::default();
+        for (id, revoked) in rows {
+            claimed.new.insert(MessageId(id));
+            if revoked {
+                claimed.revoked.insert(MessageId(id));
+            }
+        }
+        claimed
+    }
+}
+
+/// References as columns for `unnest`.
+struct Columns {
+    tenants: Vec<Uuid>,
+    accounts: Vec<Uuid>,
+    provider_ids: Vec<String>,
+    messages: Vec<Uuid>,
+}
+
+impl Columns {
+    fn of(refs: &[Ref<'_>]) -> Self {
+        Self {
+            tenants: refs.iter().map(|r| r.tenant_id.0).collect(),
+            accounts: refs.iter().map(|r| r.channel_account_id.0).collect(),
+            provider_ids: refs.iter().map(|r| r.provider_message_id.to_owned()).collect(),
+            messages: refs.iter().map(|r| r.message_id.0).collect(),
+        }
+    }
+}
+
+/// Claims the ids of people's messages. Those that are not new have been received before. An id under which only a report waits is
+/// new: a report must not swallow a message. No two of the batch may name the same message.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Claimed> {
+    if refs.is_empty() {
+        return Ok(Claimed::default());
+    }
+    let c = Columns::of(refs);
+    let rows = sqlx::query!(
+        r#"INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
+        SELECT tenant_id, channel_account_id, provider_message_id, message_id
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+            AS r (tenant_id, channel_account_id, provider_message_id, message_id)
+        ORDER BY tenant_id, channel_account_id, provider_message_id
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET message_id = excluded.message_id
+        WHERE ref.message_id IS NULL
+        RETURNING message_id AS "message_id!", revoked_at IS NOT NULL AS "revoked!""#,
+        &c.tenants,
+        &c.accounts,
+        &c.provider_ids,
+        &c.messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(Claimed::of(rows.into_iter().map(|row| (row.message_id, row.revoked))))
+}
+
+/// Claims the ids of echoes that name no attempt of ours, in a column of their own: should a send of ours turn out to have this
+/// id, it takes it ([`link`]).
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_echoes(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Claimed> {
+    if refs.is_empty() {
+        return Ok(Claimed::default());
+    }
+    let c = Columns::of(refs);
+    let rows = sqlx::query!(
+        r#"INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, echo_message_id)
+        SELECT tenant_id, channel_account_id, provider_message_id, message_id
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+            AS r (tenant_id, channel_account_id, provider_message_id, message_id)
+        ORDER BY tenant_id, channel_account_id, provider_message_id
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET echo_message_id = excluded.echo_message_id
+        WHERE ref.message_id IS NULL AND ref.echo_message_id IS NULL
+        RETURNING echo_message_id AS "message_id!", revoked_at IS NOT NULL AS "revoked!""#,
+        &c.tenants,
+        &c.accounts,
+        &c.provider_ids,
+        &c.messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(Claimed::of(rows.into_iter().map(|row| (row.message_id, row.revoked))))
+}
+
+/// Of ids that are not new: under which of our ids the messages were stored that are not there any more, by the ids given, and
+/// whether they were taken back.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn lost(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<HashMap<MessageId, (MessageId, bool)>> {
+    if refs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let c = Columns::of(refs);
+    let rows = sqlx::query!(
+        r#"SELECT asked.message_id AS "asked!", was.id AS "was!", ref.revoked_at IS NOT NULL AS "revoked!"
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS asked (tenant_id, account_id, provider_message_id, message_id)
+        JOIN provider_refs ref
+            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
+            AND ref.provider_message_id = asked.provider_message_id
+        CROSS JOIN LATERAL (SELECT coalesce(ref.message_id, ref.echo_message_id) AS id) AS was
+        WHERE was.id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM messages m WHERE m.tenant_id = asked.tenant_id AND m.id = was.id)"#,
+        &c.tenants,
+        &c.accounts,
+        &c.provider_ids,
+        &c.messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (MessageId(row.asked), (MessageId(row.was), row.revoked))).collect())
+}
+
+/// A message that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revoked {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// On which account.
+    pub channel_account_id: ChannelAccountId,
+    /// The provider's id of it.
+    pub provider_message_id: String,
+    /// When, by the provider's time.
+    pub at: DateTime<Utc>,
+}
+
+/// Marks ids, none twice, as taken back. Returns the messages that are there already; one that comes later finds the mark.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(TenantId, MessageId)>> {
+    if revoked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = revoked.iter().map(|r| r.tenant_id.0).collect();
+    let accounts: Vec<Uuid> = revoked.iter().map(|r| r.channel_account_id.0).collect();
+    let provider_ids: Vec<String> = revoked.iter().map(|r| r.provider_message_id.clone()).collect();
+    let times: Vec<DateTime<Utc>> = revoked.iter().map(|r| r.at).collect();
+    let rows = sqlx::query!(
+        "INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, revoked_at)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET revoked_at = excluded.revoked_at
+        WHERE ref.revoked_at IS NULL
+        RETURNING tenant_id, coalesce(message_id, echo_message_id) AS message_id",
+        &tenants,
+        &accounts,
+        &provider_ids,
+        &times,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().filter_map(|row| Some((TenantId(row.tenant_id), MessageId(row.message_id?)))).collect())
+}
+
+/// What was there when sends were tied to their providers' ids.
+#[derive(Debug, Default)]
+pub struct Linked {
+    /// Reports that were there first.
+    pub parked: Vec<Report>,
+    /// Messages that were stored because of an echo, and are these sends ([`super::messages::remove_echoes`]).
+    pub echoes: Vec<(TenantId, MessageId)>,
+}
+
+/// Ties providers' ids to sends of ours.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
+    if refs.is_empty() {
+        return Ok(Linked::default());
+    }
+    let c = Columns::of(refs);
+    let rows = sqlx::query!(
+        r#"WITH linked AS (
+            INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id, message_id)
+            SELECT DISTINCT ON (1, 2, 3) * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+            ORDER BY 1, 2, 3
+            ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+            SET message_id = coalesce(ref.message_id, excluded.message_id)
+            RETURNING *
+        )
+        SELECT tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason, message_id,
+            echo_message_id
+        FROM linked
+        WHERE parked_state IS NOT NULL OR echo_message_id IS NOT NULL"#,
+        &c.tenants,
+        &c.accounts,
+        &c.provider_ids,
+        &c.messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut linked = Linked::default();
+    for row in rows {
+        let tenant_id = TenantId(row.tenant_id);
+        linked.echoes.extend(row.echo_message_id.map(|id| (tenant_id, MessageId(id))));
+        let state = row.parked_state.as_deref().and_then(SendState::from_name);
+        let (Some(state), Some(at), Some(message_id)) = (state, row.parked_at, row.message_id) else { continue };
+        linked.parked.push(Report {
+            tenant_id,
+            channel_account_id: ChannelAccountId(row.channel_account_id),
+            provider_message_id: row.provider_message_id,
+            state,
+            status: state.as_str().to_owned(),
+            at,
+            code: row.parked_code,
+            reason: row.parked_reason,
+            token: Some(SendToken { message_id: MessageId(message_id), attempt_id: AttemptId(Uuid::nil()) }),
+        });
+    }
+    Ok(linked)
+}
+
+/// Which of these messages are sends of ours: a token may be another deployment's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn ours(tx: &mut FleetTx, messages: &[(TenantId, MessageId)]) -> Result<HashSet<(TenantId, MessageId)>> {
+    if messages.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let tenants: Vec<Uuid> = messages.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId"
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
+        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id"#,
+        &tenants,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant_id, row.message_id)).collect())
+}

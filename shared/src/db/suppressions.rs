@@ -1,0 +1,283 @@
+//! Who does not want to be written to: for each contact and channel, by what it is about. What was said last by the provider's
+//! time holds, in whatever order it comes; of two things said at the same time the stricter one.
+//!
+//! A person's wish binds from the commit that writes it. What waits of campaigns on the channel is ended in the same
+//! transaction ([`end_sends`]); what is released beside it is found at the claim (`claim.sql` says why there is no gap).
+
+use super::{
+    FleetTx, TenantTx,
+    audit::{self, Actor, Entry},
+    error::Result,
+    outbound::{counts::Moved, outcomes},
+};
+use crate::domain::{
+    channel::Channel,
+    consent::{Consent, Purpose},
+    ids::{ContactId, MessageId, TenantId},
+};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// What an opt-out or opt-in by hand is written down as.
+pub const BY_HAND: &str = "by hand";
+
+/// What is suppressed, or is not any more.
+pub type Key = (TenantId, ContactId, Channel, Purpose);
+
+/// What a person said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whether they want it.
+    pub consent: Consent,
+    /// When, by the provider's time.
+    pub since: DateTime<Utc>,
+    /// `keyword`, or the provider's word for how they said it.
+    pub source: &'static str,
+}
+
+impl Wish {
+    /// Whether it holds against the other, whichever came first.
+    fn outweighs(&self, other: &Self) -> bool {
+        (self.since, self.consent == Consent::OptedOut) > (other.since, other.consent == Consent::OptedOut)
+    }
+}
+
+/// What people of a batch said; of each about each thing the last.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes(BTreeMap<Key, Wish>);
+
+impl Wishes {
+    /// Adds what somebody said.
+    pub fn add(&mut self, key: Key, wish: Wish) {
+        let last = self.0.entry(key).or_insert(wish);
+        if wish.outweighs(last) {
+            *last = wish;
+        }
+    }
+}
+
+/// People of a batch who have opted out by it, each on a channel.
+pub type OptedOut = Vec<(TenantId, ContactId, Channel)>;
+
+/// A wish as it is kept.
+#[derive(Clone, Debug)]
+pub struct Suppression {
+    /// On which channel.
+    pub channel: String,
+    /// marketing or all.
+    pub purpose: String,
+    /// opted_out or opted_in.
+    pub state: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// keyword, by hand, or the provider's word.
+    pub source: String,
+    /// By hand: the token of the API that was used, if it was one.
+    pub token_id: Option<Uuid>,
+}
+
+/// Writes down what people said; what is older than what is known changes nothing. Returns who opted out by it: their sends are
+/// to be ended ([`end_sends`]) once it is the turn of sends in the order of locks.
+///
+/// # Errors
+/// If the database does not answer.
+#[must_use = "what waits for who opted out is to be ended"]
+pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
+    if wishes.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(Key, Wish)> = wishes.0.iter().map(|(key, wish)| (*key, *wish)).collect();
+    let changed = upsert(tx.conn(), &rows, None).await?;
+    let mut out: OptedOut = changed
+        .into_iter()
+        .filter(|(_, consent)| *consent == Consent::OptedOut)
+        .map(|((tenant_id, contact_id, channel, _), _)| (tenant_id, contact_id, channel))
+        .collect();
+    out.dedup();
+    Ok(out)
+}
+
+async fn upsert(
+    conn: &mut PgConnection,
+    wishes: &[(Key, Wish)],
+    token_id: Option<Uuid>,
+) -> Result<Vec<(Key, Consent)>> {
+    let tenants: Vec<Uuid> = wishes.iter().map(|((tenant_id, ..), _)| tenant_id.0).collect();
+    let contacts: Vec<Uuid> = wishes.iter().map(|((_, contact_id, ..), _)| contact_id.0).collect();
+    let channels: Vec<String> = wishes.iter().map(|((.., channel, _), _)| channel.as_str().to_owned()).collect();
+    let purposes: Vec<String> = wishes.iter().map(|((.., purpose), _)| purpose.as_str().to_owned()).collect();
+    let states: Vec<String> = wishes.iter().map(|(_, wish)| wish.consent.as_str().to_owned()).collect();
+    let times: Vec<DateTime<Utc>> = wishes.iter().map(|(_, wish)| wish.since).collect();
+    let sources: Vec<String> = wishes.iter().map(|(_, wish)| wish.source.to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"INSERT INTO suppressions AS s (tenant_id, contact_id, channel, purpose, state, since, source, token_id)
+        SELECT tenant_id, contact_id, channel, purpose, state, since, source, $8
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+            AS said (tenant_id, contact_id, channel, purpose, state, since, source)
+        ORDER BY tenant_id, contact_id, channel, purpose
+        ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE
+        SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
+            changed_at = clock_timestamp()
+        -- As Wish::outweighs.
+        WHERE (excluded.since, excluded.state = 'opted_out') > (s.since, s.state = 'opted_out')
+        RETURNING tenant_id, contact_id, channel, purpose, state"#,
+        &tenants,
+        &contacts,
+        &channels,
+        &purposes,
+        &states,
+        &times,
+        &sources,
+        token_id,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let (channel, purpose) = (Channel::from_name(&row.channel)?, Purpose::from_name(&row.purpose)?);
+            let key = (TenantId(row.tenant_id), ContactId(row.contact_id), channel, purpose);
+            Some((key, Consent::from_name(&row.state)?))
+        })
+        .collect())
+}
+
+/// Ends what campaigns have waiting for these people on these channels, unless somebody has claimed it. Returns what moved, to be
+/// counted when all else is done. Whoever is not released yet is skipped when it is their turn.
+///
+/// # Errors
+/// If the database does not answer.
+#[must_use = "what moved is to be counted"]
+pub async fn end_sends(tx: &mut FleetTx, people: &OptedOut) -> Result<Vec<Moved>> {
+    if people.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = people.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let contacts: Vec<Uuid> = people.iter().map(|(_, contact_id, _)| contact_id.0).collect();
+    let channels: Vec<String> = people.iter().map(|(.., channel)| channel.as_str().to_owned()).collect();
+    // Conversations have one index for those that are open and one for the others.
+    let waiting = sqlx::query!(
+        r#"SELECT s.tenant_id AS "tenant_id!: TenantId", s.message_id AS "message_id!: MessageId"
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS out (tenant_id, contact_id, channel)
+        CROSS JOIN LATERAL (
+            SELECT id, channel_account_id
+            FROM conversations
+            WHERE tenant_id = out.tenant_id AND contact_id = out.contact_id AND state <> 'resolved'
+            UNION ALL
+            SELECT id, channel_account_id
+            FROM conversations
+            WHERE tenant_id = out.tenant_id AND contact_id = out.contact_id AND state = 'resolved'
+        ) AS v
+        JOIN channel_accounts a ON a.tenant_id = out.tenant_id AND a.id = v.channel_account_id AND a.channel = out.channel
+        CROSS JOIN LATERAL (
+            SELECT tenant_id, message_id
+            FROM sends
+            WHERE tenant_id = out.tenant_id AND conversation_id = v.id AND lane = $4 AND state IN ('waiting', 'queued')
+        ) AS s"#,
+        &tenants,
+        &contacts,
+        &channels,
+        super::outbound::turns::CAMPAIGN_LANE,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut sends: Vec<(TenantId, MessageId)> =
+        waiting.into_iter().map(|row| (row.tenant_id, row.message_id)).collect();
+    sends.sort_unstable();
+    sends.dedup();
+    outcomes::refuse(tx, &sends, outcomes::OPTED_OUT, outcomes::OPTED_OUT_REASON).await
+}
+
+/// What is known of a contact's wishes.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(tx: &mut TenantTx, contact_id: ContactId) -> Result<Vec<Suppression>> {
+    let tenant_id = tx.tenant_id();
+    let rows = sqlx::query_as!(
+        Suppression,
+        "SELECT channel, purpose, state, since, source, token_id
+        FROM suppressions
+        WHERE tenant_id = $1 AND contact_id = $2
+        ORDER BY channel, purpose",
+        tenant_id.0,
+        contact_id.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// Writes down by hand what a person wants, as of now. What campaigns have waiting for them is ended when it is its turn. Whether
+/// that changed anything.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_by_hand(
+    tx: &mut TenantTx,
+    contact_id: ContactId,
+    channel: Channel,
+    purpose: Purpose,
+    consent: Consent,
+    actor: Actor,
+) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let before = sqlx::query!(
+        r#"SELECT (SELECT state FROM suppressions WHERE tenant_id = $1 AND contact_id = $2 AND channel = $3 AND purpose = $4) AS state,
+            clock_timestamp() AS "now!""#,
+        tenant_id.0,
+        contact_id.0,
+        channel.as_str(),
+        purpose.as_str(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    if before.state.as_deref() == Some(consent.as_str()) {
+        return Ok(false);
+    }
+    let wish = Wish { consent, since: before.now, source: BY_HAND };
+    let token_id = match actor {
+        Actor::Token(id) => Some(id.0),
+        Actor::Operator => None,
+    };
+    let changed = upsert(tx.conn(), &[((tenant_id, contact_id, channel, purpose), wish)], token_id).await?;
+    if changed.is_empty() {
+        return Ok(false);
+    }
+    let action = match consent {
+        Consent::OptedOut => "contact.opted_out",
+        Consent::OptedIn => "contact.opted_in",
+    };
+    let details = json!({"channel": channel, "purpose": purpose, "before": before.state, "after": consent.as_str()});
+    let entry = Entry { actor, action, target_kind: "contact", target_id: contact_id.0, details };
+    audit::record(tx, &entry).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn what_was_said_last_holds_and_at_the_same_time_the_stricter() {
+        let (now, key) =
+            (DateTime::UNIX_EPOCH, (TenantId::new(), ContactId::new(), Channel::Whatsapp, Purpose::Marketing));
+        let wish = |consent, seconds| Wish { consent, since: now + TimeDelta::seconds(seconds), source: "keyword" };
+        use Consent::{OptedIn, OptedOut};
+        for (said, holds) in [
+            ([wish(OptedOut, 1), wish(OptedIn, 2)], OptedIn),
+            ([wish(OptedIn, 1), wish(OptedOut, 2)], OptedOut),
+            ([wish(OptedIn, 1), wish(OptedOut, 1)], OptedOut),
+        ] {
+            for order in [[0, 1], [1, 0]] {
+                let mut wishes = Wishes::default();
+                order.iter().for_each(|n| wishes.add(key, said[*n]));
+                assert_eq!(wishes.0[&key].consent, holds, "{said:?} in the order {order:?}");
+            }
+        }
+    }
+}

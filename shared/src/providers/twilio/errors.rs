@@ -1,0 +1,195 @@
+//! Twilio's error codes and what each means for a person (contract, section 8, row by row). Codes count, never their texts; one
+//! that is newer than this table is told by its family.
+
+use std::ops::RangeInclusive;
+
+/// The recipient has said STOP to the sender.
+pub const OPTED_OUT: &str = "21610";
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// The codes it is about.
+    pub codes: RangeInclusive<u32>,
+    /// What it means, for a person.
+    pub sentence: &'static str,
+}
+
+const fn row(code: u32, sentence: &'static str) -> Row {
+    Row { codes: code..=code, sentence }
+}
+
+const fn rows(first: u32, last: u32, sentence: &'static str) -> Row {
+    Row { codes: first..=last, sentence }
+}
+
+/// Every code of the contract, in ascending order.
+pub const CODES: &[Row] = &[
+    row(10001, "The Twilio account is not active."),
+    row(11751, "The message's file is too large for an MMS."),
+    row(20001, "Twilio did not understand the request: a parameter is unknown or invalid."),
+    row(20003, "Twilio refused the account's credentials or lacks a permission."),
+    row(20004, "Twilio does not allow this kind of request."),
+    row(20005, "The Twilio account is suspended."),
+    row(20008, "This is not available with Twilio's test credentials."),
+    row(20404, "Twilio does not know the account or the resource."),
+    row(20422, "Twilio did not understand the request: a parameter is unknown or invalid."),
+    row(20429, "Too many requests at once for the Twilio account."),
+    rows(20500, 20503, "Twilio had a fault or was not available for a moment."),
+    row(21211, "The recipient's number is not valid."),
+    row(21212, "The sender's number is not valid."),
+    row(21214, "The recipient's number cannot be reached."),
+    rows(21265, 21269, "The recipient's or the sender's number is not of a kind that can be used here."),
+    row(21408, "Messages to the recipient's region are not enabled in the Twilio account."),
+    row(21601, "The sender cannot send text messages."),
+    row(21602, "The message has neither words nor a file."),
+    row(21603, "The message has no sender."),
+    row(21604, "The message has no recipient."),
+    row(21606, "The sender cannot be used by this Twilio account for this recipient."),
+    row(21608, "The Twilio account is on trial and the recipient's number is not verified for it."),
+    row(21609, "The address for reports about the message is not valid."),
+    row(21610, "The recipient has unsubscribed from this sender with STOP."),
+    row(21611, "Too many messages wait for this sender at Twilio."),
+    row(21612, "There is no route from this sender to the recipient."),
+    row(21614, "The recipient's number is not that of a mobile telephone."),
+    row(21617, "The message is longer than 1600 characters."),
+    row(21619, "The message has neither words nor a file."),
+    row(21620, "The address of the message's file is not valid."),
+    row(21623, "The message has too many files."),
+    row(21635, "The recipient's number is a landline."),
+    rows(21654, 21656, "The template or the values for its variables are not valid."),
+    row(21657, "The sender is not valid."),
+    row(21658, "A parameter of the message is too long."),
+    rows(21659, 21661, "The sender does not belong to the Twilio account or cannot send text messages."),
+    row(21701, "The messaging service does not exist."),
+    row(21703, "The messaging service has no sender that can be used for the recipient."),
+    row(21704, "The messaging service has no sender."),
+    row(21705, "The messaging service is not valid."),
+    row(21910, "The sender and the recipient are not on the same channel."),
+    row(30001, "Too many messages wait at Twilio, or this one waited too long."),
+    row(30002, "The Twilio account was suspended before the message was delivered."),
+    row(30003, "The recipient's telephone is switched off or out of reach."),
+    row(30004, "The recipient or their carrier blocks messages from this sender."),
+    row(30005, "The recipient's number does not exist or is not in use any more."),
+    row(30006, "The recipient's number is a landline or its carrier cannot be reached."),
+    row(30007, "The message was filtered as spam or for violating a policy."),
+    row(30008, "The carrier reported an unknown failure."),
+    row(30009, "A part of the message is missing."),
+    row(30010, "The message costs more than was allowed for it."),
+    row(30011, "Files cannot be sent to the recipient's number."),
+    row(30017, "The carrier's network was congested."),
+    row(30018, "The sender has to be registered in the recipient's country."),
+    row(30019, "The message is too large for the carrier."),
+    row(30022, "The sender has exceeded its registered rate (10DLC)."),
+    row(30023, "The sender has reached its carrier's limit for the day."),
+    row(30024, "The sender has to be registered in the recipient's country."),
+    row(30025, "The sender has used half of its carrier's limit for the day."),
+    row(30026, "The sender has used 70 % of its carrier's limit for the day."),
+    row(30027, "The sender has reached its carrier's limit for the day."),
+    row(30032, "The toll-free number is not verified."),
+    row(30033, "The sender's registered campaign is suspended (10DLC)."),
+    row(30034, "The sender is not registered for messages in the United States (10DLC)."),
+    row(30035, "The sender's registration is still being set up (10DLC)."),
+    row(30036, "The message waited longer than it was to be valid."),
+    row(30410, "The carrier did not answer in time."),
+    row(30450, "Twilio took the message for part of a fraud with premium traffic."),
+    row(30610, "The recipient has quiet hours at present."),
+    row(30640, "The recipient is on a list of people who take senders to court."),
+    row(35111, "The scheduled message is not in a state in which this is possible."),
+    row(35114, "The time for which the message is scheduled is not possible."),
+    row(35118, "Only a messaging service can schedule messages."),
+    row(35125, "The Twilio account has too many scheduled messages."),
+    row(63001, "WhatsApp did not accept Twilio's authentication for this sender."),
+    row(63002, "Twilio does not know the WhatsApp sender."),
+    row(63003, "The recipient is not on WhatsApp."),
+    row(63005, "WhatsApp refused the message's content."),
+    row(63006, "The message could not be put into WhatsApp's form."),
+    row(63007, "The WhatsApp sender is not enabled for the Twilio account."),
+    row(63008, "The WhatsApp sender is not configured rightly at Twilio."),
+    rows(63009, 63010, "WhatsApp or Twilio had a fault."),
+    row(63012, "WhatsApp or Twilio had a fault or was not available for a moment."),
+    row(63013, "The message violates WhatsApp's policy."),
+    row(63014, "The recipient has blocked the sender."),
+    row(63015, "The recipient has not joined Twilio's WhatsApp sandbox."),
+    row(63016, "The customer last wrote more than 24 hours ago; only a template can be sent now."),
+    row(63017, "The Twilio account sends more messages a second than it may."),
+    row(63018, "The sender has reached WhatsApp's limit."),
+    row(63019, "WhatsApp could not fetch the message's file."),
+    row(63020, "Meta has a problem with the business account."),
+    row(63021, "WhatsApp refused the message's content."),
+    row(63022, "The sender's display name or certificate is not valid."),
+    row(63024, "WhatsApp does not accept the recipient."),
+    row(63026, "The message was taken for spam."),
+    row(63027, "The template does not exist in this language."),
+    row(63028, "The number of values does not match the template's variables."),
+    row(63029, "WhatsApp could not load the template."),
+    row(63030, "WhatsApp does not support a parameter of the template."),
+    row(63031, "The sender and the recipient are the same."),
+    row(63032, "WhatsApp did not send it: the recipient is part of an experiment."),
+    row(63033, "The recipient has blocked the sender."),
+    row(63034, "The message's file is larger than WhatsApp allows."),
+    row(63038, "The Twilio account has reached its limit for the day."),
+    row(63040, "WhatsApp has rejected the template."),
+    row(63041, "WhatsApp has paused the template."),
+    row(63042, "WhatsApp has disabled the template."),
+    row(63049, "WhatsApp did not deliver it to spare the recipient; the same not before a day has passed."),
+    row(63051, "WhatsApp has locked the business account."),
+    row(63062, "The terms for marketing messages are not accepted."),
+];
+
+/// What an unknown code is about, by its family (contract, section 8).
+const FAMILIES: &[Row] = &[
+    rows(20000, 20999, "Twilio's platform refused the request."),
+    rows(21000, 21999, "Twilio refused the message."),
+    rows(30000, 30999, "The message could not be delivered."),
+    rows(35000, 35999, "The message could not be scheduled."),
+    rows(63000, 63999, "WhatsApp did not take the message."),
+];
+
+/// What the code means, as a sentence for a person; of an unknown one, what its family is about.
+pub fn report_reason(code: &str) -> Option<&'static str> {
+    let code: u32 = code.parse().ok()?;
+    let find = |rows: &'static [Row]| {
+        rows.get(rows.partition_point(|row| *row.codes.end() < code)).filter(|row| row.codes.contains(&code))
+    };
+    find(CODES).or_else(|| find(FAMILIES)).map(|row| row.sentence)
+}
+
+/// The code's sentence, followed by the provider's own words.
+pub(super) fn explain(code: Option<&str>, words: Option<&str>) -> String {
+    match (code.and_then(report_reason), words) {
+        (Some(sentence), Some(words)) => format!("{sentence} Twilio says: {words}"),
+        (Some(sentence), None) => sentence.to_owned(),
+        (None, Some(words)) => format!("Twilio says: {words}"),
+        (None, None) => "Twilio gave no reason.".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_found_in_one_row_only() {
+        for table in [CODES, FAMILIES] {
+            assert!(table.windows(2).all(|pair| pair[0].codes.end() < pair[1].codes.start()), "ascending, none twice");
+        }
+        for row in CODES {
+            for code in row.codes.clone() {
+                assert_eq!(report_reason(&code.to_string()), Some(row.sentence), "{code}");
+            }
+            assert!(row.sentence.ends_with('.') && row.sentence.len() > 20, "{}", row.sentence);
+        }
+        for unknown in ["5", "40000", "99999999999999999999", "-1", "", "x"] {
+            assert_eq!(report_reason(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_newer_than_the_table_is_told_by_its_family() {
+        assert_eq!(report_reason("30999"), Some("The message could not be delivered."));
+        assert_eq!(report_reason("63077"), Some("WhatsApp did not take the message."));
+        assert_eq!(explain(Some("63077"), Some("news")), "WhatsApp did not take the message. Twilio says: news");
+        assert_eq!(explain(None, None), "Twilio gave no reason.");
+    }
+}

@@ -1,0 +1,8 @@
+#![no_main]
+//! Reading a webhook of Messenger's.
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| {
+    if let Ok(parsed) = shared::providers::messenger::parse(body, fuzz::received_at()) {
+        fuzz::assert_storable(&parsed);
+    }
+});

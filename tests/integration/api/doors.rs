@@ -1,0 +1,345 @@
+//! The doors of every provider: what is genuine comes in, whatever signs it; what is forged, stale or wrongly proxied does not, and is
+//! kept.
+
+use super::{
+    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate, required,
+    serve, staged, until,
+};
+use api::{
+    server::Services,
+    webhooks::{self, platforms::Platforms, proxies::Proxies},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{Method, RequestBuilder};
+use sha1::Sha1;
+use shared::{
+    clock::Clock,
+    domain::channel::Provider,
+    jobs::inbound::{self, RawWebhook},
+    queue::INBOUND,
+};
+use support::database::Role;
+use url::Url;
+
+const META: [Provider; 3] = [Provider::Whatsapp, Provider::Messenger, Provider::Instagram];
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+/// In the order of their names, as they are signed.
+const SMS: [(&str, &str); 4] =
+    [("Body", "Is size 42 back?"), ("From", "+15035550142"), ("MessageSid", "SM01"), ("To", "+15035550199")];
+
+pub(super) async fn received(stage: &Stage) -> Vec<RawWebhook> {
+    stage.drain(&INBOUND).await.iter().flat_map(|job| inbound::from_job(job).unwrap()).collect()
+}
+
+/// Twilio's signature of a form with the parameters of [`SMS`].
+fn sms_signature(token: &str, url: &str) -> String {
+    let data = SMS.iter().fold(url.to_owned(), |data, (name, value)| data + name + value);
+    url_signature(token, &data)
+}
+
+fn url_signature(token: &str, data: &str) -> String {
+    let mut mac = Hmac::<Sha1>::new_from_slice(token.as_bytes()).unwrap();
+    mac.update(data.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+fn sms() -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(SMS).finish()
+}
+
+/// The SMS, signed with this token for this URL, about to be sent to the door.
+pub(super) fn by_twilio(
+    base: &Url,
+    client: &reqwest::Client,
+    target: &str,
+    token: &str,
+    signed: &str,
+) -> RequestBuilder {
+    let request = client.post(base.join(target).unwrap()).header("Content-Type", FORM);
+    request.header("X-Twilio-Signature", sms_signature(token, signed)).body(sms())
+}
+
+/// A webhook of this provider, signed with this secret.
+pub(super) async fn send(stage: &Stage, provider: Provider, target: &str, secret: &str) -> Answer {
+    match provider {
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => {
+            stage.webhook(target, secret, body_of(provider)).await
+        }
+        Provider::Twilio => {
+            let signed = format!("{PUBLIC_URL}{target}");
+            answer(by_twilio(&stage.base, &stage.client, target, secret, &signed)).await
+        }
+    }
+}
+
+pub(super) fn body_of(provider: Provider) -> String {
+    match provider {
+        Provider::Whatsapp => r#"{"object":"whatsapp_business_account","entry":[]}"#.to_owned(),
+        Provider::Messenger => r#"{"object":"page","entry":[]}"#.to_owned(),
+        Provider::Instagram => r#"{"object":"instagram","entry":[]}"#.to_owned(),
+        Provider::Twilio => sms(),
+    }
+}
+
+/// An account with an address of its own at this provider.
+pub(super) async fn account_at(stage: &Stage, tenant: &Tenant, provider: Provider) -> Account {
+    let mut account = stage.account(tenant).await;
+    account.key = format!("{provider}{}", account.id.0.simple());
+    stage.set_secrets(provider, tenant, &account, &[&account.secret]).await;
+    account
+}
+
+/// Another receiver of the same platform, that trusts these proxies and thinks it is there.
+async fn another(stage: &Stage, proxies: Proxies, public_url: &str) -> Url {
+    let services = Services {
+        databases: stage.database.databases(Role::Api),
+        publisher: stage.publisher.clone(),
+        redis_url: Some(required("REDIS_URL").into()),
+        namespace: stage.namespace.clone(),
+        rate: rate(1000),
+        keyring: stage.keyring.clone(),
+        storage: stage.storage.clone(),
+        platforms: Platforms::new([(Provider::Twilio, platform())]),
+        bodies_bytes: webhooks::BODIES_BYTES,
+        proxies,
+        public_url: public_url.to_owned(),
+        clock: Clock::system(),
+    };
+    serve(services, &stage.life).await
+}
+
+#[tokio::test]
+async fn every_provider_has_two_doors_and_is_answered_as_it_wants() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        for provider in Provider::ALL.iter().copied() {
+            let account = account_at(stage, &tenant, provider).await;
+            let (platforms, own) = (format!("/webhooks/{provider}"), format!("/webhooks/{provider}/{}", account.key));
+            for (target, secret) in
+                [(&platforms, APP_SECRET), (&platforms, "the_secret_before"), (&own, account.secret.as_str())]
+            {
+                let answer = send(stage, provider, target, secret).await;
+                assert_eq!(answer.status, 200, "{target}: {}", answer.body);
+                if provider == Provider::Twilio {
+                    assert_eq!(answer.headers["content-type"], "text/xml");
+                    assert_eq!(answer.body, r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#);
+                } else {
+                    assert_eq!(answer.body, "");
+                }
+            }
+            let received = received(stage).await;
+            let accounts: Vec<_> = received.iter().map(|w| w.meta.account.map(|a| a.channel_account_id)).collect();
+            assert_eq!(accounts, [None, None, Some(account.id)]);
+            for webhook in received {
+                assert_eq!((webhook.meta.provider, &webhook.body[..]), (provider, body_of(provider).as_bytes()));
+                assert_eq!((webhook.meta.query, webhook.meta.replay), (None, false));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_opens_its_own_providers_door_alone() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = account_at(stage, &tenant, Provider::Messenger).await;
+        for provider in [Provider::Whatsapp, Provider::Instagram, Provider::Twilio] {
+            let target = format!("/webhooks/{provider}/{}", account.key);
+            let refused = send(stage, provider, &target, &account.secret).await;
+            assert_eq!(refused.problem(), (404, "not_found", vec![]), "{target}");
+        }
+        let unknown = stage.webhook("/webhooks/email", APP_SECRET, "{}").await;
+        assert_eq!(unknown.status, 404);
+        assert!(received(stage).await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_door_of_metas_shakes_hands() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let shake = async |target: &str, word: &str| {
+            let query = format!("hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={word}");
+            answer(stage.request(Method::GET, &format!("{target}?{query}"))).await
+        };
+        for provider in META {
+            let account = account_at(stage, &tenant, provider).await;
+            let (platforms, own) = (format!("/webhooks/{provider}"), format!("/webhooks/{provider}/{}", account.key));
+            for (target, word) in [(&platforms, VERIFY_TOKEN), (&own, "its+own+token")] {
+                let shaken = shake(target, word).await;
+                assert_eq!(
+                    (shaken.status.as_u16(), shaken.body.to_string()),
+                    (200, "1158201444".to_owned()),
+                    "{target}"
+                );
+                assert_eq!(shake(target, "wrong").await.problem(), (403, "handshake_refused", vec![]), "{target}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn twilio_signs_the_url_whatever_way_it_comes() {
+    staged(async |stage| {
+        let target = "/webhooks/twilio?mid=m1%3A7%3A8&x=";
+        let sent = async |signed: String| {
+            answer(by_twilio(&stage.base, &stage.client, target, APP_SECRET, &signed)).await.status.as_u16()
+        };
+        assert_eq!(sent(format!("{PUBLIC_URL}{target}")).await, 200);
+        assert_eq!(sent(format!("{PUBLIC_URL}:443{target}")).await, 200);
+        assert_eq!(sent(format!("{PUBLIC_URL}/webhooks/twilio?mid=m1:7:8&x=")).await, 403, "decoded on the way");
+        assert_eq!(sent(format!("{PUBLIC_URL}/webhooks/twilio")).await, 403);
+        // By GET, with everything in the query.
+        let get = format!("/webhooks/twilio?{}", sms());
+        let signed = url_signature(APP_SECRET, &format!("{PUBLIC_URL}{get}"));
+        let got = answer(stage.request(Method::GET, &get).header("X-Twilio-Signature", signed)).await;
+        assert_eq!(got.status, 200);
+        // JSON, with its hash in the URL.
+        let json = r#"{"MessageSid":"SM1"}"#;
+        let hash = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(json));
+        let hashed = format!("/webhooks/twilio?bodySHA256={hash}");
+        let signed = url_signature(APP_SECRET, &format!("{PUBLIC_URL}{hashed}"));
+        let post = async |body: &'static str| {
+            let request = stage.request(Method::POST, &hashed).header("Content-Type", "application/json");
+            answer(request.header("X-Twilio-Signature", &signed).body(body)).await.status.as_u16()
+        };
+        assert_eq!((post(json).await, post("{}").await), (200, 403));
+        let queries: Vec<_> = received(stage).await.into_iter().map(|webhook| webhook.meta.query.unwrap()).collect();
+        assert_eq!(queries, ["mid=m1%3A7%3A8&x=", "mid=m1%3A7%3A8&x=", &*sms(), &*format!("bodySHA256={hash}")]);
+        // Without a signature it is told apart from a wrong one.
+        for (header, status) in [(None, 400), (Some("nonsense"), 400), (Some("SSOYDt4T1cUTdK1PDd93/VVr8B8="), 403)] {
+            let request = stage.request(Method::POST, target).header("Content-Type", FORM).body(sms());
+            let request = header.into_iter().fold(request, |request, it| request.header("X-Twilio-Signature", it));
+            assert_eq!(answer(request).await.problem(), (status, "bad_signature", vec![]), "{header:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_the_url_is_believed_from_ours_alone() {
+    staged(async |stage| {
+        let trusting =
+            another(stage, Proxies::new(vec!["127.0.0.1".parse().unwrap()]), "https://elsewhere.example").await;
+        let wary =
+            another(stage, Proxies::new(vec!["192.0.2.0/24".parse().unwrap()]), "https://elsewhere.example").await;
+        let sent = async |base: &Url, forwarded: &[(&str, &str)]| {
+            let signed = "https://hooks.example.com:8443/webhooks/twilio";
+            let request = by_twilio(base, &stage.client, "/webhooks/twilio", APP_SECRET, signed);
+            let request = forwarded.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            answer(request).await.status.as_u16()
+        };
+        let forwarded = [
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "hooks.example.com"),
+            ("X-Forwarded-Port", "8443"),
+        ];
+        assert_eq!(sent(&trusting, &forwarded).await, 200);
+        assert_eq!(sent(&trusting, &[("Host", "hooks.example.com:8443")]).await, 403, "anybody can say so");
+        assert_eq!(sent(&wary, &forwarded).await, 403, "it is no proxy of ours that says so");
+        assert_eq!(received(stage).await.len(), 1);
+        until("both are kept", async || stage.count("SELECT count(*) FROM control.quarantine").await == 2).await;
+        let sources: Vec<String> = sqlx::query_scalar("SELECT source FROM control.quarantine")
+            .fetch_all(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+        assert!(sources.iter().all(|source| source == "127.0.0.1"), "{sources:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn any_of_several_secrets_of_an_account_may_have_signed() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        for provider in Provider::ALL.iter().copied() {
+            let account = account_at(stage, &tenant, provider).await;
+            let target = format!("/webhooks/{provider}/{}", account.key);
+            stage.set_secrets(provider, &tenant, &account, &["new", "old", "another account's"]).await;
+            for secret in ["new", "old", "another account's"] {
+                assert_eq!(send(stage, provider, &target, secret).await.status, 200, "{target} {secret}");
+            }
+            assert!(send(stage, provider, &target, "none of them").await.status.is_client_error());
+        }
+        assert_eq!(received(stage).await.len(), 12);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        stage.tenant("other").await;
+        let add = async |tenant: &str, arguments: &[&str], more: &[(&str, &str)]| {
+            let arguments = [&["channel-account", "add"], arguments, &["--tenant", tenant]].concat();
+            mijra(stage, &arguments, &[&[("ACCESS_TOKEN", "token")], more].concat()).await
+        };
+        let cases: [(&[&str], &str, f64, Option<f64>); 6] = [
+            (&["messenger", "--page-id", "100900000000001"], "/webhooks/messenger", 40.0, None),
+            (&["instagram", "--account-id", "17841400000000055", "--login", "page"], "/webhooks/instagram", 20.0, None),
+            (&["twilio", "--sender", "+15035550199", "--account-sid", "AC71"], "/webhooks/twilio", 1.0, None),
+            (
+                &["twilio", "--sender", "whatsapp:+15035550199", "--account-sid", "AC71"],
+                "/webhooks/twilio",
+                80.0,
+                Some(1.0 / 6.0),
+            ),
+            (&["twilio", "--sender", "24246", "--account-sid", "AC71", "--rate", "30"], "/webhooks/twilio", 30.0, None),
+            (
+                &["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"],
+                "/webhooks/whatsapp",
+                80.0,
+                Some(1.0 / 6.0),
+            ),
+        ];
+        for (arguments, path, rate, pair) in cases {
+            let (done, added) = add("demo", arguments, &[]).await;
+            assert!(done, "{arguments:?}: {added}");
+            let url = added["webhook_url"].as_str().unwrap();
+            assert_eq!(url.split('#').next(), Some(&*format!("{PUBLIC_URL}{path}")), "{added}");
+            assert_eq!(url.contains("#rc=5&rp=all"), path.ends_with("twilio"), "{url}");
+            let id: uuid::Uuid = added["id"].as_str().unwrap().parse().unwrap();
+            let limits: Vec<(String, f64)> =
+                sqlx::query_as("SELECT scope, rate FROM limits WHERE tenant_id = $1 AND key = $2 ORDER BY scope")
+                    .bind(tenant.id)
+                    .bind(id)
+                    .fetch_all(&mut stage.database.admin().await)
+                    .await
+                    .unwrap();
+            let expected = [Some(("account", rate)), pair.map(|rate| ("pair", rate))].into_iter().flatten();
+            assert_eq!(
+                limits,
+                expected.map(|(scope, rate)| (scope.to_owned(), rate)).collect::<Vec<_>>(),
+                "{arguments:?}"
+            );
+            let (again, _) = add("demo", arguments, &[]).await;
+            assert!(!again, "it is there");
+            let (others, said) = add("other", arguments, &[]).await;
+            assert!(!others && said.to_string().contains("belongs to another account"), "{said}");
+        }
+        // An address of its own, with two secrets; and an API key instead of the auth token.
+        let arguments =
+            ["twilio", "--sender", "MG2c000000000000000000000000000001", "--account-sid", "AC71", "--api-key", "SK01"];
+        let (done, added) = add("demo", &arguments, &[("APP_SECRET", "primary,secondary")]).await;
+        assert!(done, "{added}");
+        let target = format!("/webhooks/twilio/{}", added["webhook_key"].as_str().unwrap());
+        for (secret, status) in [("primary", 200), ("secondary", 200), ("token", 403)] {
+            assert_eq!(send(stage, Provider::Twilio, &target, secret).await.status, status, "{secret}");
+        }
+        assert!(added["verify_token"].is_null(), "Twilio shakes no hands");
+        let (_, listed) = mijra(stage, &["channel-account", "list", "--provider", "twilio"], &[]).await;
+        assert_eq!(listed.as_array().unwrap().len(), 4, "{listed}");
+        for account in ["100900000000001", added["id"].as_str().unwrap()] {
+            let resume = ["channel-account", "resume", "--tenant", "demo", "--account", account];
+            let (done, resumed) = mijra(stage, &resume, &[]).await;
+            assert!(done && resumed["before"] == "active", "{resumed}");
+        }
+    })
+    .await;
+}

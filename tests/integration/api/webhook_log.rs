@@ -1,0 +1,415 @@
+//! The raw log over the API: searched page by page, shown as it came, played again by a scheduler while the queue has little to do.
+
+use super::{Account, SOON, Stage, Tenant, answer, staged, until};
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::{
+    clock::Clock,
+    db::{
+        Placement,
+        inbound::log::{self, Entry},
+    },
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId, WebhookId},
+        permissions::Permission,
+    },
+    health::Readiness,
+    jobs::{
+        Job,
+        inbound::{self, MAX_INLINE_BYTES, RawWebhook},
+    },
+    lifecycle::Lifecycle,
+    queue::{INBOUND, Outgoing, Target},
+};
+use std::collections::BTreeSet;
+use support::database::Role;
+use uuid::{NoContext, Timestamp, Uuid};
+use workers::scheduler::{self, Scheduler};
+
+/// A webhook of the log.
+#[derive(Clone)]
+struct Logged {
+    id: WebhookId,
+    at: DateTime<Utc>,
+    provider: Provider,
+    account: ChannelAccountId,
+    outcome: &'static str,
+    query: Option<&'static str>,
+    body: Vec<u8>,
+}
+
+impl Logged {
+    /// Received so many minutes ago.
+    fn new(account: ChannelAccountId, minutes: i64) -> Self {
+        let at = Utc::now() - TimeDelta::minutes(minutes);
+        let time = Timestamp::from_unix(NoContext, at.timestamp().unsigned_abs(), at.timestamp_subsec_nanos());
+        Self {
+            id: WebhookId(Uuid::new_v7(time)),
+            at,
+            provider: Provider::Whatsapp,
+            account,
+            outcome: "stored",
+            query: None,
+            body: format!("{{\"minutes\": {minutes}}}").into(),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+async fn write(stage: &Stage, tenant: TenantId, webhooks: &[Logged]) {
+    let entry = |webhook: &Logged| Entry {
+        tenant_id: tenant,
+        received_at: webhook.at,
+        webhook_id: webhook.id,
+        provider: webhook.provider,
+        channel_account_id: Some(webhook.account),
+        outcome: webhook.outcome,
+        detail: None,
+        query: webhook.query.map(str::to_owned),
+        body_lz4: lz4_flex::compress_prepend_size(&webhook.body),
+        body_bytes: webhook.body.len(),
+    };
+    let workers = stage.database.databases(Role::Worker);
+    let mut tx = workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
+    log::insert(&mut tx, &webhooks.iter().map(entry).collect::<Vec<_>>()).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// So many, the newest first, of two accounts and all outcomes and providers.
+fn mixed(accounts: [ChannelAccountId; 2], many: i64) -> Vec<Logged> {
+    let outcomes = ["stored", "duplicate", "partly_bad"];
+    (1..=many)
+        .map(|minutes| {
+            let nth = usize::try_from(minutes).unwrap();
+            let mut webhook = Logged::new(accounts[nth % 2], minutes);
+            webhook.outcome = outcomes[nth % 3];
+            webhook.provider = Provider::ALL[nth % 4];
+            webhook
+        })
+        .collect()
+}
+
+/// Every id of a search, page by page.
+async fn search(stage: &Stage, tenant: &Tenant, query: &str, limit: usize) -> Vec<String> {
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = stage.get(tenant, &format!("/webhooks?limit={limit}{query}{cursor}")).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let rows = page.body["data"].as_array().unwrap();
+        assert!(rows.len() <= limit, "{}", page.body);
+        ids.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        match page.body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return ids,
+        }
+    }
+}
+
+fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+/// A scheduler for as long as the work lasts.
+async fn scheduled<T>(stage: &Stage, work: impl Future<Output = T>) -> T {
+    let life = Lifecycle::new(SOON);
+    let scheduler = Scheduler {
+        databases: stage.database.databases(Role::Worker),
+        broker: stage.broker.clone(),
+        publisher: stage.publisher.clone(),
+        clock: Clock::system(),
+        log_days: scheduler::LOG_DAYS,
+    };
+    let ready = Readiness::default().condition("sweep");
+    let running = Box::pin(scheduler::run(scheduler, life.clone(), ready));
+    let working = async {
+        let done = work.await;
+        life.stop();
+        done
+    };
+    tokio::join!(running, working).1
+}
+
+async fn replay_of(stage: &Stage, tenant: &Tenant, id: &str) -> Value {
+    let shown = stage.get(tenant, &format!("/webhooks/replays/{id}")).await;
+    assert_eq!(shown.status, 200, "{}", shown.body);
+    shown.body
+}
+
+async fn completed(stage: &Stage, tenant: &Tenant, id: &str) -> Value {
+    until("it is completed", async || replay_of(stage, tenant, id).await["state"] == "completed").await;
+    replay_of(stage, tenant, id).await
+}
+
+fn webhooks(jobs: &[Job]) -> Vec<RawWebhook> {
+    jobs.iter().flat_map(|job| inbound::from_job(job).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_log_is_searched_page_by_page_by_what_is_asked_for() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let accounts = [ChannelAccountId::new(), ChannelAccountId::new()];
+        let all = mixed(accounts, 24);
+        write(stage, tenant.id, &all).await;
+        write(stage, other.id, &mixed(accounts, 3)).await;
+        let of = |wanted: &dyn Fn(&Logged) -> bool| -> Vec<String> {
+            all.iter().filter(|webhook| wanted(webhook)).map(Logged::text).collect()
+        };
+        let (since, until) = (all[15].at, all[5].at);
+        let between = format!("&since={}&until={}", rfc3339(since), rfc3339(until));
+        let micros = |at: DateTime<Utc>| at.timestamp_micros();
+        for limit in [1, 5, 24, 25] {
+            assert_eq!(search(stage, &tenant, "", limit).await, of(&|_| true), "{limit}");
+            let between_ids = of(&|w: &Logged| micros(w.at) >= micros(since) && micros(w.at) < micros(until));
+            assert_eq!(between_ids.len(), 10);
+            assert_eq!(search(stage, &tenant, &between, limit).await, between_ids, "{limit}");
+            let by_account = format!("&account={}", accounts[1]);
+            assert_eq!(search(stage, &tenant, &by_account, limit).await, of(&|w| w.account == accounts[1]));
+            for outcome in ["stored", "duplicate", "partly_bad"] {
+                let query = format!("&outcome={outcome}");
+                assert_eq!(search(stage, &tenant, &query, limit).await, of(&|w| w.outcome == outcome), "{outcome}");
+            }
+            for provider in Provider::ALL {
+                let query = format!("&provider={provider}&outcome=partly_bad");
+                let expected = of(&|w: &Logged| w.provider == *provider && w.outcome == "partly_bad");
+                assert_eq!(search(stage, &tenant, &query, limit).await, expected, "{provider}");
+            }
+        }
+        assert_eq!(search(stage, &tenant, "&outcome=notice", 5).await, Vec::<String>::new());
+        assert_eq!(search(stage, &other, "", 5).await.len(), 3, "a tenant sees its own");
+        for (query, field) in [
+            ("outcome=Bad", "outcome"),
+            ("provider=pigeon", "provider"),
+            ("account=1", "account"),
+            ("since=2h", "since"),
+            ("cursor=x", "cursor"),
+            ("outcom=stored", "outcom"),
+        ] {
+            let refused = stage.get(&tenant, &format!("/webhooks?{query}")).await;
+            assert_eq!(refused.problem(), (400, "bad_parameter", vec![field]), "{query}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_search_that_finds_little_goes_on_where_looking_ended() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        // More than a page looks at, in one statement; what is wanted lies at the end.
+        sqlx::query(
+            "INSERT INTO webhook_log (tenant_id, received_at, webhook_id, provider, channel_account_id, outcome, body_lz4, body_bytes)
+            SELECT $1, now() - make_interval(secs => n), gen_random_uuid(), CASE WHEN n > 10500 THEN 'twilio' ELSE 'whatsapp' END,
+                NULL, 'stored', '', 0
+            FROM generate_series(1, 10510) n",
+        )
+        .bind(tenant.id)
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+        let first = stage.get(&tenant, "/webhooks?provider=twilio").await.body;
+        assert_eq!((first["data"].as_array().map(Vec::len), first["next"].is_string()), (Some(0), true), "{first}");
+        assert_eq!(search(stage, &tenant, "&provider=twilio", 50).await.len(), 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_shown_as_it_came_whatever_its_bytes_are() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let account = ChannelAccountId::new();
+        let bodies: [&[u8]; 4] = [b"{\"b\":1,\"a\":12345678901234567890123}", b"a\0b\x1b[2J", b"a\xff\xfe\0", b""];
+        let mut logged: Vec<Logged> =
+            bodies.iter().map(|body| Logged { body: body.to_vec(), ..Logged::new(account, 1) }).collect();
+        logged[0].query = Some("attempt=1");
+        write(stage, tenant.id, &logged).await;
+        for (webhook, shown) in logged.iter().zip([
+            json!({"body": "{\"b\":1,\"a\":12345678901234567890123}", "query": "attempt=1"}),
+            json!({"body": "a\0b\u{1b}[2J", "query": null}),
+            json!({"body": "a\u{fffd}\u{fffd}\0", "body_base64": "Yf/+AA==", "query": null}),
+            json!({"body": "", "query": null}),
+        ]) {
+            let path = format!("/webhooks/{}", webhook.id);
+            let answer = stage.get(&tenant, &path).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            for (name, value) in shown.as_object().unwrap() {
+                assert_eq!(&answer.body[name], value, "{name}");
+            }
+            assert_eq!(answer.body["body_bytes"], webhook.body.len());
+            assert_eq!(answer.body["channel_account_id"], json!(account));
+            assert_eq!(stage.get(&other, &path).await.problem(), (404, "not_found", vec![]));
+        }
+        for nobodys in [WebhookId::new(), WebhookId(Uuid::nil()), WebhookId(Uuid::max())] {
+            let path = format!("/webhooks/{nobodys}");
+            assert_eq!(stage.get(&tenant, &path).await.problem(), (404, "not_found", vec![]));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_this_tenant_alone() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let accounts = [ChannelAccountId::new(), ChannelAccountId::new()];
+        let mut all = mixed(accounts, 200);
+        all[7].query = Some("attempt=2");
+        all[7].body = vec![b'x'; MAX_INLINE_BYTES + 1];
+        write(stage, tenant.id, &all).await;
+        write(stage, other.id, &mixed(accounts, 5)).await;
+        // One that cannot be read, and one of which nothing is kept.
+        for (webhook, body) in [(&all[3], vec![0]), (&all[5], lz4_flex::compress_prepend_size(&[]))] {
+            sqlx::query("UPDATE webhook_log SET body_lz4 = $2, body_bytes = 0 WHERE webhook_id = $1")
+                .bind(webhook.id)
+                .bind(body)
+                .execute(&mut stage.database.admin().await)
+                .await
+                .unwrap();
+        }
+        let wanted: Vec<&Logged> = all[..150].iter().filter(|webhook| webhook.account == accounts[0]).collect();
+        let readable: Vec<&&Logged> =
+            wanted.iter().filter(|webhook| webhook.id != all[3].id && webhook.id != all[5].id).collect();
+        assert!(wanted.len() > readable.len() && readable.len() > 64, "several slices");
+        let filter = json!({"since": all[149].at, "account": accounts[0]});
+        let asked = stage.post(&tenant, "/webhooks/replay", &filter).await;
+        assert_eq!(asked.status, 202, "{}", asked.body);
+        assert_eq!((&asked.body["state"], &asked.body["published"]), (&json!("counting"), &json!(0)));
+        let id = asked.body["id"].as_str().unwrap().to_owned();
+        let second = stage.post(&tenant, "/webhooks/replay", &filter).await;
+        assert_eq!(second.problem(), (409, "wrong_state", vec![]));
+        assert_eq!(second.body["existing_id"], id.as_str());
+
+        let (jobs, done) = scheduled(stage, async {
+            let done = completed(stage, &tenant, &id);
+            // The consumers have to keep up, or it waits for them.
+            tokio::join!(stage.drain(&INBOUND), done)
+        })
+        .await;
+        let rest = stage.drain(&INBOUND).await;
+        let published = webhooks(&[jobs, rest].concat());
+        assert_eq!(
+            (&done["selected"], &done["published"], &done["unreadable"]),
+            (&json!(wanted.len()), &json!(readable.len()), &json!(2)),
+            "{done}"
+        );
+        assert!(done["ended_at"].is_string() && done["eta_seconds"].is_null(), "{done}");
+        assert_eq!(published.len(), readable.len());
+        let ids: BTreeSet<WebhookId> = published.iter().map(|webhook| webhook.meta.id).collect();
+        assert_eq!(ids.len(), published.len());
+        assert!(all.iter().all(|webhook| !ids.contains(&webhook.id)), "each is a webhook of its own");
+        for (webhook, logged) in published.iter().zip(readable.iter().rev()) {
+            let meta = &webhook.meta;
+            assert_eq!(meta.received_at.timestamp_micros(), logged.at.timestamp_micros(), "the oldest first");
+            assert!(meta.replay);
+            let account = meta.account.unwrap();
+            assert_eq!((account.tenant_id, account.channel_account_id), (tenant.id, logged.account));
+            assert_eq!((meta.provider, meta.query.as_deref()), (logged.provider, logged.query));
+            if meta.stored {
+                assert_eq!((webhook.body.len(), logged.body.len()), (0, MAX_INLINE_BYTES + 1));
+                let mut admin = stage.database.admin().await;
+                let stored: Vec<u8> = sqlx::query_scalar("SELECT body FROM control.large_bodies WHERE webhook_id = $1")
+                    .bind(meta.id)
+                    .fetch_one(&mut admin)
+                    .await
+                    .unwrap();
+                assert_eq!(stored, logged.body);
+            } else {
+                assert_eq!(webhook.body, logged.body);
+            }
+        }
+        let audit = stage.get(&tenant, &format!("/audit?target={id}")).await.body;
+        let entries = audit["data"].as_array().unwrap();
+        let actions: Vec<&str> = entries.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+        assert_eq!(actions, ["replay.completed", "replay.asked"]);
+        assert!(entries.iter().all(|entry| entry["actor"] == "token"), "{audit}");
+        assert_eq!(entries[0]["details"]["published"], json!(readable.len()));
+        assert_eq!(entries[1]["details"]["channel_account_id"], json!(accounts[0]));
+        assert_eq!(stage.get(&other, &format!("/webhooks/replays/{id}")).await.problem(), (404, "not_found", vec![]));
+        assert_eq!(stage.post(&tenant, "/webhooks/replay", &filter).await.status, 202, "the next may begin");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_waits_while_live_webhooks_do() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        write(stage, tenant.id, &mixed([ChannelAccountId::new(), ChannelAccountId::new()], 30)).await;
+        let live = |_| Outgoing { to: Target::Queue(&INBOUND), job: inbound::to_job(&[], Utc::now()) };
+        stage.publisher.publish((0..20).map(live).collect()).await.unwrap();
+        let asked = stage.post(&tenant, "/webhooks/replay", &json!({"since": Utc::now() - TimeDelta::hours(2)})).await;
+        let id = asked.body["id"].as_str().unwrap().to_owned();
+        scheduled(stage, async {
+            until("it is counted", async || replay_of(stage, &tenant, &id).await["state"] == "running").await;
+            // Longer than the scheduler takes to look again.
+            let mut looks = 0;
+            until("it was watched", async || {
+                assert_eq!(replay_of(stage, &tenant, &id).await["published"], 0);
+                assert_eq!(stage.broker.depth(&INBOUND).await.unwrap().ready, 20);
+                looks += 1;
+                looks > 60
+            })
+            .await;
+            let (jobs, done) = tokio::join!(stage.drain(&INBOUND), completed(stage, &tenant, &id));
+            assert_eq!((&done["selected"], &done["published"]), (&json!(30), &json!(30)));
+            assert!(webhooks(&jobs[..20]).is_empty(), "what is live went first");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_and_replays_need_permissions_and_a_repeated_request_is_one() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account: Account = stage.account(&tenant).await;
+        write(stage, tenant.id, &mixed([account.id, account.id], 2)).await;
+        let with = async |may: &[Permission]| Tenant {
+            token: stage.token(tenant.id, may, None).await,
+            slug: tenant.slug.clone(),
+            id: tenant.id,
+        };
+        let (reader, nobody) = (with(&[Permission::WebhooksRead]).await, with(&[Permission::ContactsRead]).await);
+        let filter = json!({"since": "2026-01-01T00:00:00Z"});
+        for path in [
+            "/webhooks",
+            "/webhooks/01936f5e-3c00-7000-8000-000000000001",
+            "/webhooks/replays/01936f5e-3c00-7000-8000-000000000001",
+        ] {
+            let refused = stage.get(&nobody, path).await;
+            assert_eq!(refused.problem(), (403, "permission_missing", vec![]), "{path}");
+            assert_eq!(refused.body["detail"], "This needs the permission webhooks:read.");
+        }
+        assert_eq!(stage.get(&reader, "/webhooks").await.status, 200);
+        let refused = stage.post(&reader, "/webhooks/replay", &filter).await;
+        assert_eq!(refused.body["detail"], "This needs the permission webhooks:replay.");
+        let path = format!("/api/{}/webhooks", tenant.slug);
+        assert_eq!(answer(stage.request(Method::GET, &path)).await.status, 401);
+
+        let post =
+            |body: &Value| answer(stage.posting(&tenant, "/webhooks/replay", body).header("Idempotency-Key", "again"));
+        let (once, again) = (post(&filter).await, post(&filter).await);
+        assert_eq!((once.status.as_u16(), &once.body), (202, &again.body));
+        assert_eq!(stage.count("SELECT count(*) FROM webhook_replays").await, 1);
+        for (body, field) in [
+            (json!({}), "since"),
+            (json!({"since": "2h"}), "since"),
+            (json!({"since": "2999-01-01T00:00:00Z"}), "since"),
+            (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}), "since"),
+            (json!({"since": "2026-01-01T00:00:00Z", "outcome": "a\0"}), "outcome"),
+            (json!({"since": "2026-01-01T00:00:00Z", "provider": "pigeon"}), "provider"),
+            (json!({"since": "2026-01-01T00:00:00Z", "tenant": "other"}), "tenant"),
+        ] {
+            let refused = stage.post(&tenant, "/webhooks/replay", &body).await;
+            assert_eq!(refused.problem(), (422, "invalid", vec![field]), "{body}");
+        }
+    })
+    .await;
+}
