@@ -163,6 +163,10 @@ pub async fn record(tx: &mut FleetTx, tenant_id: TenantId, contact_id: ContactId
                 "UPDATE contacts
                 SET name = coalesce(name, $3), username = coalesce(username, $4)
                 WHERE tenant_id = $1 AND id = $2
+                    -- Who was erased meanwhile is nobody: nothing is asked about them any more.
+                    AND EXISTS (
+                        SELECT FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
+                    )
                     AND ((name IS NULL AND $3::text IS NOT NULL) OR (username IS NULL AND $4::text IS NOT NULL))",
                 tenant_id.0,
                 contact_id.0,
