@@ -156,7 +156,11 @@ async fn fold(
         return Ok(Merged::TooMuch);
     }
     names(conn, tenant_id, winner, other).await?;
-    wishes(conn, tenant_id, winner, other).await?;
+    if before.is_none() {
+        wishes(conn, tenant_id, winner, other).await?;
+    } else {
+        later_wishes(conn, tenant_id, winner, other).await?;
+    }
     for fold in &folds {
         fold_conversation(conn, tenant_id, fold).await?;
     }
@@ -285,6 +289,27 @@ async fn wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId,
         SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
             changed_at = clock_timestamp()
         WHERE (excluded.state = 'opted_out', excluded.since) > (s.state = 'opted_out', s.since)",
+        tenant_id.0,
+        winner.0,
+        loser.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What was still told of the other: what was said last holds, as anywhere, and the stricter is no news any more.
+async fn later_wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO suppressions AS s (tenant_id, contact_id, channel, purpose, state, since, source, token_id)
+        SELECT tenant_id, $2, channel, purpose, state, since, source, token_id
+        FROM suppressions
+        WHERE tenant_id = $1 AND contact_id = $3
+        ORDER BY channel, purpose
+        ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE
+        SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
+            changed_at = clock_timestamp()
+        WHERE (excluded.since, excluded.state = 'opted_out') > (s.since, s.state = 'opted_out')",
         tenant_id.0,
         winner.0,
         loser.0,

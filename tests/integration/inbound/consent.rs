@@ -55,7 +55,7 @@ impl Stage {
     }
 
     /// A campaign to everybody that runs, with everybody frozen.
-    async fn campaign(&self) -> CampaignId {
+    pub(super) async fn campaign(&self) -> CampaignId {
         let content = OutboundContent::Template { name: "spring".into(), language: "en_US".into(), variables: vec![] };
         let content = CampaignContent::new(content).unwrap();
         let mut tx = self.request().await;
@@ -81,7 +81,7 @@ impl Stage {
         tx.commit().await.unwrap();
     }
 
-    async fn release(&self) {
+    pub(super) async fn release(&self) {
         self.step(Task::Release { account: self.account }).await;
     }
 
@@ -139,7 +139,7 @@ impl Stage {
         .await
     }
 
-    async fn expect_books_to_agree(&self, id: CampaignId) {
+    pub(super) async fn expect_books_to_agree(&self, id: CampaignId) {
         let mut tx = self.request().await;
         let books = campaigns::ledger::ledger(&mut tx, id).await.unwrap().expect("it is there");
         assert_eq!(books.disagreements, Vec::<String>::new(), "{books:?}");
