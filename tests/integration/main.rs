@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens, in its helpers, too")]
 
 mod api;
-// mod campaigns;
+mod campaigns;
 mod digest;
 mod isolation;
-// mod outbound_db;
-// mod people;
+mod outbound_db;
+mod people;
 mod queue;
 mod retention;
 mod runtime;

@@ -77,8 +77,8 @@ impl Fault {
     pub(super) fn passes(self) -> u64 {
         match self {
             Fault::Crash(point) => match Program::of(point) {
-                // One step of a campaign, or one sweep that finds something, a second.
-                Program::Campaign | Program::Scheduler => 2,
+                // One step of a campaign, one sweep that finds something, some pictures a second.
+                Program::Campaign | Program::Scheduler | Program::Media => 2,
                 Program::Api | Program::Inbound | Program::Outbound => 20,
             },
             Fault::Kill(_) | Fault::SigStop | Fault::Cut | Fault::Stop(_) => 1,
