@@ -81,9 +81,14 @@ impl Proxies {
         if !self.trust(peer?.ip().to_canonical()) {
             return None;
         }
-        let host = said(headers, &FORWARDED_HOST)?;
+        // Some proxies hand on what the sender put there: what is no host could turn our path into the rest of another's URL.
+        let host = said(headers, &FORWARDED_HOST).filter(|host| is_host(host))?;
         let scheme = said(headers, &FORWARDED_PROTO).unwrap_or("https");
+        if !matches!(scheme, "http" | "https") {
+            return None;
+        }
         let port = said(headers, &FORWARDED_PORT).filter(|_| !host.ends_with(']') && !host.contains(':'));
+        let port = port.filter(|port| port.parse::<u16>().is_ok());
         Some(match port {
             Some(port) => format!("{scheme}://{host}:{port}"),
             None => format!("{scheme}://{host}"),
@@ -93,6 +98,11 @@ impl Proxies {
     fn trust(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
+}
+
+/// Whether it can be a host, with or without a port.
+fn is_host(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']'))
 }
 
 /// What the nearest proxy says.

@@ -29,6 +29,8 @@ async fn any_order_and_any_number_of_times_ends_in_the_same_digest() {
         // Some had been written to before, others write first.
         known: 90,
         repeat_rate: 0.0,
+        // Who wrote by the new number before the change of numbers came stays two contacts: nobody said that they are one yet.
+        moves: false,
         // Within the last day, before this minute: else it would be nobody's news.
         begins_ms: (Utc::now().timestamp() / 60 * 60 - 5 * 3_600) * 1_000,
         ..Mixture::default()

@@ -247,8 +247,13 @@ struct Share {
 /// What a webhook means for each tenant it speaks to.
 fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Place>) -> Vec<Placed<Inbound>> {
     let mut shares: BTreeMap<TenantId, Share> = BTreeMap::new();
+    // What is for nobody we know, or could not be read, may be anybody's.
+    let mut has_strangers = !parsed.bad.is_empty();
     for part in parsed.parts {
-        let Some(route) = route(&webhook, &part, routes) else { continue };
+        let Some(route) = route(&webhook, &part, routes) else {
+            has_strangers = true;
+            continue;
+        };
         let share = shares.entry(route.tenant_id).or_insert_with(|| Share {
             route: route.clone(),
             keys: HashSet::new(),
@@ -266,12 +271,12 @@ fn split(webhook: RawWebhook, parsed: Parsed, routes: &Found, place: Option<&Pla
         }
         share.keys.extend([Some(part.route), part.fallback].into_iter().flatten());
     }
-    let shared_by_many = shares.len() > 1;
+    let is_shared = shares.len() > 1 || has_strangers;
     shares
         .into_iter()
         .map(|(tenant_id, Share { route, keys, events, mut bad })| {
             bad.extend(parsed.bad.iter().map(BadElement::to_string));
-            let body = if shared_by_many { providers::excerpt(&webhook, &keys).into() } else { webhook.body.clone() };
+            let body = if is_shared { providers::excerpt(&webhook, &keys).into() } else { webhook.body.clone() };
             let effect = Inbound {
                 meta: webhook.meta.clone(),
                 tenant_id,

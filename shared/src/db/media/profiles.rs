@@ -167,7 +167,11 @@ pub async fn record(tx: &mut FleetTx, tenant_id: TenantId, contact_id: ContactId
             sqlx::query!(
                 "UPDATE contacts
                 SET name = coalesce(name, $3), username = coalesce(username, $4)
-                WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
+WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
+                    -- Nothing is asked any more about who was erased meanwhile.
+                    AND EXISTS (
+                        SELECT FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
+                    )
                     AND ((name IS NULL AND $3::text IS NOT NULL) OR (username IS NULL AND $4::text IS NOT NULL))",
                 tenant_id.0,
                 contact_id.0,

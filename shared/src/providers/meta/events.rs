@@ -42,6 +42,30 @@ use std::borrow::Cow;
 /// What a cart lists; whoever holds a secret can sign more.
 const MAX_PRODUCTS: usize = 200;
 
+/// What an element can tell: each under its key.
+const KINDS: &[&str] = &[
+    "message",
+    "message_edit",
+    "reaction",
+    "delivery",
+    "read",
+    "postback",
+    "referral",
+    "optin",
+    "order",
+    "policy_enforcement",
+    // What follows is noted.
+    "pass_thread_control",
+    "take_thread_control",
+    "request_thread_control",
+    "app_roles",
+    "account_linking",
+    "messaging_feedback",
+    "response_feedback",
+    "game_play",
+    "typing",
+];
+
 /// An element about to be read.
 pub(super) struct Said<'s, 'a> {
     pub(super) platform: &'s Platform,
@@ -58,18 +82,22 @@ type Bad = &'static str;
 impl Said<'_, '_> {
     /// Tells every event of the element.
     pub(super) fn read(&self, tell: &mut impl FnMut(Event)) -> Result<(), Bad> {
-        let mut known = 0;
-        for (key, raw) in self.element.said().members() {
-            known += usize::from(self.kind(key, raw, tell)?);
+        let said = self.element.said();
+        // Of a key given twice the last, as everywhere: each event keeps the whole element.
+        let mut kinds: Vec<(&str, &RawValue)> = Vec::with_capacity(1);
+        for (key, raw) in said.members().rev().filter(|(key, _)| KINDS.contains(key)) {
+            if kinds.iter().all(|(known, _)| *known != key) {
+                kinds.push((key, raw));
+            }
         }
-        if known == 0 {
+        if kinds.is_empty() {
             tell(self.stranger());
         }
-        Ok(())
+        kinds.into_iter().rev().try_for_each(|(key, raw)| self.kind(key, raw, tell))
     }
 
-    /// Tells what stands under a key; whether the key is a known one.
-    fn kind(&self, key: &str, raw: &RawValue, tell: &mut impl FnMut(Event)) -> Result<bool, Bad> {
+    /// Tells what stands under one of [`KINDS`].
+    fn kind(&self, key: &str, raw: &RawValue, tell: &mut impl FnMut(Event)) -> Result<(), Bad> {
         let object = || Object::of(raw).ok_or("says something that is no object");
         match key {
             "message" => tell(self.message(self.element.message.as_ref().ok_or("has a message that is no object")?)?),
@@ -85,20 +113,9 @@ impl Said<'_, '_> {
             "optin" => tell(self.optin(&object()?)?),
             "order" => tell(self.order(&object()?)?),
             "policy_enforcement" => tell(self.policy(&object()?)),
-            "pass_thread_control"
-            | "take_thread_control"
-            | "request_thread_control"
-            | "app_roles"
-            | "account_linking"
-            | "messaging_feedback"
-            | "response_feedback"
-            | "game_play"
-            | "typing" => {
-                tell(notice(key));
-            }
-            _ => return Ok(false),
+            _ => tell(notice(key)),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// What this release does not know. It may be about another message: the id in it is not its own.

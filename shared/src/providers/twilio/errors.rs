@@ -3,8 +3,14 @@
 
 use std::ops::RangeInclusive;
 
-/// The recipient has said STOP to the sender.
-pub const OPTED_OUT: &str = "21610";
+/// The codes that say of a recipient that nothing is to be sent to them any more (contract, sections 8 and 11: "suppress"): STOP was
+/// said, the sender is blocked, or the law forbids it.
+const SUPPRESSED: &[&str] = &["21610", "30004", "30640", "63014", "63033"];
+
+/// Whether a code says that nothing is to be sent to the recipient any more.
+pub fn suppresses(code: &str) -> bool {
+    SUPPRESSED.contains(&code)
+}
 
 /// A row of the table.
 #[derive(Debug)]

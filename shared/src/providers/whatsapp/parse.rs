@@ -5,13 +5,15 @@ use super::{
     account, echo,
     errors::explain,
     message,
-    people::Contacts,
+    people::{Contacts, Names},
     preferences,
     wire::{Change, Entry, ErrorObject, Value, time},
 };
 use crate::{
     domain::{
-        events::{Event, Parsed, RouteKey, SendToken, StatusReport},
+        consent::{Consent, Purpose},
+        events::{ConsentChange, Event, Parsed, RouteKey, SendToken, StatusReport},
+        people::Person,
         sends::SendState,
     },
     providers::{
@@ -120,7 +122,14 @@ impl Webhook {
         self.items(place, part, "messages", messages, |raw, alone| {
             message::read(raw, &contacts, alone, received_at).map(|message| Event::Message(Box::new(message)))
         });
+        let refused: Vec<Event> = match &statuses {
+            List::Items(items) => {
+                items.iter().filter_map(|raw| opted_out(raw, received_at)).map(Event::Consent).collect()
+            }
+            _ => Vec::new(),
+        };
         self.items(place, part, "statuses", statuses, |raw, _| status(raw, received_at));
+        refused.into_iter().for_each(|event| self.reading.push(part, event));
         self.items(place, part, "errors", errors, |raw, _| {
             Object::of(raw).map(|_| Event::Notice { field: "errors".into() }).ok_or("is no object")
         });
@@ -218,6 +227,28 @@ fn status(raw: &RawValue, received_at: DateTime<Utc>) -> Result<Event, &'static 
         code: error.and_then(|error| error.code),
         token: status.text("biz_opaque_callback_data").and_then(|text| SendToken::decode(&text)),
     }))
+}
+
+/// The code of a message that was not delivered because the person has stopped marketing messages (contract, section 12.2).
+const STOPPED_MARKETING: &str = "131050";
+
+/// What a status says about the person besides: that they want no marketing.
+fn opted_out(raw: &RawValue, received_at: DateTime<Utc>) -> Option<ConsentChange> {
+    if !raw.get().contains(STOPPED_MARKETING) {
+        return None;
+    }
+    let status = Object::of(raw)?;
+    let is_code = |error: Object| ErrorObject::of(&error).code.as_deref() == Some(STOPPED_MARKETING);
+    if status.text("status")? != "failed" || !status.objects("errors").any(is_code) {
+        return None;
+    }
+    let mut names = Names::default();
+    names.add(status.id("recipient_user_id"));
+    names.add(status.id("recipient_id"));
+    let person = Person { aliases: names.aliases(), ..Person::default() };
+    let (purpose, consent) = (Purpose::Marketing, Consent::OptedOut);
+    let at = time(&status, received_at);
+    (!person.aliases.is_empty()).then_some(ConsentChange { person, purpose, consent, source: "131050", at })
 }
 
 #[cfg(test)]

@@ -80,6 +80,21 @@ fn bytes_that_are_no_text_spoil_only_their_characters() {
 }
 
 #[test]
+fn who_is_not_reached_because_they_stopped_marketing_has_opted_out() {
+    let status = |code: u32| {
+        format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1","changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"2"}},
+            "statuses":[{{"id":"wamid.131050","status":"failed","timestamp":"1794830400","recipient_id":"15557770142","errors":[{{"code":{code}}}]}}]}}}}]}}]}}"#
+        )
+    };
+    let told = |code| {
+        let parsed = parse(status(code).as_bytes(), received_at()).unwrap();
+        parsed.parts[0].events.iter().filter(|event| matches!(event, Event::Consent(_))).count()
+    };
+    assert_eq!((told(131_050), told(131_049)), (1, 0));
+}
+
+#[test]
 fn elements_without_end_are_counted_not_read() {
     let entries = vec!["7"; 30_000].join(",");
     let body = format!(r#"{{"object":"whatsapp_business_account","entry":[{entries}]}}"#);
