@@ -119,8 +119,7 @@ pub async fn create_many(tx: &mut TenantTx, new: &[NewContact]) -> Result<Create
     let (won, known): (Vec<_>, Vec<_>) = new.into_iter().partition(|(id, _)| ours.contains(id));
     insert(tx, &won).await?;
     let tenant_id = tx.tenant_id();
-    let names: Vec<_> =
-        won.iter().map(|(id, contact)| (tenant_id, *id, digest(tenant_id, &contact.phone))).collect();
+    let names: Vec<_> = won.iter().map(|(id, contact)| (tenant_id, *id, digest(tenant_id, &contact.phone))).collect();
     suppressions::inherit(tx.conn(), &names).await?;
     let named: Vec<&NewContact> =
         known.iter().map(|(_, contact)| *contact).filter(|contact| contact.name.is_some()).collect();

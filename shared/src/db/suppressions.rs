@@ -107,7 +107,8 @@ async fn of_those_who_stay(conn: &mut PgConnection, wishes: &Wishes) -> Result<W
     let mut wishes = wishes.clone();
     // Who stayed may be merged, too, before it is locked; that twice in the time of one batch is nobody's.
     for _ in 0..3 {
-        let asked: Vec<(TenantId, ContactId)> = wishes.0.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
+        let asked: Vec<(TenantId, ContactId)> =
+            wishes.0.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
         let tenants: Vec<Uuid> = asked.iter().map(|(tenant_id, _)| tenant_id.0).collect();
         let contacts: Vec<Uuid> = asked.iter().map(|(_, id)| id.0).collect();
         let rows = sqlx::query!(

@@ -17,24 +17,34 @@ use shared::{
 };
 
 impl Stage {
-    async fn merge(&self, winner: ContactId, loser: ContactId) -> Merged {
+    pub(super) async fn merge(&self, winner: ContactId, loser: ContactId) -> Merged {
         let mut tx = self.request().await;
         let merged = merging::merge(&mut tx, winner, loser, Actor::Operator).await.unwrap();
         tx.commit().await.unwrap();
         merged
     }
 
-    async fn erase(&self, id: ContactId) -> bool {
+    pub(super) async fn erase(&self, id: ContactId) -> bool {
         let mut tx = self.request().await;
         let erased = erasing::erase(&mut tx, id, Actor::Operator).await.unwrap();
         tx.commit().await.unwrap();
         erased
     }
 
-    async fn look_again(&self) {
-        let mut tx = self.fleet().await;
-        erasing::settle(&mut tx).await.unwrap();
-        tx.commit().await.unwrap();
+    /// As the scheduler does, at once. How many there were.
+    pub(super) async fn look_again(&mut self) -> usize {
+        self.execute("UPDATE contacts SET settle_at = now() WHERE settle_at IS NOT NULL").await;
+        let mut contacts = 0;
+        loop {
+            let mut tx = self.fleet().await;
+            let due = erasing::due(&mut tx).await.unwrap();
+            tx.commit().await.unwrap();
+            let Some(gone) = due else { return contacts };
+            let mut tx = self.fleet().await;
+            erasing::settle(&mut tx, &gone).await.unwrap();
+            tx.commit().await.unwrap();
+            contacts += 1;
+        }
     }
 
     async fn shown(&self, id: ContactId) -> Option<ContactId> {

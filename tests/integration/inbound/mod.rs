@@ -6,6 +6,7 @@ mod echoes;
 mod gone;
 mod news;
 mod replays;
+mod under_way;
 mod watermarks;
 
 use bytes::Bytes;
@@ -196,13 +197,14 @@ impl Stage {
     async fn everything(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         for table in [
-            "SELECT to_jsonb(t)::text FROM contacts t ORDER BY 1",
+            "SELECT (to_jsonb(t) - 'settle_at')::text FROM contacts t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM contact_aliases t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM conversations t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM messages t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM sends t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM trail t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM provider_refs t ORDER BY 1",
+            "SELECT to_jsonb(t)::text FROM parked_reports t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM suppressions t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM watermarks t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM webhook_log t ORDER BY 1",

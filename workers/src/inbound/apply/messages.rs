@@ -301,7 +301,9 @@ pub(super) async fn claim<'a>(
     let edits: Vec<(&Item<'_>, Named)> = items
         .iter()
         .filter(|item| item.kind() == MessageKind::Edit && contacts.contains_key(&item.id))
-        .filter_map(|item| Some((item, (item.tenant_id(), item.heard.channel_account_id, item.refers_to()?.to_owned()))))
+        .filter_map(|item| {
+            Some((item, (item.tenant_id(), item.heard.channel_account_id, item.refers_to()?.to_owned())))
+        })
         .collect();
     let named: BTreeSet<Named> = edits.iter().map(|(_, named)| named.clone()).collect();
     let taken_back = refs::revoked(tx, &named.into_iter().collect::<Vec<_>>()).await?;
