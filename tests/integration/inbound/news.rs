@@ -46,7 +46,7 @@ async fn the_latest_news_holds_in_whatever_order_it_comes() {
         }
         let row = stage.account_row().await;
         assert_eq!((&row["state"], &row["code"]), (&json!("down"), &json!("DISABLED")), "{order:?}");
-        assert_eq!((&row["quality"], &row["rate"]), (&json!("GREEN"), &json!(20.0)), "{order:?}");
+        assert_eq!((&row["quality"], &row["rate"]), (&json!("GREEN"), &json!(20)), "{order:?}");
         stage.tell(vec![news(AccountNews::Up, None, 5)]).await;
         assert_eq!(stage.account_row().await["state"], "active", "{order:?}");
         let woken = "SELECT count(*) FROM outbox WHERE convert_from(body, 'UTF8')::jsonb ->> 'task' = 'wake_account'";
@@ -65,7 +65,7 @@ async fn what_an_operator_has_set_is_the_most_and_what_he_has_disabled_stays_so(
     .execute(&mut stage.admin)
     .await
     .unwrap();
-    for (at, told, holds) in [(1, 1000.0, 50.0), (2, 20.0, 20.0), (3, 80.0, 50.0)] {
+    for (at, told, holds) in [(1, 1000.0, 50), (2, 20.0, 20), (3, 80.0, 50)] {
         stage.tell(vec![news(AccountNews::Throughput(told), None, at)]).await;
         assert_eq!(stage.account_row().await["rate"], json!(holds), "told {told}");
     }

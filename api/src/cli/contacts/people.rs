@@ -154,7 +154,7 @@ pub(in crate::cli) async fn erase(who: &Who, out: &Output) -> anyhow::Result<Exi
     for tried in 1.. {
         let mut tx = who.begin().await?;
         match erasing::erase(&mut tx, who.id, Actor::Operator).await {
-            Ok(true) => tx.commit().await?,
+            Ok(true) => drop(tx.commit().await?),
             Ok(false) => return Err(who.nobody(who.id)),
             Err(error) if error.kind() == db::Kind::Contention && tried < TRIES => continue,
             Err(error) => return Err(error.into()),
