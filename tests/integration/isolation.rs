@@ -42,6 +42,11 @@ const ROWS: &[(&str, &str)] = &[
         "INSERT INTO provider_refs (tenant_id, channel_account_id, provider_message_id, message_id) VALUES ($1, $2, 'wamid.1', $5)",
     ),
     (
+        "parked_reports",
+        "INSERT INTO parked_reports (tenant_id, channel_account_id, provider_message_id, state, event, at)
+        VALUES ($1, $2, 'wamid.2', 'sent', 'sent', now())",
+    ),
+    (
         "sends",
         "INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, recipient_kind, recipient, needs_window, state)
         VALUES ($1, $5, $4, $2, 1, 'phone', '+15557770123', true, 'queued')",

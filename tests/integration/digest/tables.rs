@@ -36,6 +36,7 @@ pub(super) const TABLES: &[Table] = &[
             ("created_at", CLOCK),
             ("merged_into", "see which rows"),
             ("gone_at", CLOCK),
+            ("settle_at", CLOCK),
         ],
     },
     Table {
@@ -145,6 +146,13 @@ pub(super) const TABLES: &[Table] = &[
             ("echo_message_id", "pg_temp.what(echo_message_id)"),
         ],
         left_out: &[("tenant_id", TENANT), ("created_at", CLOCK)],
+    },
+    Table {
+        name: "parked_reports",
+        only: "",
+        columns: &["provider_message_id", "state", "event", "at", "code", "reason"],
+        by_name: &[("channel_account_id", "pg_temp.account(channel_account_id)")],
+        left_out: &[("tenant_id", TENANT), ("parked_at", CLOCK)],
     },
     Table {
         name: "watermarks",
