@@ -51,7 +51,7 @@ pub(super) const TABLES: &[Table] = &[
         // As of contacts.
         only: "merged_into IS NULL",
         columns: &[
-            
+
             "listed",
             "unread",
             "messages_in",
