@@ -7,7 +7,7 @@ mod hosts;
 
 pub use hosts::{BadHost, Hosts, OfProvider};
 
-use crate::domain::media::HEAD_BYTES;
+use crate::{domain::media::HEAD_BYTES, storage::remove_old};
 use addresses::{NotPublic, PublicOnly};
 use reqwest::{
     Client,
@@ -32,6 +32,10 @@ const WRITE_BYTES: usize = 128 * 1024;
 /// Nobody is waited for longer, whatever they ask.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 const MAX_FILENAME_CHARS: usize = 200;
+/// What is on its way is called so, perhaps in a folder that is everybody's.
+const INCOMING: &str = "mijra-incoming-";
+/// What nobody has written to for so long is nobody's any more: its process was killed. No file takes so long.
+const INCOMING_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// Fetches. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
@@ -198,7 +202,7 @@ impl Answer {
         if self.0.content_length().is_some_and(|length| length > most) {
             return Err(too_large());
         }
-        let (file, path) = tempfile::Builder::new().prefix("incoming-").tempfile_in(folder).map_err(disk)?.into_parts();
+        let (file, path) = tempfile::Builder::new().prefix(INCOMING).tempfile_in(folder).map_err(disk)?.into_parts();
         let mut file = BufWriter::with_capacity(WRITE_BYTES, tokio::fs::File::from_std(file));
         let (mut size_bytes, mut digest, mut head) = (0_u64, Sha256::new(), Vec::new());
         while let Some(piece) = self.0.chunk().await.map_err(|error| broken(error, "The file broke off"))? {
@@ -213,6 +217,14 @@ impl Answer {
         file.flush().await.map_err(disk)?;
         Ok(Saved { path, size_bytes, sha256: digest.finalize().into(), head })
     }
+}
+
+/// Removes what processes that were killed left in a folder; how many files. Blocks.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn sweep(folder: &Path) -> io::Result<u64> {
+    remove_old(folder, &|name| name.starts_with(INCOMING), INCOMING_FOR, false)
 }
 
 fn disk(error: io::Error) -> Failure {
@@ -342,6 +354,20 @@ mod tests {
         let url = "https://localhost/x".parse().unwrap();
         let failure = downloader.get(&url, OfProvider::Meta, None).await.unwrap_err();
         assert_eq!((failure.code, failure.next), ("private_address", Next::Refuse), "{failure}");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * INCOMING_FOR;
+        for name in ["mijra-incoming-new", "mijra-incoming-old", "other-old"] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            if name.ends_with("old") {
+                file.set_modified(old).unwrap();
+            }
+        }
+        assert_eq!(sweep(folder.path()).unwrap(), 1);
+        assert!(!folder.path().join("mijra-incoming-old").exists());
     }
 
     #[test]
