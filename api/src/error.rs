@@ -106,6 +106,8 @@ kinds! {
     NobodyFailed = (CONFLICT, "nobody_failed", "Nobody is there to be tried again"),
     /// The body is larger than allowed.
     TooLarge = (PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
+    /// A part of a file that lies beyond its end.
+    RangeBeyond = (RANGE_NOT_SATISFIABLE, "range_beyond", "The range lies beyond the end"),
     /// The body is not declared as JSON.
     NotJson = (UNSUPPORTED_MEDIA_TYPE, "not_json", "The body must be application/json"),
     /// The body is not declared as something that can be imported.

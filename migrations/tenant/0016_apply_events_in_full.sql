@@ -25,6 +25,8 @@ CREATE TABLE erased_people (
     -- SHA-256 of the tenant, the kind of name and the name (domain::people::Alias::digest).
     digest bytea NOT NULL CHECK (octet_length(digest) = 32),
     erased_at timestamptz NOT NULL,
+    -- What they had opted out of by then holds for who comes back by the name: [{"channel", "purpose", "since", "source"}].
+    opted_out jsonb NOT NULL DEFAULT '[]',
     PRIMARY KEY (tenant_id, digest)
 );
 -- Who writes anew is a new contact by an old name: what is older than this is not theirs.
@@ -36,10 +38,12 @@ ALTER TABLE contacts
     ADD COLUMN erased_at timestamptz,
     -- When it was merged or erased: batches that were under way then may have added something, which is moved or erased after them.
     ADD COLUMN gone_at timestamptz,
+    -- When that is done next; NULL: not any more.
+    ADD COLUMN settle_at timestamptz,
     -- The provider's time of the message that brought the names: what an older one says, or one that is played again, is no news.
     ADD COLUMN named_at timestamptz,
     ADD FOREIGN KEY (tenant_id, merged_into) REFERENCES contacts (tenant_id, id);
-CREATE INDEX contacts_gone ON contacts (tenant_id, gone_at) WHERE gone_at IS NOT NULL;
+CREATE INDEX contacts_to_settle ON contacts (tenant_id, settle_at) WHERE settle_at IS NOT NULL;
 CREATE INDEX contacts_merged_into ON contacts (tenant_id, merged_into) WHERE merged_into IS NOT NULL;
 
 -- c. Conversations that were folded into another, and those begun outside of Mijra.
@@ -67,6 +71,28 @@ ALTER TABLE provider_refs
     ADD COLUMN echo_message_id uuid,
     -- It was taken back: nothing of it is kept, whichever comes first.
     ADD COLUMN revoked_at timestamptz;
+
+-- What was reported of an id while no send had it: whoever ties it to one takes them. (At the id itself the furthest is noted.)
+CREATE TABLE parked_reports (
+    tenant_id uuid NOT NULL,
+    channel_account_id uuid NOT NULL,
+    provider_message_id text NOT NULL,
+    state text NOT NULL,
+    -- The provider's word, and its time.
+    event text NOT NULL,
+    at timestamptz NOT NULL,
+    code text,
+    reason text,
+    parked_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, channel_account_id, provider_message_id, event, at)
+);
+-- The tables' owner is isolated, too, but for this.
+ALTER TABLE provider_refs NO FORCE ROW LEVEL SECURITY;
+INSERT INTO parked_reports (tenant_id, channel_account_id, provider_message_id, state, event, at, code, reason)
+SELECT tenant_id, channel_account_id, provider_message_id, parked_state, parked_state, parked_at, parked_code, parked_reason
+FROM provider_refs
+WHERE message_id IS NULL AND parked_state IS NOT NULL AND parked_at IS NOT NULL;
+ALTER TABLE provider_refs FORCE ROW LEVEL SECURITY;
 
 -- e. What providers say of accounts. Older news never undoes newer.
 ALTER TABLE channel_accounts
@@ -104,9 +130,10 @@ ALTER TABLE templates
     ADD COLUMN quality_told_at timestamptz,
     ADD COLUMN category_told_at timestamptz;
 
-SELECT isolate_tenants(t) FROM unnest(ARRAY['suppressions', 'erased_people', 'watermarks']::regclass[]) t;
+SELECT isolate_tenants(t) FROM unnest(ARRAY['suppressions', 'erased_people', 'watermarks', 'parked_reports']::regclass[]) t;
 GRANT SELECT, INSERT, UPDATE ON suppressions, erased_people TO mijra_api, mijra_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON watermarks TO mijra_api, mijra_worker;
+GRANT SELECT, INSERT, DELETE ON parked_reports TO mijra_worker;
 GRANT DELETE ON suppressions, contact_aliases TO mijra_api, mijra_worker;
 -- Messages are immutable but for this: what a person takes back, or has erased, is gone; those of a folded conversation go where it
 -- goes; and one that was stored because of an echo goes when it turns out to be a send of ours.

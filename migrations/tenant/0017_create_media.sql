@@ -118,7 +118,7 @@ CREATE TRIGGER contact_profiles_changed AFTER UPDATE ON contact_profiles
     FOR EACH ROW WHEN (OLD.storage_key IS DISTINCT FROM NEW.storage_key) EXECUTE FUNCTION let_go_of_objects();
 
 SELECT isolate_tenants(t) FROM unnest(ARRAY['media', 'contact_profiles', 'media_objects']::regclass[]) t;
-GRANT SELECT ON media, contact_profiles TO mijra_api;
+GRANT SELECT, DELETE ON media, contact_profiles TO mijra_api;
 -- Whoever deletes a message or a contact lets go of its files.
 GRANT SELECT, UPDATE (check_at) ON media_objects TO mijra_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON media, contact_profiles, media_objects TO mijra_worker;

@@ -42,6 +42,11 @@ const ROWS: &[(&str, &str)] = &[
         "INSERT INTO provider_refs (tenant_id, channel_account_id, provider_message_id, message_id) VALUES ($1, $2, 'wamid.1', $5)",
     ),
     (
+        "parked_reports",
+        "INSERT INTO parked_reports (tenant_id, channel_account_id, provider_message_id, state, event, at)
+        VALUES ($1, $2, 'wamid.2', 'sent', 'sent', now())",
+    ),
+    (
         "sends",
         "INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, recipient_kind, recipient, needs_window, state)
         VALUES ($1, $5, $4, $2, 1, 'phone', '+15557770123', true, 'queued')",
@@ -89,6 +94,13 @@ const ROWS: &[(&str, &str)] = &[
         "portfolio_people",
         "INSERT INTO portfolio_people (tenant_id, portfolio_id, contact_id, reached_at) VALUES ($1, $2, $3, now())",
     ),
+    (
+        "suppressions",
+        "INSERT INTO suppressions (tenant_id, contact_id, channel, purpose, state, since, source)
+        VALUES ($1, $3, 'sms', 'all', 'opted_out', now(), 'keyword')",
+    ),
+    ("erased_people", "INSERT INTO erased_people (tenant_id, digest, erased_at) VALUES ($1, sha256($3::text::bytea), now())"),
+    ("watermarks", "INSERT INTO watermarks (tenant_id, contact_id, channel_account_id, read_through, read_at) VALUES ($1, $3, $2, now(), now())"),
     (
         "audit",
         "INSERT INTO audit (tenant_id, id, action, target_kind, target_id) VALUES ($1, $5, 'campaign.started', 'campaign', $5)",

@@ -166,6 +166,7 @@ fn write(provider: &Provider, account: &AccountSpec, happening: Happening) -> an
         id: &id,
         about: happening.about.as_deref().unwrap_or("m_nobody-knows"),
         text: &happening.text,
+        nth_edit: 1,
         at_ms,
         watermark_ms: happening.watermark_ms.unwrap_or(at_ms),
     };

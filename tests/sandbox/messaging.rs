@@ -16,6 +16,8 @@ pub(super) struct Moment<'a> {
     /// A message it refers to, of either side.
     pub(super) about: &'a str,
     pub(super) text: &'a str,
+    /// Which edit of a message it is.
+    pub(super) nth_edit: u32,
     /// Unix milliseconds.
     pub(super) at_ms: i64,
     /// Up to when the account's messages were delivered or read.

@@ -1,4 +1,6 @@
-//! `mijra contacts import`: makes a file's people a tenant's contacts. It may be repeated, after any end.
+//! `mijra contacts`: people one by one (`people`), and many. `import` makes a file's people a tenant's contacts. It may be repeated, after any end.
+
+mod people;
 
 use super::{
     output::{Output, or_dash, table},
@@ -10,7 +12,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::{
     db::audit::Actor,
-    domain::tenants::Slug,
+    domain::{consent::Consent, tenants::Slug},
     import::{self, Format, Report, Target, Unreadable, Why},
 };
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
@@ -24,6 +26,16 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) enum Command {
     /// Make the people of a file contacts
     Import(Import),
+    /// Show what a person does not want to be written to about, and wants again
+    Suppressions(people::Who),
+    /// Write down that a person does not want to be written to
+    OptOut(people::Opt),
+    /// Write down that a person wants to be written to again
+    OptIn(people::Opt),
+    /// Make two contacts one
+    Merge(people::Merge),
+    /// Erase a person: words, files, names and addresses
+    Erase(people::Who),
 }
 
 #[derive(clap::Args, Debug)]
@@ -47,7 +59,17 @@ enum FileFormat {
 }
 
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
-    let Command::Import(args) = command;
+    match command {
+        Command::Import(args) => import(args, out).await,
+        Command::Suppressions(who) => people::suppressions(&who, out).await,
+        Command::OptOut(args) => people::opt(&args, Consent::OptedOut, out).await,
+        Command::OptIn(args) => people::opt(&args, Consent::OptedIn, out).await,
+        Command::Merge(args) => people::merge(&args, out).await,
+        Command::Erase(who) => people::erase(&who, out).await,
+    }
+}
+
+async fn import(args: Import, out: &Output) -> anyhow::Result<ExitCode> {
     let format = format(&args)?;
     let file = File::open(&args.file).await.with_context(|| args.file.display().to_string())?;
     let bytes = file.metadata().await.with_context(|| args.file.display().to_string())?.len();

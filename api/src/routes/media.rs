@@ -11,6 +11,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -169,9 +170,10 @@ async fn show(
         Asked::All => None,
         Asked::Part(range) => Some(range),
         Asked::Beyond => {
-            let head = served.head(StatusCode::RANGE_NOT_SATISFIABLE, left_s);
-            let head = head.header(header::CONTENT_RANGE, format!("bytes */{size}"));
-            return Ok(head.body(Body::empty()).expect("a whole answer"));
+            let mut refused = Problem::new(Kind::RangeBeyond).into_response();
+            let content_range = HeaderValue::try_from(format!("bytes */{size}")).expect("digits");
+            refused.headers_mut().insert(header::CONTENT_RANGE, content_range);
+            return Ok(refused);
         }
     };
     let reading = app.storage.read(&served.key, part.clone()).await.map_err(|error| away(&error))?;

@@ -1,6 +1,6 @@
 //! People, as the API makes and shows them. (What a webhook says about people is written by `inbound`.)
 
-use super::{TenantTx, error::Result};
+use super::{TenantTx, error::Result, suppressions};
 use crate::domain::{
     ids::{ContactId, TenantId},
     people::{Alias, AliasKind, PhoneNumber},
@@ -99,6 +99,7 @@ pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, 
     )
     .execute(tx.conn())
     .await?;
+    suppressions::inherit(tx.conn(), &[(tenant_id, id, digest(tenant_id, phone))]).await?;
     Ok(Created::New(id))
 }
 
@@ -117,6 +118,10 @@ pub async fn create_many(tx: &mut TenantTx, new: &[NewContact]) -> Result<Create
     let ours = claim(tx, &new).await?;
     let (won, known): (Vec<_>, Vec<_>) = new.into_iter().partition(|(id, _)| ours.contains(id));
     insert(tx, &won).await?;
+    let tenant_id = tx.tenant_id();
+    let names: Vec<_> =
+        won.iter().map(|(id, contact)| (tenant_id, *id, digest(tenant_id, &contact.phone))).collect();
+    suppressions::inherit(tx.conn(), &names).await?;
     let named: Vec<&NewContact> =
         known.iter().map(|(_, contact)| *contact).filter(|contact| contact.name.is_some()).collect();
     if !named.is_empty() {
@@ -188,9 +193,9 @@ async fn name_nameless(tx: &mut TenantTx, named: &[&NewContact]) -> Result<()> {
                 LIMIT 1
             ) AS a
             JOIN contacts c ON c.tenant_id = $1 AND c.id = a.contact_id
-            WHERE c.name IS NULL
+            WHERE c.name IS NULL AND c.erased_at IS NULL AND c.merged_into IS NULL
             ORDER BY c.id
-            FOR UPDATE OF c
+            FOR NO KEY UPDATE OF c
         )
         UPDATE contacts
         SET name = nameless.name

@@ -1,8 +1,13 @@
 //! Conversations, as the API lists, finds and makes them. (What a webhook does to them is written by `inbound`.)
 
-use super::{TenantTx, error::Result};
-use crate::domain::ids::{ChannelAccountId, ContactId, ConversationId};
+use super::{
+    TenantTx,
+    error::{Error, Result},
+};
+use crate::domain::ids::{ChannelAccountId, ContactId, ConversationId, TenantId};
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// A conversation as the inbox shows it.
 #[derive(Clone, Debug)]
@@ -153,11 +158,22 @@ pub async fn find(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Conver
 /// # Errors
 /// If the database does not answer.
 pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked>> {
+    // It may be folded into another while it is waited for, and that again.
+    let mut id = id;
+    for _ in 0..3 {
+        match lock_once(tx, id).await? {
+            Some((_, Some(into))) => id = into,
+            locked => return Ok(locked.map(|(locked, _)| locked)),
+        }
+    }
+    Err(Error::contention("folding a conversation again and again"))
+}
+
+async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Locked, Option<ConversationId>)>> {
     let tenant_id = tx.tenant_id();
     // The name the provider itself uses comes first: it may differ from the number dialled (Brazil, Mexico, Argentina).
-    let locked = sqlx::query_as!(
-        Locked,
-        r#"SELECT v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId",
+    let row = sqlx::query!(
+        r#"SELECT v.id AS "id: ConversationId", v.merged_into AS "merged_into: ConversationId", v.contact_id AS "contact_id: ContactId",
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
             a.state AS account_state, a.provider, a.templates_synced_at,
             EXISTS (
@@ -189,7 +205,35 @@ pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(locked)
+    Ok(row.map(|row| {
+        let locked = Locked {
+            id: row.id,
+            contact_id: row.contact_id,
+            channel_account_id: row.channel_account_id,
+            window_expires_at: row.window_expires_at,
+            account_state: row.account_state,
+            provider: row.provider,
+            opted_out: row.opted_out,
+            templates_synced_at: row.templates_synced_at,
+            phone: row.phone,
+            bsuid: row.bsuid,
+        };
+        (locked, row.merged_into)
+    }))
+}
+
+/// The conversations of contacts, by the two indexes there are: one for those that are open and one for the others.
+pub(super) async fn of_contacts(conn: &mut PgConnection, tenant_id: TenantId, contacts: &[Uuid]) -> Result<Vec<Uuid>> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT id AS "id!" FROM conversations WHERE tenant_id = $1 AND contact_id = ANY ($2) AND state <> 'resolved'
+        UNION ALL
+        SELECT id FROM conversations WHERE tenant_id = $1 AND contact_id = ANY ($2) AND state = 'resolved'"#,
+        tenant_id.0,
+        contacts,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids)
 }
 
 /// The conversation in which an agent's message to a contact goes: the open one; else one resolved as recently as a
@@ -204,6 +248,19 @@ pub async fn find_or_create(
     channel_account_id: ChannelAccountId,
 ) -> Result<Option<ConversationId>> {
     let tenant_id = tx.tenant_id();
+    // Who was merged is who stayed, until this transaction ends; who was erased is nobody.
+    let contact_id = sqlx::query_scalar!(
+        r#"SELECT id AS "id: ContactId"
+        FROM contacts
+        WHERE tenant_id = $1 AND erased_at IS NULL
+            AND id = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)
+        FOR KEY SHARE"#,
+        tenant_id.0,
+        contact_id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(contact_id) = contact_id else { return Ok(None) };
     let found = sqlx::query!(
         r#"SELECT v.id AS "id: ConversationId", v.state
         FROM conversations v

@@ -3,12 +3,12 @@
 //! again, is not stored any more. Who writes anew is a new contact.
 //!
 //! A batch that had found the person before the erasure committed may store something just after it. So who is gone is looked
-//! through again for some minutes ([`settle`]): no transaction lasts that long. Files, which programs of the API's role may only
-//! read, go then, too. What came in is still in the raw log until that is past its time; it leads to nothing when it is played again.
+//! through again for some minutes, and once more after them ([`settle`]): no transaction lasts that long. What came in is still in the raw log until that is past its time; it leads to nothing when it is played again.
 
 use super::{
     FleetTx, TenantTx,
     audit::{self, Actor, Entry},
+    conversations,
     error::Result,
     merging,
 };
@@ -17,12 +17,10 @@ use crate::domain::{
     ids::{ContactId, TenantId},
     people::{Alias, AliasKind},
 };
-use serde_json::json;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-/// So many of those who are gone are looked through in one transaction.
-const AT_ONCE: i64 = 50;
 
 /// Erases a contact, and those who were merged into it. Whether the tenant has it; erasing it again changes nothing.
 ///
@@ -50,48 +48,46 @@ pub async fn erase(tx: &mut TenantTx, id: ContactId, actor: Actor) -> Result<boo
     if rows.iter().all(|row| row.erased) {
         return Ok(true);
     }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id.0).collect();
+    let opted_out = opted_out(tx.conn(), tenant_id, &ids).await?;
     for row in rows {
-        forget(tx.conn(), tenant_id, row.id).await?;
-        wipe(tx.conn(), tenant_id, row.id).await?;
+        forget(tx.conn(), tenant_id, row.id, &opted_out).await?;
     }
+    wipe(tx.conn(), tenant_id, &ids).await?;
     let entry = Entry { actor, action: "contact.erased", target_kind: "contact", target_id: id.0, details: json!({}) };
     audit::record(tx, &entry).await?;
     Ok(true)
 }
 
-/// Takes a contact's names from it and keeps their digests; nothing is sent to it any more.
-async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<()> {
-    let names = sqlx::query!(
-        r#"DELETE FROM contact_aliases WHERE tenant_id = $1 AND contact_id = $2 RETURNING kind AS "kind!", value AS "value!""#,
+/// What a person by all these contacts does not want, with the time since when.
+async fn opted_out(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Value> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT coalesce(
+            jsonb_agg(jsonb_build_object('channel', channel, 'purpose', purpose, 'since', since, 'source', source)), '[]'
+        ) AS "opted_out!"
+        FROM (
+            SELECT DISTINCT ON (channel, purpose) channel, purpose, state, since, source
+            FROM suppressions
+            WHERE tenant_id = $1 AND contact_id = ANY ($2)
+            ORDER BY channel, purpose, since DESC, state = 'opted_out' DESC
+        ) AS last
+        WHERE state = 'opted_out'"#,
         tenant_id.0,
-        id.0,
+        ids,
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    let phone = sqlx::query_scalar!("SELECT phone FROM contacts WHERE tenant_id = $1 AND id = $2", tenant_id.0, id.0)
-        .fetch_one(&mut *conn)
-        .await?;
-    let aliases =
-        names.into_iter().filter_map(|row| Some(Alias { kind: AliasKind::from_name(&row.kind)?, value: row.value }));
-    let phone = phone.map(|value| Alias { kind: AliasKind::Phone, value });
-    let mut digests: Vec<Vec<u8>> = aliases.chain(phone).map(|alias| alias.digest(tenant_id).to_vec()).collect();
-    digests.sort_unstable();
-    digests.dedup();
-    sqlx::query!(
-        "INSERT INTO erased_people AS e (tenant_id, digest, erased_at)
-        SELECT $1, digest, clock_timestamp() FROM unnest($2::bytea[]) AS name (digest)
-        ORDER BY digest
-        ON CONFLICT (tenant_id, digest) DO UPDATE SET erased_at = greatest(e.erased_at, excluded.erased_at)",
-        tenant_id.0,
-        &digests,
-    )
-    .execute(&mut *conn)
-    .await?;
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Takes a contact's names from it and keeps their digests, with what the person had opted out of; nothing is sent to it any more.
+async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId, opted_out: &Value) -> Result<()> {
+    let names = names(conn, tenant_id, id).await?;
+    keep_digests(conn, tenant_id, id, names, opted_out).await?;
     sqlx::query!(
         "UPDATE contacts
         SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, erased_at = clock_timestamp(),
-            gone_at = clock_timestamp()
-        WHERE tenant_id = $1 AND id = $2",
+            gone_at = clock_timestamp(), settle_at = clock_timestamp()
+        WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL",
         tenant_id.0,
         id.0,
     )
@@ -113,12 +109,61 @@ async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> 
     Ok(())
 }
 
-/// Empties a contact's conversations, messages and sends. What has not been sent is cancelled.
-async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<()> {
-    let conversations = sqlx::query_scalar!(
-        "SELECT id FROM conversations WHERE tenant_id = $1 AND contact_id = $2 ORDER BY id FOR UPDATE",
+/// Takes a contact's names from it.
+async fn names(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<Vec<Alias>> {
+    let names = sqlx::query!(
+        r#"DELETE FROM contact_aliases WHERE tenant_id = $1 AND contact_id = $2 RETURNING kind AS "kind!", value AS "value!""#,
         tenant_id.0,
         id.0,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let phone = sqlx::query_scalar!("SELECT phone FROM contacts WHERE tenant_id = $1 AND id = $2", tenant_id.0, id.0)
+        .fetch_one(conn)
+        .await?;
+    let aliases =
+        names.into_iter().filter_map(|row| Some(Alias { kind: AliasKind::from_name(&row.kind)?, value: row.value }));
+    Ok(aliases.chain(phone.map(|value| Alias { kind: AliasKind::Phone, value })).collect())
+}
+
+/// Of names, that who had them was erased: now, or when the contact was.
+async fn keep_digests(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: ContactId,
+    names: Vec<Alias>,
+    opted_out: &Value,
+) -> Result<()> {
+    let mut digests: Vec<Vec<u8>> = names.iter().map(|alias| alias.digest(tenant_id).to_vec()).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    sqlx::query!(
+        "INSERT INTO erased_people AS e (tenant_id, digest, erased_at, opted_out)
+        SELECT $1, digest, coalesce((SELECT erased_at FROM contacts WHERE tenant_id = $1 AND id = $2), clock_timestamp()), $4
+        FROM unnest($3::bytea[]) AS name (digest)
+        ORDER BY digest
+        ON CONFLICT (tenant_id, digest) DO UPDATE
+        SET erased_at = greatest(e.erased_at, excluded.erased_at), opted_out = excluded.opted_out",
+        tenant_id.0,
+        id.0,
+        &digests,
+        opted_out,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Empties contacts' conversations, messages and sends, and lets go of their files. What has not been sent is cancelled.
+async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Result<()> {
+    sqlx::query!("DELETE FROM contact_profiles WHERE tenant_id = $1 AND contact_id = ANY ($2)", tenant_id.0, ids)
+        .execute(&mut *conn)
+        .await?;
+    let conversations = sqlx::query_scalar!(
+        "SELECT id FROM conversations WHERE tenant_id = $1 AND id = ANY ($2) AND contact_id = ANY ($3) ORDER BY id FOR UPDATE",
+        tenant_id.0,
+        &conversations::of_contacts(conn, tenant_id, ids).await?,
+        ids,
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -134,8 +179,16 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Re
     )
     .execute(&mut *conn)
     .await?;
+    // By key, as whoever moves sends does.
     sqlx::query!(
-        "WITH cancelled AS (
+        "SELECT message_id FROM sends WHERE tenant_id = $1 AND conversation_id = ANY ($2) ORDER BY message_id FOR UPDATE",
+        tenant_id.0,
+        &conversations,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let cancelled = sqlx::query!(
+        r#"WITH cancelled AS (
             UPDATE sends s
             SET state = CASE WHEN s.possibly_doubled THEN 'held' ELSE 'cancelled' END, wait_reason = NULL, due_at = NULL,
                 updated_at = clock_timestamp()
@@ -147,20 +200,16 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Re
             SELECT $1, message_id, state, updated_at FROM cancelled
             ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
         )
-        UPDATE campaign_counts n
-        SET in_flight = n.in_flight - c.cancelled - c.held, cancelled = n.cancelled + c.cancelled, held = n.held + c.held
-        FROM (
-            SELECT campaign_id, count(*) FILTER (WHERE state = 'cancelled') AS cancelled, count(*) FILTER (WHERE state = 'held') AS held
-            FROM cancelled
-            WHERE campaign_id IS NOT NULL
-            GROUP BY 1
-            ORDER BY 1
-        ) AS c
-        WHERE n.tenant_id = $1 AND n.campaign_id = c.campaign_id",
+        SELECT campaign_id AS "campaign_id!", count(*) FILTER (WHERE state = 'cancelled') AS "cancelled!",
+            count(*) FILTER (WHERE state = 'held') AS "held!"
+        FROM cancelled
+        WHERE campaign_id IS NOT NULL
+        GROUP BY 1
+        ORDER BY 1"#,
         tenant_id.0,
         &conversations,
     )
-    .execute(&mut *conn)
+    .fetch_all(&mut *conn)
     .await?;
     sqlx::query!(
         "UPDATE sends SET recipient = '' WHERE tenant_id = $1 AND conversation_id = ANY ($2) AND recipient <> ''",
@@ -176,57 +225,144 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Re
         tenant_id.0,
         &conversations,
     )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM media
+        WHERE tenant_id = $1 AND message_id IN (SELECT id FROM messages WHERE tenant_id = $1 AND conversation_id = ANY ($2))",
+        tenant_id.0,
+        &conversations,
+    )
+    .execute(&mut *conn)
+    .await?;
+    if cancelled.is_empty() {
+        return Ok(());
+    }
+    // Last, as whoever counts does.
+    let campaigns: Vec<Uuid> = cancelled.iter().map(|row| row.campaign_id).collect();
+    let (cancelled, held): (Vec<i64>, Vec<i64>) = cancelled.iter().map(|row| (row.cancelled, row.held)).unzip();
+    sqlx::query!(
+        "WITH change AS MATERIALIZED (
+            SELECT n.campaign_id, c.cancelled, c.held
+            FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS c (campaign_id, cancelled, held)
+            JOIN campaign_counts n ON n.tenant_id = $1 AND n.campaign_id = c.campaign_id
+            ORDER BY n.campaign_id
+            FOR UPDATE OF n
+        )
+        UPDATE campaign_counts n
+        SET in_flight = n.in_flight - c.cancelled - c.held, cancelled = n.cancelled + c.cancelled, held = n.held + c.held
+        FROM change c
+        WHERE n.tenant_id = $1 AND n.campaign_id = c.campaign_id",
+        tenant_id.0,
+        &campaigns,
+        &cancelled,
+        &held,
+    )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Looks once more through contacts that are gone since a few minutes: what was still added to them is erased, or moved to who they
-/// were merged into; and their files go. How many.
+/// Somebody who is gone, and is to be looked through once more.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone {
+    tenant_id: TenantId,
+    id: ContactId,
+    merged_into: Option<ContactId>,
+    erased: bool,
+    since: DateTime<Utc>,
+    /// Whatever was under way when they went has ended.
+    last: bool,
+}
+
+/// Who is to be looked through next: the longest due one, who is not due again for a minute, so that one with whom that cannot be
+/// done keeps nobody waiting.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn settle(tx: &mut FleetTx) -> Result<usize> {
-    let gone = sqlx::query!(
-        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ContactId", merged_into AS "merged_into: ContactId",
-            erased_at IS NOT NULL AS "erased!"
-        FROM contacts
-        WHERE gone_at > now() - interval '10 minutes'
-        ORDER BY gone_at DESC
-        LIMIT $1"#,
-        AT_ONCE,
+pub async fn due(tx: &mut FleetTx) -> Result<Option<Gone>> {
+    let row = sqlx::query!(
+        r#"UPDATE contacts c
+        SET settle_at = clock_timestamp() + interval '1 minute'
+        FROM (
+            SELECT tenant_id, id
+            FROM contacts
+            WHERE settle_at <= now()
+            ORDER BY settle_at, id
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS next
+        WHERE c.tenant_id = next.tenant_id AND c.id = next.id
+        RETURNING c.tenant_id AS "tenant_id: TenantId", c.id AS "id: ContactId", c.merged_into AS "merged_into: ContactId",
+            c.erased_at IS NOT NULL AS "erased!", c.gone_at AS "since!", c.gone_at < now() - interval '10 minutes' AS "last!""#,
     )
-    .fetch_all(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    for row in &gone {
-        match row.merged_into {
-            _ if row.erased => {
-                wipe(tx.conn(), row.tenant_id, row.id).await?;
-                let_go_of_files(tx.conn(), row.tenant_id.0, row.id.0).await?;
-            }
-            Some(winner) => merging::again(tx.conn(), row.tenant_id, winner, row.id).await?,
-            None => {}
-        }
-    }
-    Ok(gone.len())
+    Ok(row.map(|row| Gone {
+        tenant_id: row.tenant_id,
+        id: row.id,
+        merged_into: row.merged_into,
+        erased: row.erased,
+        since: row.since,
+        last: row.last,
+    }))
 }
 
-async fn let_go_of_files(conn: &mut PgConnection, tenant_id: Uuid, id: Uuid) -> Result<()> {
-    sqlx::query!(
-        "DELETE FROM media
-        WHERE tenant_id = $1 AND message_id IN (
-            SELECT m.id
-            FROM conversations v
-            JOIN messages m ON m.tenant_id = $1 AND m.conversation_id = v.id
-            WHERE v.tenant_id = $1 AND v.contact_id = $2
-        )",
-        tenant_id,
-        id,
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!("DELETE FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2", tenant_id, id)
-        .execute(conn)
+/// Looks once more through a contact that is gone: what was still added to it is erased, or moved to who it was merged into.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn settle(tx: &mut FleetTx, gone: &Gone) -> Result<()> {
+    let Gone { tenant_id, id, merged_into, erased, since, last } = *gone;
+    match merged_into {
+        _ if erased => {
+            forget_again(tx.conn(), tenant_id, id).await?;
+            wipe(tx.conn(), tenant_id, &[id.0]).await?;
+        }
+        Some(winner) => merging::again(tx.conn(), tenant_id, winner, id).await?,
+        None => {}
+    }
+    if last {
+        sqlx::query!(
+            "UPDATE contacts SET settle_at = NULL WHERE tenant_id = $1 AND id = $2 AND gone_at = $3",
+            tenant_id.0,
+            id.0,
+            since,
+        )
+        .execute(tx.conn())
         .await?;
+    }
+    Ok(())
+}
+
+/// Names that were added after they had been taken.
+async fn forget_again(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<()> {
+    let named = sqlx::query_scalar!(
+        r#"SELECT name IS NOT NULL OR username IS NOT NULL OR phone IS NOT NULL OR phone_raw IS NOT NULL OR EXISTS (
+            SELECT FROM contact_aliases a WHERE a.tenant_id = $1 AND a.contact_id = $2
+        ) AS "named!"
+        FROM contacts
+        WHERE tenant_id = $1 AND id = $2
+        FOR UPDATE"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    if !named {
+        return Ok(());
+    }
+    // What was added meanwhile had come before; and nothing was known of what they want by these names.
+    let aliases = names(conn, tenant_id, id).await?;
+    keep_digests(conn, tenant_id, id, aliases, &json!([])).await?;
+    sqlx::query!(
+        "UPDATE contacts
+        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL
+        WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }

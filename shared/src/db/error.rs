@@ -43,6 +43,11 @@ impl Error {
         Self { kind: Kind::Ours, doing: what.into(), source: sqlx::Error::PoolTimedOut }
     }
 
+    /// Somebody else was there first, as what was read says.
+    pub fn contention(doing: &'static str) -> Self {
+        Self { kind: Kind::Contention, doing: doing.into(), source: sqlx::Error::RowNotFound }
+    }
+
     /// An error that no database made, for tests of what is done with errors.
     pub fn made_up(kind: Kind, doing: &'static str) -> Self {
         Self { kind, doing: doing.into(), source: sqlx::Error::Protocol("made up for a test".into()) }

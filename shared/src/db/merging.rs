@@ -10,6 +10,7 @@
 use super::{
     FleetTx, TenantTx,
     audit::{self, Actor, Entry},
+    conversations,
     error::Result,
     inbound::people::Same,
 };
@@ -156,18 +157,25 @@ async fn fold(
         return Ok(Merged::TooMuch);
     }
     names(conn, tenant_id, winner, other).await?;
-    wishes(conn, tenant_id, winner, other).await?;
+    if before.is_none() {
+        wishes(conn, tenant_id, winner, other).await?;
+    } else {
+        later_wishes(conn, tenant_id, winner, other).await?;
+    }
+    hold_turns(conn, tenant_id, &folds).await?;
     for fold in &folds {
         fold_conversation(conn, tenant_id, fold).await?;
     }
     sqlx::query!(
-        "UPDATE conversations SET contact_id = $2 WHERE tenant_id = $1 AND contact_id = $3",
+        "UPDATE conversations SET contact_id = $2 WHERE tenant_id = $1 AND id = ANY ($4) AND contact_id = $3",
         tenant_id.0,
         winner.0,
         other.0,
+        &conversations::of_contacts(conn, tenant_id, &[other.0]).await?,
     )
     .execute(&mut *conn)
     .await?;
+    fold_again(conn, tenant_id, winner).await?;
     marks(conn, tenant_id, winner, other).await?;
     recipients(conn, tenant_id, winner, other, &campaigns).await?;
     Ok(if before.is_some() { Merged::Already(winner) } else { Merged::Into(winner) })
@@ -199,16 +207,17 @@ struct Fold {
 
 /// Locks the conversations of both, and finds those that are open twice.
 async fn folds(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<Vec<Fold>> {
+    let both = [winner.0, loser.0];
     let rows = sqlx::query!(
         r#"SELECT id AS "id: ConversationId", contact_id AS "contact_id: ContactId",
             channel_account_id AS "account: ChannelAccountId", state
         FROM conversations
-        WHERE tenant_id = $1 AND contact_id IN ($2, $3)
+        WHERE tenant_id = $1 AND id = ANY ($2) AND contact_id = ANY ($3)
         ORDER BY id
         FOR UPDATE"#,
         tenant_id.0,
-        winner.0,
-        loser.0,
+        &conversations::of_contacts(conn, tenant_id, &both).await?,
+        &both,
     )
     .fetch_all(conn)
     .await?;
@@ -236,6 +245,30 @@ async fn too_much(conn: &mut PgConnection, tenant_id: TenantId, folds: &[Fold], 
     .await?)
 }
 
+/// Locks what holds up conversations that are folded. Whoever settles one of these holds its row until it has committed, and looks for
+/// a next one (as in `messages::accept`): so either it has done so where it was, or it does where it is then.
+async fn hold_turns(conn: &mut PgConnection, tenant_id: TenantId, folds: &[Fold]) -> Result<()> {
+    if folds.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = folds.iter().flat_map(|fold| [fold.into.0, fold.from.0]).collect();
+    sqlx::query!(
+        "SELECT message_id
+        FROM sends
+        WHERE tenant_id = $1
+            AND conversation_id = ANY ($2)
+            AND lane = 0
+            AND (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released))
+        ORDER BY message_id
+        FOR UPDATE",
+        tenant_id.0,
+        &ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
 /// The names go to who stays; nothing of them is left at the other but where it went.
 async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<()> {
     sqlx::query!(
@@ -248,7 +281,8 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
     .await?;
     sqlx::query!(
         "UPDATE contacts w
-        SET name = coalesce(w.name, l.name), username = coalesce(w.username, l.username), phone = coalesce(w.phone, l.phone),
+        SET named_at = CASE WHEN w.name IS NULL AND l.name IS NOT NULL THEN l.named_at ELSE coalesce(w.named_at, l.named_at) END,
+            name = coalesce(w.name, l.name), username = coalesce(w.username, l.username), phone = coalesce(w.phone, l.phone),
             phone_raw = CASE WHEN w.phone IS NULL THEN l.phone_raw ELSE w.phone_raw END
         FROM contacts l
         WHERE w.tenant_id = $1 AND w.id = $2 AND l.tenant_id = $1 AND l.id = $3
@@ -262,6 +296,7 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
     sqlx::query!(
         "UPDATE contacts
         SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, merged_into = $2,
+            settle_at = CASE WHEN gone_at IS NULL THEN clock_timestamp() ELSE settle_at END,
             gone_at = coalesce(gone_at, clock_timestamp())
         WHERE tenant_id = $1 AND (id = $3 OR merged_into = $3)",
         tenant_id.0,
@@ -285,6 +320,27 @@ async fn wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId,
         SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
             changed_at = clock_timestamp()
         WHERE (excluded.state = 'opted_out', excluded.since) > (s.state = 'opted_out', s.since)",
+        tenant_id.0,
+        winner.0,
+        loser.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What was still told of the other: what was said last holds, as anywhere, and the stricter is no news any more.
+async fn later_wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO suppressions AS s (tenant_id, contact_id, channel, purpose, state, since, source, token_id)
+        SELECT tenant_id, $2, channel, purpose, state, since, source, token_id
+        FROM suppressions
+        WHERE tenant_id = $1 AND contact_id = $3
+        ORDER BY channel, purpose
+        ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE
+        SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
+            changed_at = clock_timestamp()
+        WHERE (excluded.since, excluded.state = 'opted_out') > (s.since, s.state = 'opted_out')",
         tenant_id.0,
         winner.0,
         loser.0,
@@ -320,10 +376,11 @@ async fn fold_conversation(conn: &mut PgConnection, tenant_id: TenantId, fold: &
         "UPDATE conversations i
         SET unread = i.unread + f.unread, messages_in = i.messages_in + f.messages_in, messages_out = i.messages_out + f.messages_out,
             last_send_seq = i.last_send_seq + f.last_send_seq, listed = i.listed OR f.listed,
-            state = (ARRAY['open', 'new', 'pending', 'snoozed'])[least(
+            -- Of what is resolved, as a shell is, nothing follows; and what is resolved stays so.
+            state = CASE WHEN 'resolved' IN (i.state, f.state) THEN i.state ELSE (ARRAY['open', 'new', 'pending', 'snoozed'])[least(
                 array_position(ARRAY['open', 'new', 'pending', 'snoozed'], i.state),
                 array_position(ARRAY['open', 'new', 'pending', 'snoozed'], f.state)
-            )],
+            )] END,
             last_message_text = CASE WHEN f.last_message_at > i.last_message_at THEN f.last_message_text ELSE i.last_message_text END,
             last_message_direction = CASE WHEN f.last_message_at > i.last_message_at THEN f.last_message_direction ELSE i.last_message_direction END,
             last_message_at = greatest(i.last_message_at, f.last_message_at),
@@ -349,6 +406,40 @@ async fn fold_conversation(conn: &mut PgConnection, tenant_id: TenantId, fold: &
     )
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// What was folded into a conversation that has been folded since is where that is; and what a batch under way has still added to an
+/// empty shell goes there, too. All of them are who stays' by now, and locked.
+async fn fold_again(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId) -> Result<()> {
+    let ids = conversations::of_contacts(conn, tenant_id, &[winner.0]).await?;
+    sqlx::query!(
+        "UPDATE conversations v
+        SET merged_into = f.merged_into
+        FROM conversations f
+        WHERE v.tenant_id = $1 AND v.id = ANY ($2) AND f.tenant_id = $1 AND f.id = v.merged_into AND f.merged_into IS NOT NULL",
+        tenant_id.0,
+        &ids,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let shells = sqlx::query!(
+        r#"SELECT v.id AS "from: ConversationId", v.merged_into AS "into!: ConversationId"
+        FROM conversations v
+        WHERE v.tenant_id = $1 AND v.id = ANY ($2) AND v.merged_into IS NOT NULL
+            AND EXISTS (SELECT FROM messages m WHERE m.tenant_id = $1 AND m.conversation_id = v.id)
+        ORDER BY v.id
+        FOR UPDATE OF v"#,
+        tenant_id.0,
+        &ids,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let folds: Vec<Fold> = shells.into_iter().map(|row| Fold { into: row.into, from: row.from }).collect();
+    hold_turns(conn, tenant_id, &folds).await?;
+    for fold in &folds {
+        fold_conversation(conn, tenant_id, fold).await?;
+    }
     Ok(())
 }
 
@@ -380,8 +471,9 @@ async fn marks(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
     Ok(())
 }
 
-/// No campaign writes to one person twice: who waits beside the other is left out, and of two messages on their way the one that
-/// nobody has claimed is cancelled. Who waits alone waits as who stays.
+/// No campaign writes to one person twice: who waits beside the other is left out, and of two messages on their way one that nobody has
+/// claimed is cancelled; but not for one that went nowhere. Who waits alone waits as who stays; and where who stays was left out or
+/// could not be reached, which says nothing of the other's names, the two change places.
 async fn recipients(
     conn: &mut PgConnection,
     tenant_id: TenantId,
@@ -394,16 +486,28 @@ async fn recipients(
     }
     sqlx::query!(
         "WITH both_there AS MATERIALIZED (
-            SELECT l.campaign_id, l.state AS lost, w.state AS won, l.message_id
+            SELECT l.campaign_id, l.state AS lost, w.state AS won, w.skip_reason AS won_skipped, w.message_id AS won_message,
+                -- Of two on their way the one to be cancelled, if nobody has claimed it.
+                CASE
+                    WHEN ls.state IN ('waiting', 'queued') AND ws.state NOT IN ('failed', 'cancelled') THEN l.message_id
+                    WHEN ws.state IN ('waiting', 'queued') AND ls.state NOT IN ('waiting', 'queued', 'failed', 'cancelled') THEN w.message_id
+                END AS second,
+                l.state = 'waiting' AND (
+                    (w.state = 'skipped' AND w.skip_reason <> 'opted_out') OR (w.state = 'released' AND ws.state = 'failed')
+                ) AS swap,
+                -- Nothing came of it.
+                l.state = 'released' AND ls.state IN ('failed', 'cancelled') AS lost_failed
             FROM campaign_recipients l
             JOIN campaign_recipients w ON w.tenant_id = $1 AND w.campaign_id = l.campaign_id AND w.contact_id = $2
+            LEFT JOIN sends ls ON ls.tenant_id = $1 AND ls.message_id = l.message_id
+            LEFT JOIN sends ws ON ws.tenant_id = $1 AND ws.message_id = w.message_id
             WHERE l.tenant_id = $1 AND l.contact_id = $3 AND l.campaign_id = ANY ($4)
         ),
         cancelled AS (
             UPDATE sends s
             SET state = 'cancelled', wait_reason = NULL, due_at = NULL, updated_at = clock_timestamp()
             FROM both_there b
-            WHERE b.lost = 'released' AND b.won = 'released' AND s.tenant_id = $1 AND s.message_id = b.message_id
+            WHERE b.lost = 'released' AND b.won = 'released' AND s.tenant_id = $1 AND s.message_id = b.second
                 AND s.state IN ('waiting', 'queued') AND NOT s.possibly_doubled
             RETURNING s.message_id, s.campaign_id, s.updated_at
         ),
@@ -416,12 +520,20 @@ async fn recipients(
             UPDATE campaign_recipients r
             SET state = 'skipped', skip_reason = 'merged'
             FROM both_there b
-            WHERE r.tenant_id = $1 AND r.campaign_id = b.campaign_id AND r.state = 'waiting'
+            WHERE r.tenant_id = $1 AND r.campaign_id = b.campaign_id AND r.state = 'waiting' AND NOT b.swap
                 AND r.contact_id = CASE
                     WHEN b.lost = 'waiting' THEN $3::uuid
-                    WHEN b.won = 'waiting' AND b.lost = 'released' THEN $2::uuid
+                    WHEN b.won = 'waiting' AND b.lost = 'released' AND NOT b.lost_failed THEN $2::uuid
                 END
             RETURNING r.campaign_id
+        ),
+        swapped AS (
+            UPDATE campaign_recipients r
+            SET state = CASE WHEN r.contact_id = $2 THEN b.lost ELSE b.won END,
+                skip_reason = CASE WHEN r.contact_id = $2 THEN NULL ELSE b.won_skipped END,
+                message_id = CASE WHEN r.contact_id = $2 THEN NULL ELSE b.won_message END
+            FROM both_there b
+            WHERE r.tenant_id = $1 AND r.campaign_id = b.campaign_id AND r.contact_id = ANY (ARRAY[$2, $3]::uuid[]) AND b.swap
         ),
         moved AS (
             UPDATE campaign_recipients r

@@ -129,7 +129,8 @@ pub async fn list(
         FROM messages m
         LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
         WHERE m.tenant_id = $1
-            AND m.conversation_id = $2
+            -- What was folded into another is there.
+            AND m.conversation_id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)
             AND (m.at, m.id)
                 < (COALESCE($3, 'infinity'::timestamptz), COALESCE($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
         ORDER BY m.at DESC, m.id DESC

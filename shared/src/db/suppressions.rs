@@ -15,10 +15,10 @@ use crate::domain::{
     consent::{Consent, Purpose},
     ids::{ContactId, MessageId, TenantId},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// What an opt-out or opt-in by hand is written down as.
@@ -89,7 +89,8 @@ pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
     if wishes.0.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<(Key, Wish)> = wishes.0.iter().map(|(key, wish)| (*key, *wish)).collect();
+    let wishes = of_those_who_stay(tx.conn(), wishes).await?;
+    let rows: Vec<(Key, Wish)> = wishes.0.into_iter().collect();
     let changed = upsert(tx.conn(), &rows, None).await?;
     let mut out: OptedOut = changed
         .into_iter()
@@ -98,6 +99,47 @@ pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
         .collect();
     out.dedup();
     Ok(out)
+}
+
+/// What people said, as said by who they were merged into since the batch found them; who was erased wants nothing any more. They
+/// stay that until this transaction ends: who merges or erases them waits, and then finds what is written here.
+async fn of_those_who_stay(conn: &mut PgConnection, wishes: &Wishes) -> Result<Wishes> {
+    let mut wishes = wishes.clone();
+    // Who stayed may be merged, too, before it is locked; that twice in the time of one batch is nobody's.
+    for _ in 0..3 {
+        let asked: Vec<(TenantId, ContactId)> = wishes.0.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
+        let tenants: Vec<Uuid> = asked.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+        let contacts: Vec<Uuid> = asked.iter().map(|(_, id)| id.0).collect();
+        let rows = sqlx::query!(
+            r#"SELECT c.tenant_id AS "tenant_id: TenantId", c.id AS "id: ContactId", c.merged_into AS "merged_into: ContactId",
+                c.erased_at IS NOT NULL AS "erased!"
+            FROM contacts c
+            JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS asked (tenant_id, id)
+                ON c.tenant_id = asked.tenant_id AND c.id = asked.id
+            ORDER BY c.tenant_id, c.id
+            FOR KEY SHARE OF c"#,
+            &tenants,
+            &contacts,
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        let gone: HashMap<(TenantId, ContactId), Option<ContactId>> = rows
+            .into_iter()
+            .filter(|row| row.erased || row.merged_into.is_some())
+            .map(|row| ((row.tenant_id, row.id), row.merged_into.filter(|_| !row.erased)))
+            .collect();
+        if gone.is_empty() {
+            break;
+        }
+        let mut staying = Wishes::default();
+        for ((tenant_id, contact_id, channel, purpose), wish) in wishes.0 {
+            if let Some(who) = gone.get(&(tenant_id, contact_id)).copied().unwrap_or(Some(contact_id)) {
+                staying.add((tenant_id, who, channel, purpose), wish);
+            }
+        }
+        wishes = staying;
+    }
+    Ok(wishes)
 }
 
 async fn upsert(
@@ -143,6 +185,36 @@ async fn upsert(
             Some((key, Consent::from_name(&row.state)?))
         })
         .collect())
+}
+
+/// What somebody had opted out of before they were erased holds for who comes back by the name, of which only the digest is known.
+pub(super) async fn inherit(conn: &mut PgConnection, names: &[(TenantId, ContactId, Vec<u8>)]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = names.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let contacts: Vec<Uuid> = names.iter().map(|(_, id, _)| id.0).collect();
+    let digests: Vec<Vec<u8>> = names.iter().map(|(.., digest)| digest.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO suppressions AS s (tenant_id, contact_id, channel, purpose, state, since, source)
+        SELECT DISTINCT ON (name.tenant_id, name.contact_id, o.channel, o.purpose)
+            name.tenant_id, name.contact_id, o.channel, o.purpose, 'opted_out', o.since, o.source
+        FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS name (tenant_id, contact_id, digest)
+        JOIN erased_people e ON e.tenant_id = name.tenant_id AND e.digest = name.digest
+        CROSS JOIN LATERAL jsonb_to_recordset(e.opted_out) AS o (channel text, purpose text, since timestamptz, source text)
+        ORDER BY name.tenant_id, name.contact_id, o.channel, o.purpose, o.since DESC
+        ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE
+        SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
+            changed_at = clock_timestamp()
+        -- As Wish::outweighs.
+        WHERE (excluded.since, excluded.state = 'opted_out') > (s.since, s.state = 'opted_out')",
+        &tenants,
+        &contacts,
+        &digests,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Ends what campaigns have waiting for these people on these channels, unless somebody has claimed it. Returns what moved, to be
@@ -211,8 +283,8 @@ pub async fn list(tx: &mut TenantTx, contact_id: ContactId) -> Result<Vec<Suppre
     Ok(rows)
 }
 
-/// Writes down by hand what a person wants, as of now. What campaigns have waiting for them is ended when it is its turn. Whether
-/// that changed anything.
+/// Writes down by hand what a person wants, or who they were merged into, as of now. What campaigns have waiting for them is ended
+/// when it is its turn. Whether that changed anything; who opts out again only does so as of now, too.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -225,6 +297,15 @@ pub async fn set_by_hand(
     actor: Actor,
 ) -> Result<bool> {
     let tenant_id = tx.tenant_id();
+    // Who merges or erases them waits, and then finds this.
+    let who = sqlx::query_scalar!(
+        r#"SELECT coalesce(merged_into, id) AS "who!: ContactId" FROM contacts WHERE tenant_id = $1 AND id = $2 FOR KEY SHARE"#,
+        tenant_id.0,
+        contact_id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let contact_id = who.unwrap_or(contact_id);
     let before = sqlx::query!(
         r#"SELECT (SELECT state FROM suppressions WHERE tenant_id = $1 AND contact_id = $2 AND channel = $3 AND purpose = $4) AS state,
             clock_timestamp() AS "now!""#,
@@ -235,16 +316,19 @@ pub async fn set_by_hand(
     )
     .fetch_one(tx.conn())
     .await?;
-    if before.state.as_deref() == Some(consent.as_str()) {
+    let again = before.state.as_deref() == Some(consent.as_str());
+    if again && consent == Consent::OptedIn {
         return Ok(false);
     }
-    let wish = Wish { consent, since: before.now, source: BY_HAND };
+    // Most providers tell whole seconds: a STOP later in this one is to hold against an opt-in by hand.
+    let since = if consent == Consent::OptedIn { before.now.trunc_subsecs(0) } else { before.now };
+    let wish = Wish { consent, since, source: BY_HAND };
     let token_id = match actor {
         Actor::Token(id) => Some(id.0),
         Actor::Operator => None,
     };
     let changed = upsert(tx.conn(), &[((tenant_id, contact_id, channel, purpose), wish)], token_id).await?;
-    if changed.is_empty() {
+    if again || changed.is_empty() {
         return Ok(false);
     }
     let action = match consent {

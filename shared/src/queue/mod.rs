@@ -17,7 +17,7 @@ pub use bundle::{Bundler, NotStored, Spill};
 pub use consume::{Acker, Consumer, Delivery, Lost, Session};
 pub use publish::{Outgoing, PublishError, Publisher, Target};
 pub use reconnect::Delay;
-pub use topology::{ALL, CAMPAIGN, DELIVERY_LIMIT, INBOUND, OUTBOUND_BULK, OUTBOUND_NOW, Queue, by_name};
+pub use topology::{ALL, CAMPAIGN, DELIVERY_LIMIT, INBOUND, MEDIA, OUTBOUND_BULK, OUTBOUND_NOW, Queue, by_name};
 
 use crate::{clock::Clock, lifecycle::Lifecycle};
 use lapin::{

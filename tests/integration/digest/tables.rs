@@ -29,13 +29,14 @@ pub(super) const TABLES: &[Table] = &[
         name: "contacts",
         // Who was met by two names becomes one: what is left of the other depends on the order, and nobody sees it.
         only: "merged_into IS NULL",
-        columns: &["name", "username", "phone", "phone_raw", "named_at", "erased_at"],
+        columns: &["name", "name_key", "username", "phone", "phone_raw", "erased_at"],
         by_name: &[("id", "pg_temp.who(id)")],
         left_out: &[
-            ("tenant_id", TENANT),
+            ("named_at", "of whichever message brought the name: that a later one repeats it is not written"), ("tenant_id", TENANT),
             ("created_at", CLOCK),
             ("merged_into", "see which rows"),
             ("gone_at", CLOCK),
+            ("settle_at", CLOCK),
         ],
     },
     Table {
@@ -50,7 +51,7 @@ pub(super) const TABLES: &[Table] = &[
         // As of contacts.
         only: "merged_into IS NULL",
         columns: &[
-            "state",
+
             "listed",
             "unread",
             "messages_in",
@@ -64,6 +65,8 @@ pub(super) const TABLES: &[Table] = &[
             "resolved_at",
         ],
         by_name: &[
+            // As origin: what the customer began is new, what somebody began elsewhere is open.
+            ("state", "CASE state WHEN 'new' THEN 'open' ELSE state END"),
             ("contact_id", "pg_temp.who(contact_id)"),
             ("channel_account_id", "pg_temp.account(channel_account_id)"),
         ],
@@ -113,11 +116,22 @@ pub(super) const TABLES: &[Table] = &[
             ("conversation_id", "pg_temp.talk(conversation_id)"),
             ("channel_account_id", "pg_temp.account(channel_account_id)"),
         ],
-        left_out: &[("tenant_id", TENANT), ("attempt_id", RANDOM), ("created_at", CLOCK), ("updated_at", CLOCK)],
+        left_out: &[
+            ("tenant_id", TENANT),
+            ("attempt_id", RANDOM),
+            ("campaign_id", "nobody made a campaign"),
+            ("retried_at", "nobody made a campaign"),
+            ("retried_attempts", "nobody made a campaign"),
+            ("created_at", CLOCK),
+            ("updated_at", CLOCK),
+        ],
     },
     Table {
         name: "trail",
-        only: "",
+        // Watermarks are written down as they move a send: one that a further one has overtaken moves nothing. What they come to
+        // is in sends and watermarks.
+        only: "(SELECT a.provider IN ('whatsapp', 'twilio') FROM sends s JOIN channel_accounts a ON a.id = s.channel_account_id
+                WHERE s.message_id = trail.message_id)",
         columns: &["event", "at", "code", "reason"],
         by_name: &[("message_id", "pg_temp.what(message_id)")],
         left_out: &[("tenant_id", TENANT), ("recorded_at", CLOCK)],
@@ -132,6 +146,13 @@ pub(super) const TABLES: &[Table] = &[
             ("echo_message_id", "pg_temp.what(echo_message_id)"),
         ],
         left_out: &[("tenant_id", TENANT), ("created_at", CLOCK)],
+    },
+    Table {
+        name: "parked_reports",
+        only: "",
+        columns: &["provider_message_id", "state", "event", "at", "code", "reason"],
+        by_name: &[("channel_account_id", "pg_temp.account(channel_account_id)")],
+        left_out: &[("tenant_id", TENANT), ("parked_at", CLOCK)],
     },
     Table {
         name: "watermarks",
@@ -206,7 +227,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "limits",
         only: "",
-        columns: &["scope", "rate", "current_rate", "burst", "inbound_cost", "wanted", "told_at"],
+        columns: &["scope", "rate", "current_rate", "burst", "inbound_cost", "wanted", "told_at", "cost", "used"],
         by_name: &[("key", "pg_temp.account(key)")],
         left_out: &[
             ("tenant_id", TENANT),
@@ -299,7 +320,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("idempotency_keys", "nobody asked for anything"),
     ("erased_people", "nobody was erased"),
     ("media_objects", "nothing was fetched"),
-    ("replays", "nothing was played again"),
+    ("webhook_replays", "nothing was played again"),
 ];
 
 /// Names for what ids point to. Temporary: gone with the connection.

@@ -3,6 +3,9 @@
 
 mod consent;
 mod echoes;
+mod gone;
+mod news;
+mod replays;
 mod watermarks;
 
 use bytes::Bytes;

@@ -172,7 +172,7 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
             note
         }
         Kind::Edit => {
-            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": 1}))
+            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
         }
         Kind::Reaction => moment.from_person(
             "reaction",

@@ -212,7 +212,7 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
         Kind::EchoOfTemplate => moment.echo(json!({"app_id": 77, "attachments": [{"type": "template", "title": "Green tea",
             "payload": {"template_type": "generic", "elements": [{"title": "Green tea", "subtitle": "7.50 EUR"}]}}]})),
         Kind::Edit => {
-            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": 1}))
+            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
         }
         Kind::Reaction => moment.from_person(
             "reaction",

@@ -105,6 +105,7 @@ fn of<K: Copy + PartialEq>(
         id: String,
         about: String,
         text: String,
+        nth_edit: u32,
         tick: Tick,
         watermark_ms: i64,
     }
@@ -118,7 +119,8 @@ fn of<K: Copy + PartialEq>(
         let kind = if receipts { *generator.roll.pick(kinds.receipts) } else { generator.kind(kinds.all) };
         let tick = generator.tick();
         let id = message_id(account.platform, "msg", generator.mixture.seed, tick.nth);
-        let mut text = generator.text(tick);
+        let text = generator.text(tick);
+        let mut nth_edit = 1;
         let mut kind = kind;
         let mut says = (kinds.says)(kind);
         if says == Says::News && count > 1 {
@@ -127,12 +129,12 @@ fn of<K: Copy + PartialEq>(
         let thread_last = generator.thread(at, index).last();
         let about = match says {
             Says::Edit => generator.thread(at, index).edit().map(|(id, edits)| {
-                text = format!("{text} ({edits})");
+                nth_edit = edits;
                 id
             }),
             Says::TakesBack => generator.thread(at, index).take_back(),
             Says::AboutLast => thread_last.or_else(|| generator.known_to(at, index).map(|known| known.id)),
-            Says::Receipt => known.as_ref().map(|known| known.id.clone()).or(thread_last),
+            Says::Receipt => known.clone().or_else(|| generator.known_to(at, index)).map(|known| known.id),
             Says::Message { .. } => thread_last.or_else(|| Some(message_id(account.platform, "older", 0, 0))),
             Says::Echo | Says::News => Some(String::new()),
         };
@@ -160,7 +162,7 @@ fn of<K: Copy + PartialEq>(
         let person = person_id(account, generator.mixture.seed, index);
         // Somewhat after what it is about.
         let watermark_ms = known.map_or(tick.at_ms - 1_000, |known| known.sent_at_ms + 1_500);
-        happenings.push(Happening { kind, person, id, about, text, tick, watermark_ms });
+        happenings.push(Happening { kind, person, id, about, text, nth_edit, tick, watermark_ms });
     }
     let moments: Vec<(K, Moment<'_>)> = happenings
         .iter()
@@ -171,6 +173,7 @@ fn of<K: Copy + PartialEq>(
                 id: &happening.id,
                 about: &happening.about,
                 text: &happening.text,
+                nth_edit: happening.nth_edit,
                 at_ms: happening.tick.at_ms,
                 watermark_ms: happening.watermark_ms,
             };

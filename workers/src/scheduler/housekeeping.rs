@@ -77,13 +77,23 @@ impl Analysed {
 
 /// Contacts that were merged or erased lately, to whom a batch under way may have added something.
 pub(super) async fn gone(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
-    if !tenants.is_empty() {
-        let mut tx = databases.fleet(placement, tenants).await?;
-        let contacts = erasing::settle(&mut tx).await?;
-        tx.commit().await?;
-        debug!(%placement, contacts, "looked once more through contacts that are gone");
+    if tenants.is_empty() {
+        return Ok(Next::Later);
     }
-    Ok(Next::Later)
+    let began = Instant::now();
+    let contacts = while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let due = erasing::due(&mut tx).await?;
+        tx.commit().await?;
+        let Some(gone) = due else { return Ok(Removed { rows: 0, more: false }) };
+        let mut tx = databases.fleet(placement, tenants).await?;
+        erasing::settle(&mut tx, &gone).await?;
+        tx.commit().await?;
+        Ok(Removed { rows: 1, more: true })
+    });
+    let contacts = contacts.await?;
+    debug!(%placement, contacts, "looked once more through contacts that are gone");
+    Ok(if began.elapsed() >= REMOVE_FOR { Next::AtOnce } else { Next::Later })
 }
 
 /// Tenants' rows past their time.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use shared::{
     db::waiting::{Account, Waiting},
     domain::ids::{ChannelAccountId, TenantId},
-    queue::{CAMPAIGN, INBOUND, OUTBOUND_BULK, OUTBOUND_NOW, Queue},
+    queue::{CAMPAIGN, INBOUND, MEDIA, OUTBOUND_BULK, OUTBOUND_NOW, Queue},
 };
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ impl Known<'_> {
         if *queue == INBOUND {
             add(Why::Spilled, None, self.waiting.spilled);
         }
-        if *queue == INBOUND || *queue == CAMPAIGN {
+        if [&INBOUND, &CAMPAIGN, &MEDIA].contains(&queue) {
             let jobs = self.waiting.jobs.iter().filter(|jobs| jobs.queue == queue.name);
             jobs.for_each(|jobs| add(Why::Later, None, jobs.due + jobs.later));
         }

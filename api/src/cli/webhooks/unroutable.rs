@@ -281,7 +281,6 @@ async fn find(databases: &Databases, page: &[Unroutable]) -> anyhow::Result<Vec<
         routes.extend(found.into_iter().map(|(key, route)| ((provider, key), route)));
     }
     tx.commit().await?;
-    let now = Clock::system().now();
     let found = page.iter().zip(read).map(|(webhook, read)| {
         let Some((raw, parsed)) = read else { return Found::Unusable };
         // A webhook signed with an account's own secret speaks for that account's tenant alone.
@@ -294,7 +293,7 @@ async fn find(databases: &Databases, page: &[Unroutable]) -> anyhow::Result<Vec<
             .filter(missed)
             .filter_map(|part| keys_of(part).find_map(of).filter(may).cloned())
             .collect();
-        if found.is_empty() { Found::Nobody } else { Found::Somebody(as_new(raw, now), found) }
+        if found.is_empty() { Found::Nobody } else { Found::Somebody(as_new(raw), found) }
     });
     Ok(found.collect())
 }
@@ -303,10 +302,10 @@ fn keys_of(part: &Part) -> impl Iterator<Item = &RouteKey> {
     [Some(&part.route), part.fallback.as_ref()].into_iter().flatten()
 }
 
-/// As if it came now.
-fn as_new(webhook: RawWebhook, now: DateTime<Utc>) -> RawWebhook {
+/// As if it were another, received when it was: of some providers that is the time of what it tells.
+fn as_new(webhook: RawWebhook) -> RawWebhook {
     let stored = webhook.body.len() > MAX_INLINE_BYTES;
-    let meta = Meta { id: WebhookId::new(), received_at: now, stored, replay: false, ..webhook.meta };
+    let meta = Meta { id: WebhookId::new(), stored, replay: false, ..webhook.meta };
     RawWebhook { meta, body: webhook.body }
 }
 

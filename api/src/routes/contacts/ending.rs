@@ -20,14 +20,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const TRIES: usize = 3;
 
 /// The routes.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(merge)).routes(routes!(erase))
 }
 
 /// Who is the same person.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Merge {
+pub(super) struct Merge {
     /// All that this contact has becomes the other's, and its id answers with the other.
     #[schema(value_type = Uuid)]
     contact_id: ContactId,

@@ -22,14 +22,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 /// The routes.
-pub fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, put))
 }
 
 /// What a person wants from now on.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewSuppression {
+pub(super) struct NewSuppression {
     /// whatsapp, messenger, instagram or sms.
     channel: String,
     /// marketing (campaigns) or all (agents' answers, too).
@@ -41,7 +41,7 @@ pub struct NewSuppression {
 /// What a person wants.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Suppression)]
-pub struct SuppressionView {
+pub(super) struct SuppressionView {
     /// whatsapp, messenger, instagram or sms.
     channel: String,
     /// marketing or all.
@@ -58,7 +58,7 @@ pub struct SuppressionView {
 
 /// All that is known of what a person wants.
 #[derive(Serialize, ToSchema)]
-pub struct Suppressions {
+pub(super) struct Suppressions {
     data: Vec<SuppressionView>,
 }
 

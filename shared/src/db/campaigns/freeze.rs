@@ -109,6 +109,31 @@ async fn everybody(
     Ok(ids)
 }
 
+/// Who these are by now, each once, without those who were erased, and without who is written to already as somebody who was merged
+/// into them.
+async fn stayed(tx: &mut FleetTx, tenant_id: TenantId, campaign_id: CampaignId, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT DISTINCT stayed.id AS "id!"
+        FROM unnest($3::uuid[]) AS asked (id)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(merged_into, id) AS id FROM contacts WHERE tenant_id = $1 AND id = asked.id AND erased_at IS NULL LIMIT 1
+        ) AS stayed
+        WHERE NOT EXISTS (
+            SELECT
+            FROM contacts gone
+            JOIN campaign_recipients r ON r.tenant_id = $1 AND r.campaign_id = $2 AND r.contact_id = gone.id
+            WHERE gone.tenant_id = $1 AND gone.merged_into = stayed.id AND r.state = 'released'
+        )
+        ORDER BY 1"#,
+        tenant_id.0,
+        campaign_id.0,
+        ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids)
+}
+
 /// Writes the people down, each waiting or skipped with the reason.
 async fn insert(
     tx: &mut FleetTx,
@@ -116,9 +141,11 @@ async fn insert(
     content: &CampaignContent,
     ids: &[Uuid],
 ) -> Result<Delta> {
-    let people = people::addressees(tx, tenant_id, account, ids).await?;
+    // Of those who are named some may have been merged: who stayed is written to.
+    let ids = stayed(tx, tenant_id, campaign_id, ids).await?;
+    let people = people::addressees(tx, tenant_id, account, &ids).await?;
     let (mut frozen, mut reasons) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-    for id in ids {
+    for id in &ids {
         let Some(person) = people.get(&ContactId(*id)) else { continue };
         let reason = content.filled(person).err();
         frozen.push(*id);

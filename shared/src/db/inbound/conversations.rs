@@ -114,7 +114,7 @@ async fn find(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pair, Can
             SELECT c.id, c.resolved_at
             FROM conversations c
             WHERE open.id IS NULL AND c.tenant_id = asked.tenant_id AND c.contact_id = asked.contact_id
-                AND c.channel_account_id = asked.account_id AND c.state = 'resolved'
+                AND c.channel_account_id = asked.account_id AND c.state = 'resolved' AND c.merged_into IS NULL
             ORDER BY c.resolved_at DESC NULLS LAST
             LIMIT 1
         ) AS latest ON true
@@ -152,7 +152,7 @@ async fn reopen(tx: &mut FleetTx, conversations: &mut [(TenantId, ConversationId
             SELECT c.tenant_id, c.id
             FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
             JOIN conversations c ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-            WHERE c.state = 'resolved'
+            WHERE c.state = 'resolved' AND c.merged_into IS NULL
             ORDER BY c.tenant_id, c.id
             FOR UPDATE OF c
         )

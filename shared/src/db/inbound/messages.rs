@@ -83,26 +83,55 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
     Ok(())
 }
 
-/// Erases what messages said, that somebody has taken back: words, the provider's element and files. The rows remain, with their
-/// kind; and only those of this direction are touched, for nobody takes back what another said.
+/// A message that was taken back.
+#[derive(Clone, Debug)]
+pub struct Erased {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Our id of it.
+    pub message_id: MessageId,
+    /// The provider's id of it.
+    pub provider_message_id: String,
+}
+
+/// Erases what messages said, that somebody has taken back, and what their edits said: words, the provider's element and files. The
+/// rows remain, with their kind; and only those of this direction are touched, for nobody takes back what another said.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn erase(tx: &mut FleetTx, messages: &[(TenantId, MessageId)], direction: Direction) -> Result<()> {
+pub async fn erase(tx: &mut FleetTx, messages: &[Erased], direction: Direction) -> Result<()> {
     if messages.is_empty() {
         return Ok(());
     }
-    let tenants: Vec<Uuid> = messages.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
+    let tenants: Vec<Uuid> = messages.iter().map(|m| m.tenant_id.0).collect();
+    let ids: Vec<Uuid> = messages.iter().map(|m| m.message_id.0).collect();
+    let provider_ids: Vec<String> = messages.iter().map(|m| m.provider_message_id.clone()).collect();
     let erased = sqlx::query!(
-        "UPDATE messages m
+        "WITH asked AS MATERIALIZED (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $4::text[]) AS asked (tenant_id, id, provider_message_id)
+        ),
+        taken_back AS MATERIALIZED (
+            SELECT tenant_id, id FROM asked
+            UNION
+            SELECT asked.tenant_id, edit.id
+            FROM asked
+            JOIN messages m ON m.tenant_id = asked.tenant_id AND m.id = asked.id
+            CROSS JOIN LATERAL (
+                SELECT id
+                FROM messages
+                WHERE tenant_id = asked.tenant_id AND conversation_id = m.conversation_id AND at >= m.at
+                    AND kind = 'edit' AND refers_to = asked.provider_message_id
+            ) AS edit
+        )
+        UPDATE messages m
         SET text = NULL, content = '{}', media = NULL
-        FROM unnest($1::uuid[], $2::uuid[]) AS taken_back (tenant_id, id)
+        FROM taken_back
         WHERE m.tenant_id = taken_back.tenant_id AND m.id = taken_back.id AND m.direction = $3
         RETURNING m.tenant_id, m.id, m.conversation_id, m.at",
         &tenants,
         &ids,
         direction.as_str(),
+        &provider_ids,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -2,7 +2,11 @@
 //! nobody any more.
 
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{
+        error::{Error, Result},
+        scope::FleetTx,
+        suppressions,
+    },
     domain::{
         ids::{ContactId, TenantId},
         people::{Alias, AliasKind, Person, PhoneNumber},
@@ -107,6 +111,12 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
         }
     }
     if !claims.is_empty() {
+        let known_ones: BTreeSet<(TenantId, ContactId)> = claims
+            .iter()
+            .filter(|(_, id)| !strangers.contains_key(id))
+            .map(|((tenant_id, ..), id)| (*tenant_id, *id))
+            .collect();
+        stay(tx, &known_ones).await?;
         for (key, contact_id) in claim(tx, &claims, erased).await? {
             // One of ours is stored with its names below; whoever else was first may have others.
             let (name, username, named_at) = strangers
@@ -121,6 +131,12 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
             known.values().map(|k| k.contact_id).filter(|id| strangers.contains_key(id)).collect();
         let rows: Vec<(ContactId, &Wanted)> = won.into_iter().map(|id| (id, strangers[&id])).collect();
         insert(tx, &rows).await?;
+        let back: Vec<(TenantId, ContactId, Vec<u8>)> = claims
+            .keys()
+            .filter(|key| erased.contains_key(*key))
+            .filter_map(|key| Some((key.0, known.get(key)?.contact_id, digest(key))))
+            .collect();
+        suppressions::inherit(tx.conn(), &back).await?;
     }
     let contacts: Vec<ContactId> = wanted
         .iter()
@@ -170,6 +186,10 @@ fn keys(tenant_id: TenantId, aliases: &[Alias]) -> Vec<Key> {
     aliases.iter().map(|alias| (tenant_id, alias.kind, alias.value.clone())).collect()
 }
 
+fn digest((tenant_id, kind, value): &Key) -> Vec<u8> {
+    Alias { kind: *kind, value: value.clone() }.digest(*tenant_id).to_vec()
+}
+
 fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<Uuid>, Vec<String>, Vec<String>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new());
     for (tenant_id, kind, value) in keys {
@@ -186,14 +206,13 @@ async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Found> {
         .flat_map(|w| keys(w.tenant_id, &w.person.aliases).into_iter().chain(keys(w.tenant_id, &w.new_aliases)))
         .collect();
     let (tenants, kinds, values) = columns(asked.iter());
-    let digest =
-        |(tenant_id, kind, value): &Key| Alias { kind: *kind, value: value.clone() }.digest(*tenant_id).to_vec();
     let digests: Vec<Vec<u8>> = asked.iter().map(digest).collect();
     // One look-up by key for each, whatever the planner thinks of the tables' sizes: on tables that had just begun to grow it
     // joined every name asked for with every contact of the tenant, and took seconds (LIMIT keeps the order of joining). Only
     // where a name is nobody's it is looked whether it was somebody's.
     let rows = sqlx::query!(
-        r#"SELECT asked.tenant_id AS "tenant_id!", asked.kind AS "kind!", asked.value AS "value!", a.contact_id AS "contact_id?",
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.kind AS "kind!", asked.value AS "value!",
+            coalesce(c.merged_into, a.contact_id) AS "contact_id?",
             coalesce(a.erased_before, e.erased_at) AS erased_at, c.name AS "name?", c.username AS "username?",
             c.named_at AS "named_at?"
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS asked (tenant_id, kind, value, digest)
@@ -204,7 +223,7 @@ async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Found> {
             LIMIT 1
         ) AS a ON true
         LEFT JOIN LATERAL (
-            SELECT name, username, named_at FROM contacts WHERE tenant_id = asked.tenant_id AND id = a.contact_id LIMIT 1
+            SELECT name, username, named_at, merged_into FROM contacts WHERE tenant_id = asked.tenant_id AND id = a.contact_id LIMIT 1
         ) AS c ON true
         LEFT JOIN LATERAL (
             SELECT erased_at
@@ -233,6 +252,31 @@ async fn find(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Sees to it that these contacts, who are given further names, are neither merged nor erased until this transaction ends: who does
+/// so waits, and finds the names. If one is gone already, the batch is to be done again, and finds that.
+async fn stay(tx: &mut FleetTx, contacts: &BTreeSet<(TenantId, ContactId)>) -> Result<()> {
+    if contacts.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = contacts.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = contacts.iter().map(|(_, id)| id.0).collect();
+    let gone = sqlx::query_scalar!(
+        r#"SELECT c.erased_at IS NOT NULL OR c.merged_into IS NOT NULL AS "gone!"
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
+        JOIN contacts c ON c.tenant_id = asked.tenant_id AND c.id = asked.id
+        ORDER BY c.tenant_id, c.id
+        FOR KEY SHARE OF c"#,
+        &tenants,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    if gone.contains(&true) {
+        return Err(Error::contention("giving a name to a contact who was merged or erased meanwhile"));
+    }
+    Ok(())
 }
 
 /// Each alias goes to whoever was first; the answer names the owner. In key order, so that batches queue up instead of
@@ -384,8 +428,10 @@ async fn rename(
                     OR (n.username IS NOT NULL AND n.username IS DISTINCT FROM c.username))
                 -- Of two of the same second the later in the alphabet, whichever comes first.
                 AND (n.at, coalesce(n.name, '')) > (coalesce(c.named_at, '-infinity'), coalesce(c.name, ''))
+                -- Who is gone since gets no names back.
+                AND c.erased_at IS NULL AND c.merged_into IS NULL
             ORDER BY c.tenant_id, c.id
-            FOR UPDATE OF c
+            FOR NO KEY UPDATE OF c
         )
         UPDATE contacts
         SET name = new.name, username = new.username, named_at = new.at

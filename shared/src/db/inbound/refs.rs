@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use chrono::{DateTime, Utc};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 /// A provider's id of a message and ours for it.
@@ -170,11 +170,44 @@ pub struct Revoked {
     pub at: DateTime<Utc>,
 }
 
+/// A provider's id of a message on an account.
+pub type Named = (TenantId, ChannelAccountId, String);
+
+/// Which of these ids are marked as taken back. Who marks one meanwhile waits, and then finds what was stored about it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn revoked(tx: &mut FleetTx, named: &[Named]) -> Result<HashSet<Named>> {
+    if named.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let tenants: Vec<Uuid> = named.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = named.iter().map(|(_, account, _)| account.0).collect();
+    let ids: Vec<String> = named.iter().map(|(.., id)| id.clone()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT ref.tenant_id, ref.channel_account_id, ref.provider_message_id, ref.revoked_at IS NOT NULL AS "revoked!"
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (tenant_id, account_id, provider_message_id)
+        JOIN provider_refs ref
+            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
+            AND ref.provider_message_id = asked.provider_message_id
+        ORDER BY ref.tenant_id, ref.channel_account_id, ref.provider_message_id
+        FOR SHARE OF ref"#,
+        &tenants,
+        &accounts,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let name = |tenant, account, id| (TenantId(tenant), ChannelAccountId(account), id);
+    let revoked = rows.into_iter().filter(|row| row.revoked);
+    Ok(revoked.map(|row| name(row.tenant_id, row.channel_account_id, row.provider_message_id)).collect())
+}
+
 /// Marks ids, none twice, as taken back. Returns the messages that are there already; one that comes later finds the mark.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(TenantId, MessageId)>> {
+pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Revoked, MessageId)>> {
     if revoked.is_empty() {
         return Ok(Vec::new());
     }
@@ -189,7 +222,7 @@ pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Tenant
         ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
         SET revoked_at = excluded.revoked_at
         WHERE ref.revoked_at IS NULL
-        RETURNING tenant_id, coalesce(message_id, echo_message_id) AS message_id",
+        RETURNING tenant_id, channel_account_id, provider_message_id, revoked_at, coalesce(message_id, echo_message_id) AS message_id",
         &tenants,
         &accounts,
         &provider_ids,
@@ -197,7 +230,19 @@ pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Tenant
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().filter_map(|row| Some((TenantId(row.tenant_id), MessageId(row.message_id?)))).collect())
+    let revoked = |tenant, account, provider_message_id, at| Revoked {
+        tenant_id: TenantId(tenant),
+        channel_account_id: ChannelAccountId(account),
+        provider_message_id,
+        at,
+    };
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let of = revoked(row.tenant_id, row.channel_account_id, row.provider_message_id, row.revoked_at?);
+            Some((of, MessageId(row.message_id?)))
+        })
+        .collect())
 }
 
 /// What was there when sends were tied to their providers' ids.
@@ -227,8 +272,7 @@ pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
             SET message_id = coalesce(ref.message_id, excluded.message_id)
             RETURNING *
         )
-        SELECT tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason, message_id,
-            echo_message_id
+        SELECT tenant_id, channel_account_id, provider_message_id, parked_state IS NOT NULL AS "parked!", message_id, echo_message_id
         FROM linked
         WHERE parked_state IS NOT NULL OR echo_message_id IS NOT NULL"#,
         &c.tenants,
@@ -238,25 +282,61 @@ pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut linked = Linked::default();
+    let (mut linked, mut parked) = (Linked::default(), BTreeMap::new());
     for row in rows {
         let tenant_id = TenantId(row.tenant_id);
         linked.echoes.extend(row.echo_message_id.map(|id| (tenant_id, MessageId(id))));
-        let state = row.parked_state.as_deref().and_then(SendState::from_name);
-        let (Some(state), Some(at), Some(message_id)) = (state, row.parked_at, row.message_id) else { continue };
-        linked.parked.push(Report {
-            tenant_id,
-            channel_account_id: ChannelAccountId(row.channel_account_id),
-            provider_message_id: row.provider_message_id,
-            state,
-            status: state.as_str().to_owned(),
-            at,
-            code: row.parked_code,
-            reason: row.parked_reason,
-            token: Some(SendToken { message_id: MessageId(message_id), attempt_id: AttemptId(Uuid::nil()) }),
-        });
+        if let Some(message_id) = row.message_id.filter(|_| row.parked) {
+            let key = (tenant_id, ChannelAccountId(row.channel_account_id), row.provider_message_id);
+            parked.insert(key, MessageId(message_id));
+        }
     }
+    linked.parked = unpark(tx, &parked).await?;
     Ok(linked)
+}
+
+/// Takes the reports that waited for these ids. Asked after the ids were tied to sends: who parks one holds its id.
+async fn unpark(tx: &mut FleetTx, parked: &BTreeMap<Named, MessageId>) -> Result<Vec<Report>> {
+    if parked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = parked.keys().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = parked.keys().map(|(_, account, _)| account.0).collect();
+    let ids: Vec<String> = parked.keys().map(|(.., id)| id.clone()).collect();
+    let rows = sqlx::query!(
+        "DELETE FROM parked_reports p
+        USING unnest($1::uuid[], $2::uuid[], $3::text[]) AS linked (tenant_id, account_id, provider_message_id)
+        WHERE p.tenant_id = linked.tenant_id AND p.channel_account_id = linked.account_id
+            AND p.provider_message_id = linked.provider_message_id
+        RETURNING p.tenant_id, p.channel_account_id, p.provider_message_id, p.state, p.event, p.at, p.code, p.reason",
+        &tenants,
+        &accounts,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut reports: Vec<Report> = rows
+        .into_iter()
+        .filter_map(|row| {
+            let state = SendState::from_name(&row.state)?;
+            let key = (TenantId(row.tenant_id), ChannelAccountId(row.channel_account_id), row.provider_message_id);
+            let message_id = *parked.get(&key)?;
+            let (tenant_id, channel_account_id, provider_message_id) = key;
+            Some(Report {
+                tenant_id,
+                channel_account_id,
+                provider_message_id,
+                state,
+                status: row.event,
+                at: row.at,
+                code: row.code,
+                reason: row.reason,
+                token: Some(SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
+            })
+        })
+        .collect();
+    reports.sort_by(|one, other| (&one.provider_message_id, one.at).cmp(&(&other.provider_message_id, other.at)));
+    Ok(reports)
 }
 
 /// Which of these messages are sends of ours: a token may be another deployment's.

@@ -19,6 +19,9 @@ use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+/// So many reports of one id are kept while no send has it.
+const KEPT: i64 = 20;
+
 /// One report.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -110,7 +113,7 @@ pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<Vec<Moved>> {
 
 type RefKey<'a> = (TenantId, ChannelAccountId, &'a str);
 
-/// Finds the messages of provider ids; where none is known yet, the furthest report waits with the id.
+/// Finds the messages of provider ids; where none is known yet, reports wait, and the furthest is noted at the id.
 async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<RefKey<'a>, MessageId>> {
     let mut furthest: BTreeMap<RefKey<'a>, &'a Report> = BTreeMap::new();
     for &report in reports {
@@ -158,7 +161,56 @@ async fn park<'a>(tx: &mut FleetTx, reports: &[&'a Report]) -> Result<BTreeMap<R
     .await?;
     // Asked again, in a snapshot of its own: the send may have been written down meanwhile, and then took no notice of us.
     found.extend(known(tx, &furthest).await?);
+    let waiting: Vec<&Report> = reports
+        .iter()
+        .copied()
+        .filter(|r| !found.contains_key(&(r.tenant_id, r.channel_account_id, r.provider_message_id.as_str())))
+        .collect();
+    keep(tx, &waiting).await?;
     Ok(found)
+}
+
+/// Keeps reports for whoever ties their ids to a send, who waits for the rows of the ids until we have committed. Of one id no more
+/// than a provider tells of a message.
+async fn keep(tx: &mut FleetTx, reports: &[&Report]) -> Result<()> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = reports.iter().map(|r| r.tenant_id.0).collect();
+    let accounts: Vec<Uuid> = reports.iter().map(|r| r.channel_account_id.0).collect();
+    let provider_ids: Vec<String> = reports.iter().map(|r| r.provider_message_id.clone()).collect();
+    let states: Vec<String> = reports.iter().map(|r| r.state.as_str().to_owned()).collect();
+    let events: Vec<String> = reports.iter().map(|r| r.status.clone()).collect();
+    let times: Vec<DateTime<Utc>> = reports.iter().map(|r| r.at).collect();
+    let codes: Vec<Option<String>> = reports.iter().map(|r| r.code.clone()).collect();
+    let reasons: Vec<Option<String>> = reports.iter().map(|r| r.reason.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO parked_reports
+            (tenant_id, channel_account_id, provider_message_id, state, event, at, code, reason)
+        SELECT r.*
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[])
+            AS r (tenant_id, account_id, provider_message_id, state, event, at, code, reason)
+        WHERE (
+            SELECT count(*)
+            FROM parked_reports p
+            WHERE p.tenant_id = r.tenant_id AND p.channel_account_id = r.account_id
+                AND p.provider_message_id = r.provider_message_id
+        ) < $9
+        ORDER BY 1, 2, 3, 5, 6
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id, event, at) DO NOTHING",
+        &tenants,
+        &accounts,
+        &provider_ids,
+        &states,
+        &events,
+        &times,
+        &codes as &[Option<String>],
+        &reasons as &[Option<String>],
+        KEPT,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// The messages of those of the provider's ids that are known.

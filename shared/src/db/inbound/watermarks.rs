@@ -120,7 +120,7 @@ pub async fn sent_at(tx: &mut FleetTx, named: &[Named]) -> Result<HashMap<Named,
 
 type Key = (TenantId, ContactId, ChannelAccountId);
 
-/// Keeps watermarks and moves the sends that they cover. Returns those of campaigns that moved, to be counted when all else is done.
+/// Moves the sends that watermarks cover, which are kept already ([`keep`]). Returns those of campaigns that moved, to be counted when all else is done.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -129,7 +129,6 @@ pub async fn apply(tx: &mut FleetTx, marks: &[Mark]) -> Result<Vec<Moved>> {
     if marks.is_empty() {
         return Ok(Vec::new());
     }
-    keep(tx, marks).await?;
     let mut of: BTreeMap<Key, Vec<&Mark>> = BTreeMap::new();
     for mark in marks {
         of.entry((mark.tenant_id, mark.contact_id, mark.channel_account_id)).or_default().push(mark);
@@ -219,11 +218,18 @@ pub async fn reach(tx: &mut FleetTx, reached: &[Reached]) -> Result<Vec<Moved>> 
             })
         })
         .collect();
+    keep(tx, &marks).await?;
     apply(tx, &marks).await
 }
 
-/// The furthest point for each person and account, and the first receipt that told it.
-async fn keep(tx: &mut FleetTx, marks: &[Mark]) -> Result<()> {
+/// Keeps the furthest point for each person and account, and the first receipt that told it. Before any send is locked.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn keep(tx: &mut FleetTx, marks: &[Mark]) -> Result<()> {
+    if marks.is_empty() {
+        return Ok(());
+    }
     type Point = Option<(DateTime<Utc>, DateTime<Utc>)>;
     let mut furthest: BTreeMap<Key, (Point, Point)> = BTreeMap::new();
     for mark in marks {

@@ -47,7 +47,12 @@ pub async fn ask(tx: &mut FleetTx, people: &[Nameless]) -> Result<()> {
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[])
             AS n (tenant_id, contact_id, account, provider, person_id)
         CROSS JOIN LATERAL (
-            SELECT FROM contacts WHERE tenant_id = n.tenant_id AND id = n.contact_id AND name IS NULL LIMIT 1
+            SELECT
+            FROM contacts
+            WHERE tenant_id = n.tenant_id AND id = n.contact_id AND name IS NULL AND erased_at IS NULL AND merged_into IS NULL
+            LIMIT 1
+            -- Who erases them waits, and finds this.
+            FOR KEY SHARE
         ) AS c
         ORDER BY n.tenant_id, n.contact_id
         ON CONFLICT (tenant_id, contact_id) DO UPDATE
@@ -162,7 +167,11 @@ pub async fn record(tx: &mut FleetTx, tenant_id: TenantId, contact_id: ContactId
             sqlx::query!(
                 "UPDATE contacts
                 SET name = coalesce(name, $3), username = coalesce(username, $4)
-                WHERE tenant_id = $1 AND id = $2
+WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
+                    -- Nothing is asked any more about who was erased meanwhile.
+                    AND EXISTS (
+                        SELECT FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
+                    )
                     AND ((name IS NULL AND $3::text IS NOT NULL) OR (username IS NULL AND $4::text IS NOT NULL))",
                 tenant_id.0,
                 contact_id.0,

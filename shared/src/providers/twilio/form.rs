@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+/// A name and its value.
+pub(super) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// Names and values, decoded, in their order. A name without a value has an empty one; what has neither is passed over.
-pub(super) fn pairs(form: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+pub(super) fn pairs(form: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         let middle = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         (decode(&pair[..middle]), decode(pair.get(middle + 1..).unwrap_or_default()))

@@ -39,7 +39,8 @@ pub fn parse(body: &[u8], query: Option<&str>, received_at: DateTime<Utc>) -> Re
     let query = Parameters::of_form(query.unwrap_or_default().as_bytes());
     let own = match body.trim_ascii_start().first() {
         None => None,
-        Some(b'{') => Some(Parameters::of_json(body)?),
+        // A form may begin so, too: then it is no JSON.
+        Some(b'{') => Some(Parameters::of_json(body).unwrap_or_else(|| Parameters::of_form(body))),
         Some(_) => Some(Parameters::of_form(body)),
     };
     let token = query.get(TOKEN_PARAMETER).and_then(SendToken::decode);
@@ -81,12 +82,12 @@ impl Parameters {
         Self::of(form::pairs(form).map(|(name, value)| (text(name), text(value))))
     }
 
-    fn of_json(body: &[u8]) -> Result<Self, Unreadable> {
+    fn of_json(body: &[u8]) -> Option<Self> {
         let body = readable(body);
-        let object = Object::parse(&body).map_err(|e| Unreadable { reason: format!("no JSON: {e}") })?;
+        let object = Object::parse(&body).ok()?;
         let value = |raw: &RawValue| text(raw).map_or_else(|| clean(raw.get()), |text| clean(&text));
         let members = object.members().filter(|(_, raw)| raw.get() != "null");
-        Ok(Self::of(members.map(|(name, raw)| (clean(name), value(raw)))))
+        Some(Self::of(members.map(|(name, raw)| (clean(name), value(raw)))))
     }
 
     fn of(pairs: impl Iterator<Item = (String, String)>) -> Self {

@@ -68,7 +68,7 @@ struct Signed<'a> {
     authorities: Vec<Cow<'a, str>>,
     /// Path and query.
     target: &'a str,
-    parameters: Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>,
+    parameters: Vec<form::Pair<'a>>,
 }
 
 impl<'a> Signed<'a> {

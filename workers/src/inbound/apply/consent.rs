@@ -1,7 +1,7 @@
 //! Who does not want to be written to any more, or wants to again: by a word alone in a message, fresh or old, or as the provider
 //! says. What was said last by the provider's time holds.
 
-use super::{Heard, Inbound, Item, people::People};
+use super::{Heard, Inbound, Item, Placed, people::People};
 use shared::{
     db::suppressions::{Wish, Wishes},
     domain::{
@@ -21,10 +21,12 @@ pub(super) fn heard<'a>(effects: &'a [Inbound]) -> Vec<Heard<'a, &'a ConsentChan
 
 /// All that people want, by their words and as providers say. A provider's clock ahead of ours does not make a wish stronger than
 /// what is said after it.
-pub(super) fn wishes(items: &[Item<'_>], consents: &[Heard<'_, &ConsentChange>], people: &People) -> Wishes {
+///
+/// Of messages only by those that are stored now: what comes again at a later time was not said again.
+pub(super) fn wishes(placed: &[Placed<'_>], consents: &[Heard<'_, &ConsentChange>], people: &People) -> Wishes {
     let mut wishes = Wishes::default();
-    for (item, contact) in items.iter().zip(&people.items) {
-        let Some((contact_id, said)) = contact.zip(said(item)) else { continue };
+    for Placed { item, pair: (_, contact_id, _), .. } in placed {
+        let (Some(said), contact_id) = (said(item), *contact_id) else { continue };
         let wish = Wish { consent: said, since: item.at().min(item.received_at()), source: KEYWORD };
         wishes.add((item.tenant_id(), contact_id, item.channel(), Purpose::of_keyword(item.channel())), wish);
     }

@@ -7,8 +7,8 @@ use shared::{
         self, FleetTx,
         inbound::{
             conversations::Pair,
-            messages::{self, NewMessage},
-            refs::{self, Ref, Revoked},
+            messages::{self, Erased, NewMessage},
+            refs::{self, Named, Ref, Revoked},
             reports::Report,
         },
         media::{NewMedia, profiles::Nameless},
@@ -36,6 +36,7 @@ pub(super) struct Item<'a> {
     heard: Heard<'a, Said<'a>>,
     /// Ours, if it is new.
     id: MessageId,
+    fresh: bool,
 }
 
 /// Who said it.
@@ -65,7 +66,7 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn is_fresh(&self) -> bool {
-        self.heard.is_fresh(self.at())
+        self.fresh
     }
 
     fn is_replay(&self) -> bool {
@@ -189,7 +190,7 @@ impl Placed<'_> {
 }
 
 /// The batch's messages, each once: a webhook may be repeated within it.
-pub(super) fn distinct(effects: &[Inbound]) -> Vec<Item<'_>> {
+pub(super) fn distinct(effects: &[Inbound], now: DateTime<Utc>) -> Vec<Item<'_>> {
     let mut seen: HashSet<(TenantId, ChannelAccountId, &str)> = HashSet::new();
     let mut items = Vec::new();
     for webhook in effects {
@@ -200,7 +201,9 @@ pub(super) fn distinct(effects: &[Inbound]) -> Vec<Item<'_>> {
                 _ => continue,
             };
             let (channel_account_id, channel) = (told.channel_account_id, told.channel);
-            let item = Item { heard: Heard { webhook, channel_account_id, channel, what }, id: MessageId::new() };
+            let heard = Heard { webhook, channel_account_id, channel, what };
+            let mut item = Item { heard, id: MessageId::new(), fresh: false };
+            item.fresh = heard.is_fresh(item.at(), now);
             if seen.insert((webhook.tenant_id, channel_account_id, item.provider_message_id())) {
                 items.push(item);
             }
@@ -209,38 +212,60 @@ pub(super) fn distinct(effects: &[Inbound]) -> Vec<Item<'_>> {
     items
 }
 
-/// Messages that were there when they were taken back.
+/// Messages that were there when they were taken back, or that come after that.
 #[derive(Default)]
 pub(super) struct TakenBack {
-    by_people: Vec<(TenantId, MessageId)>,
-    by_others: Vec<(TenantId, MessageId)>,
+    by_people: Vec<Erased>,
+    by_others: Vec<Erased>,
 }
 
 /// Marks what the batch takes back, wherever it is: here already, in this batch, or still to come.
 pub(super) async fn revoke(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<TakenBack, db::Error> {
-    let of = |direction: Direction| {
-        let mut revoked: BTreeMap<_, Revoked> = BTreeMap::new();
-        let revocations =
-            items.iter().filter(|item| item.kind() == MessageKind::Revoke && item.direction() == direction);
-        for (item, refers_to) in revocations.filter_map(|item| Some((item, item.refers_to()?))) {
-            let (tenant_id, channel_account_id) = (item.tenant_id(), item.heard.channel_account_id);
-            let provider_message_id = refers_to.to_owned();
-            revoked.entry((tenant_id, channel_account_id, refers_to)).or_insert_with(|| Revoked {
-                tenant_id,
-                channel_account_id,
-                provider_message_id,
-                at: item.at(),
-            });
+    let mut revoked: BTreeMap<_, Revoked> = BTreeMap::new();
+    let mut by: HashMap<_, Vec<Direction>> = HashMap::new();
+    let revocations = items.iter().filter(|item| item.kind() == MessageKind::Revoke);
+    for (item, refers_to) in revocations.filter_map(|item| Some((item, item.refers_to()?))) {
+        let (tenant_id, channel_account_id) = (item.tenant_id(), item.heard.channel_account_id);
+        let provider_message_id = refers_to.to_owned();
+        by.entry((tenant_id, channel_account_id, provider_message_id.clone())).or_default().push(item.direction());
+        revoked.entry((tenant_id, channel_account_id, refers_to)).or_insert_with(|| Revoked {
+            tenant_id,
+            channel_account_id,
+            provider_message_id,
+            at: item.at(),
+        });
+    }
+    let mut taken_back = TakenBack::default();
+    for (of, message_id) in refs::revoke(tx, &revoked.into_values().collect::<Vec<_>>()).await? {
+        let Revoked { tenant_id, channel_account_id, provider_message_id, .. } = of;
+        let erased = Erased { tenant_id, message_id, provider_message_id: provider_message_id.clone() };
+        for direction in by.get(&(tenant_id, channel_account_id, provider_message_id)).into_iter().flatten() {
+            taken_back.of(*direction).push(erased.clone());
         }
-        revoked.into_values().collect::<Vec<_>>()
-    };
-    Ok(TakenBack {
-        by_people: refs::revoke(tx, &of(Direction::In)).await?,
-        by_others: refs::revoke(tx, &of(Direction::Out)).await?,
-    })
+    }
+    Ok(taken_back)
 }
 
 impl TakenBack {
+    fn of(&mut self, direction: Direction) -> &mut Vec<Erased> {
+        match direction {
+            Direction::In => &mut self.by_people,
+            Direction::Out => &mut self.by_others,
+        }
+    }
+
+    /// Messages that come after they were taken back, of which there may be edits.
+    pub(super) fn add(&mut self, placed: &[Placed<'_>]) {
+        for p in placed.iter().filter(|p| p.revoked && p.item.kind() != MessageKind::Edit) {
+            let erased = Erased {
+                tenant_id: p.item.tenant_id(),
+                message_id: p.id,
+                provider_message_id: p.item.provider_message_id().to_owned(),
+            };
+            self.of(p.item.direction()).push(erased);
+        }
+    }
+
     /// Erases what they said.
     pub(super) async fn erase(&self, tx: &mut FleetTx) -> Result<(), db::Error> {
         messages::erase(tx, &self.by_people, Direction::In).await?;
@@ -255,7 +280,7 @@ pub(super) async fn claim<'a>(
     items: &'a [Item<'a>],
     people: &People,
 ) -> Result<(Vec<Placed<'a>>, Vec<Report>), db::Error> {
-    let (ours, evidence) = evidence(tx, items).await?;
+    let Evidence { ours, reports: evidence, echoes: linked } = evidence(tx, items).await?;
     let there = |item: &&Item<'_>, contact: &Option<ContactId>| contact.is_some() && !ours.contains(&item.id);
     let (mut inbound, mut echoes, mut contacts) = (Vec::new(), Vec::new(), HashMap::new());
     for (item, contact) in items.iter().zip(&people.items).filter(|(item, contact)| there(item, contact)) {
@@ -271,20 +296,41 @@ pub(super) async fn claim<'a>(
         |item: &&Item<'_>| item.is_replay() && contacts.contains_key(&item.id) && !claimed.new.contains(&item.id);
     let again: Vec<Ref<'_>> = items.iter().filter(again).map(|item| item.reference(item.id)).collect();
     let lost = refs::lost(tx, &again).await?;
+    messages::remove_echoes(tx, &linked).await?;
+    // An edit of what was taken back says nothing either.
+    let edits: Vec<(&Item<'_>, Named)> = items
+        .iter()
+        .filter(|item| item.kind() == MessageKind::Edit && contacts.contains_key(&item.id))
+        .filter_map(|item| Some((item, (item.tenant_id(), item.heard.channel_account_id, item.refers_to()?.to_owned()))))
+        .collect();
+    let named: BTreeSet<Named> = edits.iter().map(|(_, named)| named.clone()).collect();
+    let taken_back = refs::revoked(tx, &named.into_iter().collect::<Vec<_>>()).await?;
+    let void: HashSet<MessageId> =
+        edits.iter().filter(|(_, named)| taken_back.contains(named)).map(|(item, _)| item.id).collect();
     let placed = items.iter().filter_map(|item| {
         let contact_id = *contacts.get(&item.id)?;
         let (id, revoked, restored) = match lost.get(&item.id) {
             Some((was, revoked)) => (*was, *revoked, true),
             None => (item.id, claimed.revoked.contains(&item.id), false),
         };
+        let revoked = revoked || void.contains(&item.id);
         let pair = (item.tenant_id(), contact_id, item.heard.channel_account_id);
         (restored || claimed.new.contains(&item.id)).then_some(Placed { item, pair, restored, id, revoked })
     });
     Ok((placed.collect(), evidence))
 }
 
-/// Which echoes are of sends of ours, and what they are evidence of: each was taken by the provider, at its time.
-async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<(HashSet<MessageId>, Vec<Report>), db::Error> {
+/// Which echoes are of sends of ours.
+struct Evidence {
+    /// Those, by the ids they would have had.
+    ours: HashSet<MessageId>,
+    /// What they are evidence of: each was taken by the provider, at its time.
+    reports: Vec<Report>,
+    /// What was stored because of one that did not say so.
+    echoes: Vec<(TenantId, MessageId)>,
+}
+
+async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<Evidence, db::Error> {
     let named: Vec<(&Item<'_>, SendToken)> = items.iter().filter_map(|item| Some((item, item.token()?))).collect();
     let messages: BTreeSet<(TenantId, MessageId)> =
         named.iter().map(|(item, token)| (item.tenant_id(), token.message_id)).collect();
@@ -293,7 +339,6 @@ async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<(HashSet<Messa
         named.into_iter().filter(|(item, token)| sends.contains(&(item.tenant_id(), token.message_id))).collect();
     let links: Vec<Ref<'_>> = named.iter().map(|(item, token)| item.reference(token.message_id)).collect();
     let linked = refs::link(tx, &links).await?;
-    messages::remove_echoes(tx, &linked.echoes).await?;
     let mut reports: Vec<Report> = named
         .iter()
         .map(|(item, token)| Report {
@@ -309,7 +354,7 @@ async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<(HashSet<Messa
         })
         .collect();
     reports.extend(linked.parked);
-    Ok((named.iter().map(|(item, _)| item.id).collect(), reports))
+    Ok(Evidence { ours: named.iter().map(|(item, _)| item.id).collect(), reports, echoes: linked.echoes })
 }
 
 /// Stores the messages, each in its conversation; counts those anew to which some were restored.

@@ -55,9 +55,10 @@ impl<T> Heard<'_, T> {
         self.webhook.tenant_id
     }
 
-    /// Whether it is news: neither played again nor long past. Only then it triggers anything.
-    fn is_fresh(&self, at: DateTime<Utc>) -> bool {
-        !self.webhook.meta.replay && at > self.webhook.meta.received_at - FRESH
+    /// Whether it is news: neither played again nor long past, however long it was on its way to us or within. Only then it triggers
+    /// anything.
+    fn is_fresh(&self, at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        !self.webhook.meta.replay && at > now - FRESH
     }
 }
 
@@ -76,13 +77,14 @@ fn heard<'a, T>(effects: &'a [Inbound], pick: impl Fn(&'a Event) -> Option<&'a T
 /// Writes a batch down.
 pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<Utc>) -> Result<(), db::Error> {
     news::apply(tx, effects).await?;
-    let items = messages::distinct(effects);
+    let items = messages::distinct(effects, now);
     let consents = consent::heard(effects);
     let mut people = People::resolve(tx, &items, &consents).await?;
     people.follow(&merging::merge_known(tx, &people.same).await?, &items, &consents);
-    let opted_out = suppressions::set(tx, &consent::wishes(&items, &consents, &people)).await?;
-    let taken_back = messages::revoke(tx, &items).await?;
+    let mut taken_back = messages::revoke(tx, &items).await?;
     let (placed, evidence) = messages::claim(tx, &items, &people).await?;
+    taken_back.add(&placed);
+    let opted_out = suppressions::set(tx, &consent::wishes(&placed, &consents, &people)).await?;
     let conversations = conversations::roll_up(tx, &roll_ups::of(&placed)).await?;
     messages::insert(tx, &placed, &conversations).await?;
     media::insert(tx, &messages::files(&items, &people, &placed)).await?;

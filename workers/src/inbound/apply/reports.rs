@@ -43,6 +43,8 @@ pub(super) async fn apply(
     let mut told: Vec<Report> = statuses.iter().map(report).collect();
     told.extend(evidence);
     told.extend(unknown);
+    // Watermarks are locked before sends.
+    watermarks::keep(tx, &marks).await?;
     let mut moved = reports::apply(tx, &told).await?;
     moved.extend(watermarks::apply(tx, &marks).await?);
     moved.extend(watermarks::reach(tx, &reached).await?);

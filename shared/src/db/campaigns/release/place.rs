@@ -64,6 +64,7 @@ async fn find_and_add(
             (SELECT id, 1
             FROM conversations
             WHERE tenant_id = $1 AND contact_id = asked.id AND channel_account_id = $2 AND state = 'resolved'
+                AND merged_into IS NULL
             ORDER BY resolved_at DESC NULLS LAST
             LIMIT 1)
             ORDER BY rank

@@ -60,6 +60,12 @@ fn all_parameters_are_kept_also_those_that_nobody_knows() {
 }
 
 #[test]
+fn a_form_may_begin_as_json_does() {
+    let parsed = parse(b"{=&MessageSid=SM1&From=%2B15035550142&To=24246&Body=x", None, received_at()).unwrap();
+    assert_eq!(show(&parsed), "sender 24246\n message SM1 text from +15035550142\n  text \"x\"\n");
+}
+
+#[test]
 fn what_names_no_sender_is_refused_as_a_whole() {
     for (body, query) in [
         ("", None),
