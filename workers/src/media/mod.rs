@@ -43,12 +43,12 @@ use shared::{
     queue::{Queue, topology},
     retry::before_retry,
     seal::Keyring,
-    storage::Storage,
+    storage::{self, Storage},
     telemetry::names,
 };
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -71,6 +71,8 @@ const GIVEN_UP_WHEN_LOST: i32 = 5;
 const BREATH: Duration = Duration::from_secs(2);
 /// Deleting some objects takes no longer; their marks last longer than that.
 const DELETE_WITHIN: Duration = Duration::from_secs(60);
+/// What is on its way and has not been written to for so long is nobody's any more: no file takes so long.
+const INCOMING_FOR: Duration = Duration::from_secs(10 * 60);
 /// Leftovers are removed as often as this.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// Pictures are drawn one at a time: each may take 150 MB for a moment.
@@ -326,7 +328,7 @@ impl Inner {
 async fn tidy(folder: PathBuf, storage: Storage, life: Lifecycle) {
     loop {
         let incoming = folder.clone();
-        let swept = tokio::task::spawn_blocking(move || download::sweep(&incoming)).await.map_err(io::Error::other);
+        let swept = tokio::task::spawn_blocking(move || sweep(&incoming)).await.map_err(io::Error::other);
         for swept in [swept.flatten(), storage.sweep().await] {
             match swept {
                 Ok(0) => {}
@@ -339,6 +341,11 @@ async fn tidy(folder: PathBuf, storage: Storage, life: Lifecycle) {
             () = life.stopping() => return,
         }
     }
+}
+
+/// Removes what was on its way to processes that were killed. How many files. Blocks.
+fn sweep(incoming: &Path) -> io::Result<u64> {
+    storage::remove_old(incoming, &download::is_incoming, INCOMING_FOR, false)
 }
 
 /// Whose job it is.
@@ -437,6 +444,20 @@ mod tests {
             panic!("over");
         };
         assert_eq!((state, why.reason.as_str()), (MediaState::Failed, "Given up after 4 attempts. It broke off."));
+    }
+
+    #[test]
+    fn what_a_killed_worker_left_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * INCOMING_FOR;
+        for name in ["mijra-incoming-new", "mijra-incoming-old", "other-old"] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            if name.ends_with("old") {
+                file.set_modified(old).unwrap();
+            }
+        }
+        assert_eq!(sweep(folder.path()).unwrap(), 1);
+        assert!(!folder.path().join("mijra-incoming-old").exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod hosts;
 
 pub use hosts::{BadHost, Hosts, OfProvider};
 
-use crate::{domain::media::HEAD_BYTES, storage::remove_old};
+use crate::domain::media::HEAD_BYTES;
 use addresses::{NotPublic, PublicOnly};
 use reqwest::{
     Client,
@@ -34,8 +34,6 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 const MAX_FILENAME_CHARS: usize = 200;
 /// What is on its way is called so, perhaps in a folder that is everybody's.
 const INCOMING: &str = "mijra-incoming-";
-/// What nobody has written to for so long is nobody's any more: its process was killed. No file takes so long.
-const INCOMING_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// Fetches. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
@@ -219,12 +217,9 @@ impl Answer {
     }
 }
 
-/// Removes what processes that were killed left in a folder; how many files. Blocks.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn sweep(folder: &Path) -> io::Result<u64> {
-    remove_old(folder, &|name| name.starts_with(INCOMING), INCOMING_FOR, false)
+/// Whether a file of this name is one that is, or was, on its way.
+pub fn is_incoming(name: &str) -> bool {
+    name.starts_with(INCOMING)
 }
 
 fn disk(error: io::Error) -> Failure {
@@ -354,20 +349,6 @@ mod tests {
         let url = "https://localhost/x".parse().unwrap();
         let failure = downloader.get(&url, OfProvider::Meta, None).await.unwrap_err();
         assert_eq!((failure.code, failure.next), ("private_address", Next::Refuse), "{failure}");
-    }
-
-    #[test]
-    fn what_a_killed_process_left_goes_when_it_is_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - 2 * INCOMING_FOR;
-        for name in ["mijra-incoming-new", "mijra-incoming-old", "other-old"] {
-            let file = std::fs::File::create(folder.path().join(name)).unwrap();
-            if name.ends_with("old") {
-                file.set_modified(old).unwrap();
-            }
-        }
-        assert_eq!(sweep(folder.path()).unwrap(), 1);
-        assert!(!folder.path().join("mijra-incoming-old").exists());
     }
 
     #[test]
