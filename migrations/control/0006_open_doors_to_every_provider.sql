@@ -6,7 +6,7 @@ CREATE UNIQUE INDEX channel_routes_owner_key ON control.channel_routes (provider
 
 ALTER TABLE control.quarantine
     ADD COLUMN method text NOT NULL DEFAULT 'POST',
-    -- Path and query as they came: Twilio signs them.
+    -- Path and query as they came, after scheme and host where a proxy of ours said them: Twilio signs all of it.
     ADD COLUMN target text NOT NULL DEFAULT '',
     ADD COLUMN content_type text,
     -- When an operator had it taken after all.

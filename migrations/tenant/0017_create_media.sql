@@ -26,6 +26,8 @@ CREATE TABLE media (
     reason text,
     -- Attempts that have failed and were its own or its provider's fault.
     attempts int NOT NULL DEFAULT 0,
+    -- Claims of which nobody ever said what became: of all of them its bytes may be to blame, for they may end the process.
+    claims int NOT NULL DEFAULT 0,
     -- Whose it is while it is being fetched, and until when.
     claim uuid,
     claimed_until timestamptz,
@@ -98,11 +100,11 @@ CREATE INDEX media_objects_to_check ON media_objects (check_at) WHERE check_at I
 -- Whoever lets go of an object (a file's time is over, its message or contact is deleted, by whatever way) need not think of it.
 CREATE FUNCTION let_go_of_objects() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- Also one that is due already is locked: who looks at it meanwhile would still see this reference, and forget the object.
     UPDATE media_objects
-    SET check_at = now()
+    SET check_at = least(check_at, now())
     WHERE tenant_id = OLD.tenant_id
-        AND key IN (to_jsonb(OLD) ->> 'storage_key', to_jsonb(OLD) ->> 'thumbnail_key')
-        AND check_at IS NULL;
+        AND key IN (to_jsonb(OLD) ->> 'storage_key', to_jsonb(OLD) ->> 'thumbnail_key');
     RETURN NULL;
 END $$;
 CREATE TRIGGER media_deleted AFTER DELETE ON media
@@ -118,5 +120,5 @@ CREATE TRIGGER contact_profiles_changed AFTER UPDATE ON contact_profiles
 SELECT isolate_tenants(t) FROM unnest(ARRAY['media', 'contact_profiles', 'media_objects']::regclass[]) t;
 GRANT SELECT, DELETE ON media, contact_profiles TO mijra_api;
 -- Whoever deletes a message or a contact lets go of its files.
-GRANT SELECT, UPDATE ON media_objects TO mijra_api;
+GRANT SELECT, UPDATE (check_at) ON media_objects TO mijra_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON media, contact_profiles, media_objects TO mijra_worker;

@@ -1,11 +1,9 @@
 -- The log is searched and played again: the rest of what the receiver knew of a webhook, and what is being played again.
+-- Every partition is locked for the moment that it takes; whoever cannot have that in time tries again, for everybody else waits.
+SET LOCAL lock_timeout = '5s';
 ALTER TABLE webhook_log
     -- The query of the URL it was sent to, where the provider says something there.
     ADD COLUMN query text;
-
--- What is looked for is mostly what did not go as it should, which is rare: so this is cheap to keep and spares reading weeks of the
--- rest. Whoever looks for an account or a provider reads the log in order, so much at a time.
-CREATE INDEX webhook_log_by_outcome ON webhook_log (tenant_id, outcome, received_at, webhook_id) WHERE outcome <> 'stored';
 
 -- Webhooks being published once more: which, and how far it is. Whoever goes on with one locks its row.
 CREATE TABLE webhook_replays (

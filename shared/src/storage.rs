@@ -7,7 +7,7 @@ use crate::config::{Mistake, StorageArgs};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, aws::AmazonS3Builder,
+    ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, aws::AmazonS3Builder,
     local::LocalFileSystem, path::Path as Key, prefix::PrefixStore,
 };
 use secrecy::ExposeSecret;
@@ -24,8 +24,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const S3_PART_BYTES: usize = 5 * 1024 * 1024;
 /// A folder takes any.
 const FOLDER_PART_BYTES: usize = 1024 * 1024;
-/// One call to a bucket takes no longer, in all its attempts.
-const S3_TIMEOUT: Duration = Duration::from_secs(30);
+/// A bucket that says nothing for so long, be it while it reads a part, says nothing any more. How long all of a body takes is
+/// not bounded here: whoever reads it may be slow.
+const S3_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A call is not begun again when so much time is over: with the last attempt it takes less than twice as long.
+const S3_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+const S3_RETRIES: usize = 3;
+
+/// What has been written aside, and not been written to for so long, is nobody's any more: its process was killed.
+const STAGED_FOR: Duration = Duration::from_secs(3600);
 
 /// Where files lie. Cheap to clone.
 #[derive(Clone)]
@@ -181,12 +188,54 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Removes what processes that were killed left in a folder; how many files. What they left in a bucket is its owner's to
+    /// remove (a rule for uploads that were never completed).
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub async fn sweep(&self) -> std::io::Result<u64> {
+        let Some(folder) = self.folder() else { return Ok(0) };
+        // As `LocalFileSystem` names what is not yet an object; no key of ours has such a name.
+        let is_staged = |name: &str| {
+            name.rsplit_once('#').is_some_and(|(_, nth)| !nth.is_empty() && nth.bytes().all(|c| c.is_ascii_digit()))
+        };
+        let sweeping = move || remove_old(&folder, &is_staged, STAGED_FOR, true);
+        tokio::task::spawn_blocking(sweeping).await.map_err(std::io::Error::other)?
+    }
+}
+
+/// Removes the files with such names in a folder, or also below it, that nobody has written to for so long. How many.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn remove_old(folder: &Path, is_meant: &dyn Fn(&str) -> bool, age: Duration, deep: bool) -> std::io::Result<u64> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // What goes while we look is gone.
+        let Ok(about) = entry.metadata() else { continue };
+        if about.is_dir() {
+            if deep {
+                removed += remove_old(&entry.path(), is_meant, age, deep).unwrap_or_default();
+            }
+            continue;
+        }
+        let is_old = about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age));
+        if is_old && entry.file_name().to_str().is_some_and(is_meant) && std::fs::remove_file(entry.path()).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn bucket_of(bucket: &str, settings: &StorageArgs) -> Result<Storage, object_store::Error> {
     let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(&settings.aws_region)
-        .with_client_options(ClientOptions::new().with_timeout(S3_TIMEOUT));
+        .with_client_options(ClientOptions::new().with_timeout_disabled().with_read_timeout(S3_IDLE_TIMEOUT))
+        .with_retry(RetryConfig { max_retries: S3_RETRIES, retry_timeout: S3_RETRY_TIMEOUT, ..RetryConfig::default() });
     if let Some(endpoint) = &settings.aws_endpoint_url {
         // Whoever has one of their own has it beside them, perhaps without TLS and without a name for each bucket.
         builder = builder
@@ -279,6 +328,23 @@ mod tests {
         let (_folder, storage) = storage();
         assert!(storage.put("a/b", Broken(2 * FOLDER_PART_BYTES), 3 * FOLDER_PART_BYTES as u64).await.is_err());
         assert!(all(&storage, "a/b", None).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_goes_when_it_is_old_and_nothing_else_does() {
+        let (_folder, storage) = storage();
+        let names = ["a/key#1", "a/key#22", "a/new#1", "a/key", "a/key#", "a/key#1x"];
+        let path = |name: &str| storage.folder().unwrap().join(name);
+        std::fs::create_dir(path("a")).unwrap();
+        for name in names {
+            let file = std::fs::File::create(path(name)).unwrap();
+            if name != "a/new#1" {
+                file.set_modified(std::time::SystemTime::now() - 2 * STAGED_FOR).unwrap();
+            }
+        }
+        assert_eq!(storage.sweep().await.unwrap(), 2);
+        let left: Vec<_> = names.into_iter().filter(|name| path(name).exists()).collect();
+        assert_eq!(left, ["a/new#1", "a/key", "a/key#", "a/key#1x"]);
     }
 
     /// Gives so many bytes and then fails.

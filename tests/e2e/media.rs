@@ -164,6 +164,14 @@ async fn a_file_is_seen_by_a_signed_link_in_whole_and_in_parts() {
     let link = url(&shown, "url");
     let changed = format!("{}{}", &link[..link.len() - 1], if link.ends_with('A') { 'B' } else { 'A' });
     assert_eq!(fleet.http.get(changed).send().await.unwrap().status(), 404);
+    // What may not be kept for longer: not in a cache either.
+    let mut admin = fleet.database.admin().await;
+    sqlx::query("UPDATE media SET keep_until = now() + interval '50 seconds'").execute(&mut admin).await.unwrap();
+    let kept = header(&fleet.http.get(&link).send().await.unwrap(), "cache-control");
+    let seconds = kept.split("max-age=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    assert!(seconds.parse::<u32>().unwrap() <= 50, "{kept}");
+    sqlx::query("UPDATE media SET keep_until = now()").execute(&mut admin).await.unwrap();
+    assert_eq!(fleet.http.get(&link).send().await.unwrap().status(), 404, "whoever is late to remove it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

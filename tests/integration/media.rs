@@ -3,10 +3,10 @@
 use chrono::{TimeDelta, Utc};
 use shared::{
     db::{
-        Databases, Placement,
+        Databases, FleetTx, Placement,
         media::{
             self, NewMedia,
-            fetching::{Attempt, Claim, Ending, Stored, Why, claim, record},
+            fetching::{self, Attempt, Claim, Ending, Stored, Why, claim, record},
             objects,
             profiles::{self, Answer, Nameless},
         },
@@ -26,7 +26,7 @@ use support::database::{Database, Role, database};
 use uuid::Uuid;
 
 struct Stage {
-    _database: Database,
+    database: Database,
     admin: PgConnection,
     workers: Databases,
     tenant: TenantId,
@@ -52,7 +52,7 @@ impl Stage {
         );
         sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut admin).await.unwrap();
         let workers = database.databases(Role::Worker);
-        Self { _database: database, admin, workers, tenant, account, contact, conversation }
+        Self { database, admin, workers, tenant, account, contact, conversation }
     }
 
     async fn message(&mut self, id: &str) -> MessageId {
@@ -194,6 +194,49 @@ async fn a_file_is_fetched_by_one_at_a_time_and_put_off_with_a_reason() {
         stage.text("SELECT count(*)::text FROM outbox WHERE publish_after > now() + interval '20 s'").await,
         "1"
     );
+}
+
+/// Claims a file for no time at all: how many claims of it were lost before.
+async fn lost(tx: &mut FleetTx, tenant: TenantId, id: MediaId, as_what: Uuid) -> i32 {
+    match claim(tx, tenant, id, as_what, TimeDelta::zero()).await.unwrap() {
+        Claim::Ours(file) => file.lost,
+        other => panic!("it is free, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_of_which_nobody_says_what_became_is_counted() {
+    let mut stage = Stage::new().await;
+    stage.message("mid.1").await;
+    let id = fetched(&stage.insert("mid.1", MessageKind::Image, &[file(Some("https://a.example/1"))]).await);
+    let tenant = stage.tenant;
+    let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
+    let third = Uuid::now_v7();
+    assert_eq!(lost(&mut tx, tenant, id, Uuid::now_v7()).await, 0);
+    assert_eq!(lost(&mut tx, tenant, id, Uuid::now_v7()).await, 1);
+    assert_eq!(lost(&mut tx, tenant, id, third).await, 2);
+    assert_eq!(lost(&mut tx, tenant, id, third).await, 2, "asked again after an answer that was lost");
+    fetching::release(&mut tx, tenant, id, third).await.unwrap();
+    assert_eq!(lost(&mut tx, tenant, id, third).await, 2, "what is given back is not lost");
+    let why = Why { code: "throttled", reason: "Later.".into() };
+    let ending = Ending::PutOff { after: TimeDelta::zero(), why };
+    record(&mut tx, &[&Attempt { tenant_id: tenant, media_id: id, claim: third, ending }]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stage.text("SELECT claims || ' ' || attempts FROM media").await, "2 1", "nor what failed in good order");
+}
+
+#[tokio::test]
+async fn an_object_that_is_being_let_go_of_is_not_looked_at_before_that_is_over() {
+    let mut stage = Stage::new().await;
+    stage.message("mid.1").await;
+    let id = fetched(&stage.insert("mid.1", MessageKind::Image, &[file(Some("https://a.example/1"))]).await);
+    stage.store(id, 1).await;
+    stage.execute("UPDATE media_objects SET check_at = now() - interval '1 minute'").await;
+    let mut other = stage.database.admin().await;
+    sqlx::raw_sql("BEGIN; DELETE FROM media").execute(&mut other).await.unwrap();
+    assert_eq!(stage.check().await, []);
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    assert_eq!(stage.check().await, [Task::Delete { keys: vec![object_key(stage.tenant, &[1; 32])] }]);
 }
 
 #[tokio::test]

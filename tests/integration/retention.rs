@@ -5,6 +5,7 @@ use shared::{
     db::{
         Databases, Placement,
         retention::{self, Removed},
+        webhook_log::replays,
     },
     domain::ids::TenantId,
     jobs::Job,
@@ -89,6 +90,13 @@ async fn rows_in_the_default_partition_are_moved_into_the_one_that_was_missing()
     assert_eq!((maintain(&workers).await, missing(&workers).await), (0, 0), "all is done");
     let log = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'webhook_log'::regclass";
     assert!(ask(&mut admin, log).await >= 16, "today, 14 days ahead, and the default");
+    let unindexed = "SELECT count(*)
+        FROM pg_inherits t
+        WHERE inhparent = 'webhook_log'::regclass AND NOT EXISTS (
+            SELECT FROM pg_inherits i JOIN pg_index x ON x.indexrelid = i.inhrelid
+            WHERE i.inhparent = 'webhook_log_by_outcome'::regclass AND x.indrelid = t.inhrelid AND x.indisvalid
+        )";
+    assert_eq!(ask(&mut admin, unindexed).await, 0, "those of before, and new ones");
     let trail = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'trail'::regclass";
     assert!(ask(&mut admin, trail).await >= 5, "this month, three ahead, and the default");
     assert_eq!(ask(&mut admin, "SELECT count(*) FROM webhook_log").await, 3, "one was too old");
@@ -189,4 +197,21 @@ async fn what_is_too_old_is_removed_a_bounded_number_at_a_time() {
         tx.commit().await.unwrap();
     }
     assert_eq!(ask(&mut admin, "SELECT count(*) FROM idempotency_keys").await, 1);
+}
+
+#[tokio::test]
+async fn a_replay_that_only_a_newer_release_understands_is_left_to_it_and_holds_up_no_other() {
+    let database = database().await;
+    let mut admin = database.admin().await;
+    let (ours, newer) = (TenantId::new(), TenantId::new());
+    let rows = format!(
+        "INSERT INTO webhook_replays (tenant_id, id, since, until, provider, worked_at)
+        VALUES ('{newer}', gen_random_uuid(), now() - interval '1 day', now(), 'telegram', now() - interval '1 hour'),
+            ('{ours}', gen_random_uuid(), now() - interval '1 day', now(), 'twilio', now())"
+    );
+    execute(&mut admin, rows).await;
+    let mut tx = database.databases(Role::Worker).fleet(&Placement::primary(), &[ours, newer]).await.unwrap();
+    let under_way = replays::under_way(&mut tx).await.unwrap();
+    let tenants: Vec<TenantId> = under_way.ours.iter().map(|(tenant, _)| *tenant).collect();
+    assert_eq!((tenants, under_way.newer), (vec![ours], 1));
 }

@@ -143,6 +143,12 @@ async fn show(
     };
     let file = find(&app, tenant_id, id).await?.filter(|file| file.state == MediaState::Stored.as_str());
     let file = file.ok_or_else(nothing)?;
+    // What may not be kept for longer is gone then, whoever is late to remove it, and from caches, too.
+    let kept_s = file.keep_until.map(|until| (until - app.clock.now()).num_seconds());
+    if kept_s.is_some_and(|left_s| left_s <= 0) {
+        return Err(nothing().into());
+    }
+    let left_s = kept_s.map_or(left_s, |kept_s| kept_s.min(left_s));
     let served = match linked {
         Linked::File => Served::file(file),
         Linked::Thumbnail => Served::thumbnail(file),

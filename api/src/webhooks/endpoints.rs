@@ -24,6 +24,9 @@ use tokio::sync::Mutex;
 
 /// How old an entry may be before it is asked for again, behind the answer.
 const FRESH: Duration = Duration::from_secs(30);
+/// What is older says nothing of now (a secret may have been taken back because it was stolen): it is asked for first, and serves
+/// only while the database is away.
+const OLDEST: Duration = Duration::from_secs(120);
 /// How long a key stays unknown; also how often a wrong signature may ask whether the secret was changed.
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// A webhook does not wait longer for the database to say whose it is.
@@ -45,6 +48,8 @@ pub struct Endpoint {
     pub verify_token: Option<SecretString>,
     loaded_at: Instant,
     renewing: AtomicBool,
+    /// When the database was last away as it was asked before the answer.
+    away_at: Mutex<Option<Instant>>,
 }
 
 impl Endpoint {
@@ -66,6 +71,7 @@ impl Endpoint {
             verify_token: secrets.verify_token.map(Into::into),
             loaded_at: Instant::now(),
             renewing: AtomicBool::new(false),
+            away_at: Mutex::default(),
         })
     }
 
@@ -127,6 +133,9 @@ impl Endpoints {
 
     async fn find_any(&self, key: &str) -> Lookup {
         if let Some(endpoint) = self.known.get(key).await {
+            if endpoint.loaded_at.elapsed() > OLDEST {
+                return self.asked_first(key, endpoint).await;
+            }
             if endpoint.loaded_at.elapsed() > FRESH && !endpoint.renewing.swap(true, Ordering::Relaxed) {
                 self.renew_behind(key.to_owned(), endpoint.clone());
             }
@@ -139,6 +148,31 @@ impl Endpoints {
             Loaded::Endpoint(endpoint) => Lookup::Found(endpoint),
             Loaded::Nobody => Lookup::Unknown,
             Loaded::Failed => Lookup::Away,
+        }
+    }
+
+    /// The endpoint as it is now; as it was, if the database is away. One asks, those who come meanwhile wait for that; and once it was
+    /// away nobody waits for a while.
+    async fn asked_first(&self, key: &str, old: Arc<Endpoint>) -> Lookup {
+        let mut away_at = old.away_at.lock().await;
+        if away_at.is_some_and(|at| at.elapsed() < FRESH) {
+            drop(away_at);
+            return Lookup::Found(old);
+        }
+        match self.known.get(key).await {
+            Some(known) if Arc::ptr_eq(&known, &old) => {}
+            Some(newer) => return Lookup::Found(newer),
+            None if self.unknown.contains_key(key) => return Lookup::Unknown,
+            None => {}
+        }
+        match self.load(key).await {
+            Loaded::Endpoint(endpoint) => Lookup::Found(endpoint),
+            Loaded::Nobody => Lookup::Unknown,
+            Loaded::Failed => {
+                *away_at = Some(Instant::now());
+                drop(away_at);
+                Lookup::Found(old)
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use endpoints::{Endpoint, Endpoints, Lookup};
 use metrics::{Counter, Histogram};
 use platforms::Platforms;
@@ -66,6 +67,15 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Providers wait some 10 s for an answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Who has been read is answered within this, whatever it takes here: what is answered later, its provider has given up and repeats.
+/// Messenger and Instagram wait for five seconds (providers/messenger section 1.3), the others for some ten or more.
+fn patience(provider: Provider) -> Duration {
+    match provider {
+        Provider::Messenger | Provider::Instagram => Duration::from_millis(4500),
+        Provider::Whatsapp | Provider::Twilio => Duration::from_secs(9),
+    }
+}
 
 /// What the receiver needs.
 pub struct Receiver {
@@ -202,7 +212,28 @@ async fn receive(
             (rest.read().await?, Some(room))
         }
     };
-    let came = Came { provider, urls: receiver.urls(provider, &parts), parts: &parts, body: &body };
+    let read = Read { provider, parts, body, received_at };
+    let accepted = tokio::time::timeout(patience(provider), accept(receiver, read, key, endpoint)).await;
+    accepted.unwrap_or_else(|_| {
+        tracing::warn!(%provider, "a webhook was not kept in the time that its provider waits");
+        Err(Refusal::Unavailable)
+    })
+}
+
+/// A webhook that has been read.
+struct Read {
+    provider: Provider,
+    parts: Parts,
+    body: Bytes,
+    received_at: DateTime<Utc>,
+}
+
+/// Verifies a webhook, and keeps or hands it on.
+async fn accept(receiver: &Receiver, read: Read, key: &str, endpoint: Option<Arc<Endpoint>>) -> Result<(), Refusal> {
+    let Read { provider, parts, body, received_at } = read;
+    let proxied = receiver.proxies.base(&parts.headers, peer(&parts));
+    let urls = receiver.urls(provider, &parts, proxied.as_deref());
+    let came = Came { provider, urls, proxied, parts: &parts, body: &body };
     let verified = match &endpoint {
         None => came.verify(&receiver.platforms.of(provider).secrets).map(|()| None),
         Some(endpoint) => verify_account(receiver, key, endpoint, &came).await.map(Some),
@@ -223,12 +254,12 @@ async fn receive(
 impl Receiver {
     /// The URLs that a webhook may have been sent to: by what is configured, and by what a proxy of ours says. None where the
     /// provider does not sign it.
-    fn urls(&self, provider: Provider, parts: &Parts) -> Vec<String> {
+    fn urls(&self, provider: Provider, parts: &Parts, proxied: Option<&str>) -> Vec<String> {
         if !providers::signs_url(provider) {
             return Vec::new();
         }
-        let bases = [Some(self.public_url.clone()), self.proxies.base(&parts.headers, peer(parts))];
-        bases.into_iter().flatten().map(|base| base + target(parts)).collect()
+        let bases = [Some(self.public_url.as_str()), proxied];
+        bases.into_iter().flatten().map(|base| format!("{base}{}", target(parts))).collect()
     }
 }
 
@@ -237,6 +268,8 @@ struct Came<'a> {
     provider: Provider,
     parts: &'a Parts,
     urls: Vec<String>,
+    /// Scheme and host, if a proxy of ours said them.
+    proxied: Option<String>,
     body: &'a [u8],
 }
 
@@ -289,9 +322,11 @@ fn suspect(
     came: &Came<'_>,
     key: &str,
     error: BadSignature,
-    received_at: chrono::DateTime<chrono::Utc>,
+    received_at: DateTime<Utc>,
 ) -> Suspect {
-    let target = target(came.parts);
+    // Whoever verifies it again cannot know what a proxy said.
+    let base = came.proxied.as_deref().filter(|_| providers::signs_url(came.provider));
+    let target = format!("{}{}", base.unwrap_or_default(), target(came.parts));
     let cut = |text: &str| text.chars().take(quarantine::MAX_SIGNATURE_CHARACTERS).collect();
     Suspect {
         id: WebhookId::new(),

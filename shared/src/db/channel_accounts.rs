@@ -284,7 +284,8 @@ pub async fn scope_routes(tx: &mut ControlTx, tenant_id: TenantId) -> Result<()>
     Ok(())
 }
 
-/// Routes a provider's id to an account. Whether it does now: false if it is another account's.
+/// Routes a provider's id to an account. Whether it does now: false if it is another account's, or another tenant's at all (a
+/// business account may hold several accounts, but of one tenant only: it is told of all of them).
 ///
 /// # Errors
 /// If the database does not answer.
@@ -298,7 +299,8 @@ pub async fn route(
 ) -> Result<bool> {
     let done = sqlx::query!(
         "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
-        VALUES ($1, $2, $3, $4, $5)
+        SELECT $1, $2, $3, $4, $5
+        WHERE NOT EXISTS (SELECT FROM control.find_routes($1, ARRAY[$2], ARRAY[$3]) WHERE tenant_id <> $4)
         ON CONFLICT DO NOTHING",
         provider.as_str(),
         kind,

@@ -39,7 +39,8 @@ pub struct Suspect {
     pub reason: String,
     /// How it was sent.
     pub method: String,
-    /// The path and query it was sent to, as they came; empty for one that an earlier release kept.
+    /// The path and query it was sent to, as they came, after scheme and host if a proxy of ours said them; empty for one that an
+    /// earlier release kept.
     pub target: String,
     /// What its body is, by its header.
     pub content_type: Option<String>,
@@ -94,6 +95,23 @@ pub async fn spill(tx: &mut ControlTx, webhooks: &[RawWebhook]) -> Result<()> {
 pub async fn store_large_body(tx: &mut ControlTx, id: WebhookId, body: &[u8]) -> Result<()> {
     sqlx::query!(
         "INSERT INTO control.large_bodies (webhook_id, body) VALUES ($1, $2) ON CONFLICT (webhook_id) DO NOTHING",
+        id.0,
+        body,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Keeps another copy of a body that is in a log, for the job that plays it again: until that is done, which may take a while where
+/// a database is away, and not for as long as what came only once. Should it be gone too early, the log has it still.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn store_replayed_body(tx: &mut ControlTx, id: WebhookId, body: &[u8]) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO control.large_bodies (webhook_id, body, keep_until) VALUES ($1, $2, now() + interval '3 hours')
+        ON CONFLICT (webhook_id) DO NOTHING",
         id.0,
         body,
     )

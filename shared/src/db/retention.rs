@@ -209,8 +209,8 @@ pub async fn expire_control(tx: &mut ControlTx, what: Expiring) -> Result<Remove
                 WHERE webhook_id IN (
                     SELECT webhook_id
                     FROM control.large_bodies
-                    WHERE stored_at < now() - interval '14 days'
-                    ORDER BY stored_at
+                    WHERE keep_until < now()
+                    ORDER BY keep_until
                     LIMIT $1
                     FOR UPDATE SKIP LOCKED
                 )",

@@ -34,9 +34,11 @@ mod testing;
 use crate::{
     domain::{
         channel::Provider,
-        events::{Parsed, RouteKey},
+        events::{Event, Parsed, RouteKey},
+        messages::MessageKind,
     },
     jobs::inbound::RawWebhook,
+    telemetry::names,
 };
 use std::collections::HashSet;
 
@@ -46,11 +48,22 @@ use std::collections::HashSet;
 /// Only if it is none of its provider's as a whole.
 pub fn parse(webhook: &RawWebhook) -> Result<Parsed, Unreadable> {
     let (body, received_at) = (&webhook.body, webhook.meta.received_at);
-    match webhook.meta.provider {
+    let parsed = match webhook.meta.provider {
         Provider::Whatsapp => whatsapp::parse(body, received_at),
         Provider::Messenger => messenger::parse(body, received_at),
         Provider::Instagram => instagram::parse(body, received_at),
         Provider::Twilio => twilio::parse(body, webhook.meta.query.as_deref(), received_at),
+    }?;
+    count_unsupported(webhook.meta.provider, &parsed);
+    Ok(parsed)
+}
+
+/// What a provider has begun to send and we do not know is stored as it came, and noticed by this.
+fn count_unsupported(provider: Provider, parsed: &Parsed) {
+    let is_one = |event: &&Event| matches!(event, Event::Message(message) if message.kind == MessageKind::Unsupported);
+    let unsupported = parsed.parts.iter().flat_map(|part| &part.events).filter(is_one).count();
+    if unsupported > 0 {
+        metrics::counter!(names::INBOUND_UNSUPPORTED, "provider" => provider.as_str()).increment(unsupported as u64);
     }
 }
 
@@ -138,4 +151,33 @@ pub struct FieldProblem {
     pub field: String,
     /// What it must be, for a person.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::ids::WebhookId, jobs::inbound::Meta};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn messages_of_unknown_kinds_are_counted() {
+        let body = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":{
+            "messaging_product":"whatsapp","metadata":{"phone_number_id":"2"},"messages":[
+            {"id":"wamid.1","from":"15550001","timestamp":"1795000000","type":"hologram","hologram":{}},
+            {"id":"wamid.2","from":"15550001","timestamp":"1795000000","type":"text","text":{"body":"Hi"}}]}}]}]}"#;
+        let meta = Meta {
+            id: WebhookId::new(),
+            provider: Provider::Whatsapp,
+            received_at: chrono::DateTime::from_timestamp(1_795_000_000, 0).unwrap(),
+            account: None,
+            query: None,
+            stored: false,
+            replay: false,
+        };
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || parse(&RawWebhook { meta, body: body.into() })).unwrap();
+        let counted = format!("{}{{provider=\"whatsapp\"}} 1", names::INBOUND_UNSUPPORTED);
+        assert!(handle.render().contains(&counted), "{}", handle.render());
+    }
 }

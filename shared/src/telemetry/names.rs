@@ -89,6 +89,8 @@ metrics! {
     Counter, SESSIONS_LOST_TOTAL = "mijra_sessions_lost_total";
     /// Parts of webhooks for an account that nobody has.
     Counter, INBOUND_UNROUTABLE = "mijra_inbound_unroutable_total";
+    /// Messages of a kind that we do not know, stored as such with what came, by `provider`.
+    Counter, INBOUND_UNSUPPORTED = "mijra_inbound_unsupported_total";
     /// Sends held by this worker that wait for a grant.
     Gauge, OUTBOUND_HELD = "mijra_outbound_held";
     /// Time to ask for grants.

@@ -323,6 +323,11 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
             let (others, said) = add("other", arguments, &[]).await;
             assert!(!others && said.to_string().contains("belongs to another account"), "{said}");
         }
+        // Several numbers of a business account, but not of two tenants: it is told of all of them.
+        let number = |id| ["whatsapp", "--phone-number-id", id, "--business-account-id", "210"];
+        let (others, said) = add("other", &number("331"), &[]).await;
+        assert!(!others && said.to_string().contains("belongs to another account"), "{said}");
+        assert!(add("demo", &number("331"), &[]).await.0);
         // An address of its own, with two secrets; and an API key instead of the auth token.
         let arguments =
             ["twilio", "--sender", "MG2c000000000000000000000000000001", "--account-sid", "AC71", "--api-key", "SK01"];

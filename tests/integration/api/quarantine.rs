@@ -98,6 +98,24 @@ async fn what_was_proxied_wrongly_is_taken_once_the_public_url_is_right() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_said_of_its_host_is_kept_for_whoever_verifies_it_again() {
+    staged(async |stage| {
+        let target = "/webhooks/twilio?mid=m1%3A7";
+        let signed = format!("https://hooks.example.com{target}");
+        let request = super::doors::by_twilio(&stage.base, &stage.client, target, "changed at the provider", &signed);
+        let request = request.header("X-Forwarded-Host", "hooks.example.com").header("X-Forwarded-Proto", "https");
+        assert_eq!(super::answer(request).await.status, 403);
+        let ids = kept(stage, 1).await;
+        let with = |token: &'static str| [("TWILIO_AUTH_TOKEN", token), ("PUBLIC_URL", PUBLIC_URL)];
+        assert_eq!(replay(stage, &ids, &[], &with("forged")).await.1, ["still_wrong"]);
+        assert_eq!(replay(stage, &ids, &[], &with("changed at the provider")).await.1, ["replayed"]);
+        let (meta, _) = spilled(stage).await.pop().unwrap();
+        assert_eq!(meta.query.as_deref(), Some("mid=m1%3A7"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_what_is_cut_or_gone_nobody_can_say_whether_it_is_genuine() {
     staged(async |stage| {
         let tenant = stage.tenant("demo").await;

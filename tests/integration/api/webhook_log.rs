@@ -313,12 +313,14 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
             if meta.stored {
                 assert_eq!((webhook.body.len(), logged.body.len()), (0, MAX_INLINE_BYTES + 1));
                 let mut admin = stage.database.admin().await;
-                let stored: Vec<u8> = sqlx::query_scalar("SELECT body FROM control.large_bodies WHERE webhook_id = $1")
-                    .bind(meta.id)
-                    .fetch_one(&mut admin)
-                    .await
-                    .unwrap();
-                assert_eq!(stored, logged.body);
+                let (stored, for_long): (Vec<u8>, bool) = sqlx::query_as(
+                    "SELECT body, keep_until > now() + interval '1 day' FROM control.large_bodies WHERE webhook_id = $1",
+                )
+                .bind(meta.id)
+                .fetch_one(&mut admin)
+                .await
+                .unwrap();
+                assert_eq!((stored, for_long), (logged.body.clone(), false), "the log has it, too");
             } else {
                 assert_eq!(webhook.body, logged.body);
             }

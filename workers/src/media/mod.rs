@@ -39,29 +39,48 @@ use shared::{
         media::{MediaJob, Task},
     },
     lifecycle::Lifecycle,
-    providers::download::{Downloader, Failure, Next},
+    providers::download::{self, Downloader, Failure, Next},
     queue::{Queue, topology},
     retry::before_retry,
     seal::Keyring,
-    storage::Storage,
+    storage::{self, Storage},
     telemetry::names,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-/// One file takes no longer, from the first call to the last byte in storage; shorter than a job may be held.
+/// One file takes no longer, with all that we do about it; shorter than a job may be held.
 const FILE_WITHIN: Duration = Duration::from_secs(4 * 60);
+/// Its provider has so much of that. The rest is ours, and nobody else is to blame for it.
+const FETCH_WITHIN: Duration = Duration::from_secs(3 * 60);
 /// Whose file it is for so long: longer than that.
 const LEASE: TimeDelta = TimeDelta::seconds(5 * 60);
 /// After our own failure a file is tried again after this.
 const AFTER_OURS: Duration = Duration::from_secs(15);
+/// A file of which so many claims were lost is stored as it is: looking at it may be what ends the process.
+const EXAMINED_UNTIL_LOST: i32 = 2;
+/// A file of which so many were lost is given up.
+const GIVEN_UP_WHEN_LOST: i32 = 5;
 /// Before anything else is taken up after our own failure: what is away is away for all.
 const BREATH: Duration = Duration::from_secs(2);
 /// Deleting some objects takes no longer; their marks last longer than that.
 const DELETE_WITHIN: Duration = Duration::from_secs(60);
+/// What is on its way and has not been written to for so long is nobody's any more: no file takes so long.
+const INCOMING_FOR: Duration = Duration::from_secs(10 * 60);
+/// Leftovers are removed as often as this.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// Pictures are drawn one at a time: each may take 150 MB for a moment.
 const DRAWN_AT_ONCE: usize = 1;
+/// Recordings and films are measured by their heads: little memory, and little to do.
+const MEASURED_AT_ONCE: usize = 2;
+/// Looking at a file takes no longer, with the wait for its turn; then it is stored as it is.
+const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 /// How the worker works.
 #[derive(Clone, Debug)]
@@ -83,7 +102,8 @@ struct Inner {
     keyring: Keyring,
     fetcher: Fetcher,
     storage: Storage,
-    drawing: Semaphore,
+    drawing: Arc<Semaphore>,
+    measuring: Arc<Semaphore>,
     at_once: Semaphore,
     stored: Condition,
     life: Lifecycle,
@@ -113,6 +133,7 @@ impl MediaWorker {
     ) -> Self {
         let stored = readiness.condition("files");
         stored.ready();
+        life.spawn(tidy(settings.folder.clone(), storage.clone(), life.clone()));
         let fetcher = Fetcher { downloader, apis: settings.apis, folder: settings.folder };
         Self(Arc::new(Inner {
             placements: Placements::new(databases.clone()),
@@ -120,7 +141,8 @@ impl MediaWorker {
             keyring,
             fetcher,
             storage,
-            drawing: Semaphore::new(DRAWN_AT_ONCE),
+            drawing: Arc::new(Semaphore::new(DRAWN_AT_ONCE)),
+            measuring: Arc::new(Semaphore::new(MEASURED_AT_ONCE)),
             at_once: Semaphore::new(settings.at_once),
             stored,
             life: life.clone(),
@@ -216,8 +238,8 @@ impl Inner {
         let stored = tokio::select! {
             biased;
             stored = fetching => stored.unwrap_or_else(|_| {
-                let reason = format!("The file did not come within {} minutes.", FILE_WITHIN.as_secs() / 60);
-                Err(Failure::new("too_slow", Next::Again(None), reason))
+                let reason = format!("A file was not stored within {} minutes.", FILE_WITHIN.as_secs() / 60);
+                Err(Failure::new("storage_away", Next::Ours, reason))
             }),
             // The process ends: another fetches it.
             () = self.life.stopping() => {
@@ -256,6 +278,7 @@ impl Inner {
     }
 
     async fn delete(&self, of: &Of, keys: Vec<String>, ticket: Ticket<()>, settle: &Settle<Effect>) {
+        let asked = Instant::now();
         let wanted = keys.as_slice();
         let looking = || async move {
             let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
@@ -267,20 +290,62 @@ impl Inner {
             Ok(keys) => keys,
             Err(error) => return settle.retry(ticket, None, error),
         };
-        // What could not be deleted is looked at again when its mark is over.
-        match tokio::time::timeout(DELETE_WITHIN, self.storage.delete(&keys)).await {
-            Ok(Ok(())) if keys.is_empty() => settle.done(ticket, Vec::new()),
-            Ok(Ok(())) => settle.done(ticket, vec![of.placed(Effect::Deleted(of.tenant_id, keys))]),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "objects are deleted later");
-                settle.done(ticket, Vec::new());
-            }
-            Err(_) => {
-                tracing::warn!("objects are deleted later: the storage is slow");
-                settle.done(ticket, Vec::new());
+        let deleted = self.delete_in_time(keys, asked).await;
+        let effects =
+            if deleted.is_empty() { Vec::new() } else { vec![of.placed(Effect::Deleted(of.tenant_id, deleted))] };
+        settle.done(ticket, effects);
+    }
+
+    /// Deletes objects while their marks last; which are deleted. The others are looked at again when their marks are over.
+    ///
+    /// Who stores the same waits for the mark alone, so it is looked at the clock before each call. What remains: a process that
+    /// is stopped between that and its call for longer than the rest of the mark (a minute at least), or a storage that carries a
+    /// call out when that has long been given up, deletes what was stored anew.
+    async fn delete_in_time(&self, keys: Vec<String>, asked: Instant) -> Vec<String> {
+        let mut deleted = Vec::new();
+        for key in keys {
+            let Some(left) = DELETE_WITHIN.checked_sub(asked.elapsed()) else {
+                tracing::warn!("objects are deleted later: the time is over");
+                break;
+            };
+            match tokio::time::timeout(left, self.storage.delete(std::slice::from_ref(&key))).await {
+                Ok(Ok(())) => deleted.push(key),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "objects are deleted later");
+                    break;
+                }
+                Err(_) => {
+                    tracing::warn!("objects are deleted later: the storage is slow");
+                    break;
+                }
             }
         }
+        deleted
     }
+}
+
+/// Removes what processes that were killed left behind, at once and from time to time.
+async fn tidy(folder: PathBuf, storage: Storage, life: Lifecycle) {
+    loop {
+        let incoming = folder.clone();
+        let swept = tokio::task::spawn_blocking(move || sweep(&incoming)).await.map_err(io::Error::other);
+        for swept in [swept.flatten(), storage.sweep().await] {
+            match swept {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(files, "removed what was left of files by processes that were killed"),
+                Err(error) => tracing::warn!(%error, "what may be left of files is not removed"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TIDY_EVERY) => {}
+            () = life.stopping() => return,
+        }
+    }
+}
+
+/// Removes what was on its way to processes that were killed. How many files. Blocks.
+fn sweep(incoming: &Path) -> io::Result<u64> {
+    storage::remove_old(incoming, &download::is_incoming, INCOMING_FOR, false)
 }
 
 /// Whose job it is.
@@ -359,6 +424,7 @@ mod tests {
             declared_type: None,
             declared_sha256: None,
             attempts: 3,
+            lost: 0,
             created_at: now - age,
             keep_until: None,
             now,
@@ -378,6 +444,20 @@ mod tests {
             panic!("over");
         };
         assert_eq!((state, why.reason.as_str()), (MediaState::Failed, "Given up after 4 attempts. It broke off."));
+    }
+
+    #[test]
+    fn what_a_killed_worker_left_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * INCOMING_FOR;
+        for name in ["mijra-incoming-new", "mijra-incoming-old", "other-old"] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            if name.ends_with("old") {
+                file.set_modified(old).unwrap();
+            }
+        }
+        assert_eq!(sweep(folder.path()).unwrap(), 1);
+        assert!(!folder.path().join("mijra-incoming-old").exists());
     }
 
     #[test]

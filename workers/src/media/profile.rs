@@ -1,6 +1,6 @@
 //! Who somebody is, where a provider tells only who asks: a name, and a copy of the picture, whose link expires.
 
-use super::{AFTER_OURS, Effect, Inner, Of, accounts, store};
+use super::{AFTER_OURS, Effect, FILE_WITHIN, Inner, Of, accounts, store};
 use crate::worker::{Settle, Ticket};
 use chrono::TimeDelta;
 use shared::{
@@ -24,7 +24,8 @@ use url::Url;
 const MAX_AVATAR_BYTES: u64 = 5 * 1024 * 1024;
 /// It is asked so often before it is left alone for a day.
 const MOST_ATTEMPTS: i32 = 5;
-const WITHIN: Duration = Duration::from_secs(60);
+/// A provider answers within this, and gives the picture within as much again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Asks about somebody.
@@ -40,11 +41,11 @@ impl Inner {
             Ok(None) => return settle.done(ticket, Vec::new()),
             Err(error) => return settle.retry(ticket, None, error),
         };
-        let asking = tokio::time::timeout(WITHIN, self.ask(of, &wanted, settle));
+        let asking = tokio::time::timeout(FILE_WITHIN, self.ask(of, &wanted, settle));
         let answer = tokio::select! {
             biased;
             answer = asking => answer.unwrap_or_else(|_| {
-                Err(Failure::new("too_slow", Next::Again(None), "The provider did not answer in time."))
+                Err(Failure::new("storage_away", Next::Ours, "Somebody's picture was not stored in time."))
             }),
             () = self.life.stopping() => return settle.later(ticket, Duration::from_secs(1)),
         };
@@ -84,9 +85,11 @@ impl Inner {
         let url: Url =
             url.parse().map_err(|_| Failure::new("bad_address", Next::Refuse, "The person's id makes no address."))?;
         let downloader = &self.fetcher.downloader;
-        let answer = downloader.get(&url, OfProvider::Meta, Some(&account.credentials)).await?;
-        let (status, retry_after) = (answer.status(), answer.retry_after());
-        let body = answer.text().await?;
+        let (status, retry_after, body) = in_time(async {
+            let answer = downloader.get(&url, OfProvider::Meta, Some(&account.credentials)).await?;
+            Ok((answer.status(), answer.retry_after(), answer.text().await?))
+        })
+        .await?;
         let said = match wanted.provider {
             Provider::Instagram => instagram::profile::read(status, &body),
             _ => messenger::profile::read(status, &body),
@@ -127,12 +130,15 @@ impl Inner {
     async fn copy(&self, of: &Of, url: &str, settle: &Settle<Effect>) -> Result<Avatar, Failure> {
         let refuse = |reason: &str| Failure::new("bad_avatar", Next::Refuse, reason);
         let url: Url = url.parse().map_err(|_| refuse("The picture's address is none."))?;
-        let answer = self.fetcher.downloader.get(&url, OfProvider::Meta, None).await?;
-        if answer.status() != 200 {
-            return Err(refuse("The picture is not there."));
-        }
-        let declared = answer.content_type();
-        let saved = answer.save(&self.fetcher.folder, MAX_AVATAR_BYTES).await?;
+        let (declared, saved) = in_time(async {
+            let answer = self.fetcher.downloader.get(&url, OfProvider::Meta, None).await?;
+            if answer.status() != 200 {
+                return Err(refuse("The picture is not there."));
+            }
+            let declared = answer.content_type();
+            Ok((declared, answer.save(&self.fetcher.folder, MAX_AVATAR_BYTES).await?))
+        })
+        .await?;
         let content_type = match judge(declared.as_deref(), &saved.head) {
             Judgement::Store(found) if found.starts_with("image/") && is_safe_inline(&found) => found,
             _ => return Err(refuse("The picture is none.")),
@@ -144,6 +150,12 @@ impl Inner {
         self.storage.put(&key, bytes, saved.size_bytes).await.map_err(|error| store::storage_away(&error))?;
         Ok(Avatar { storage_key: key, content_type, size_bytes: saved.size_bytes })
     }
+}
+
+/// What a provider has to do, in the time that it has for it. What we do takes our own time.
+async fn in_time<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
+    answer.unwrap_or_else(|_| Err(Failure::new("too_slow", Next::Again(None), "The provider did not answer in time.")))
 }
 
 fn unavailable(code: &str, reason: &str) -> Answer {

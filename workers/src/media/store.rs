@@ -1,7 +1,8 @@
 //! A file, from its provider into storage.
 
 use super::{
-    Effect, Inner, Of, accounts,
+    EXAMINED_UNTIL_LOST, Effect, FETCH_WITHIN, GIVEN_UP_WHEN_LOST, Inner, LOOK_WITHIN, Of,
+    accounts::{self, Account},
     examine::{Findings, examine},
     fetch::Fetched,
 };
@@ -26,6 +27,7 @@ use shared::{
 
 /// So often a file whose digest is not the declared one is fetched anew before we take it as it is.
 const DIGEST_ATTEMPTS: i32 = 2;
+const NOT_EXAMINED: &str = "Workers that looked at it ended, so that nobody looks at it any more.";
 
 impl Inner {
     /// Fetches a file and stores it.
@@ -38,11 +40,15 @@ impl Inner {
         if file.keep_until.is_some_and(|until| until <= file.now) {
             return Err(Failure::new("kept_long_enough", Next::Expire, "A story may be kept for 24 hours only."));
         }
+        if file.lost >= GIVEN_UP_WHEN_LOST {
+            let reason = format!("{} workers that had it ended and never said what became of it.", file.lost);
+            return Err(Failure::new("ends_workers", Next::GiveUp, reason));
+        }
         let loading =
             || accounts::load(&self.databases, &self.keyring, &of.placement, of.tenant_id, file.channel_account_id);
         let account = settle.outlast("loading an account", loading).await.map_err(asking)?;
         let account = account.map_err(|Why { code, reason }| Failure::new(code, Next::Again(None), reason))?;
-        let Fetched { saved, declared_type, declared_sha256, filename } = self.fetcher.fetch(file, &account).await?;
+        let Fetched { saved, declared_type, declared_sha256, filename } = self.fetch(file, &account).await?;
         if saved.size_bytes == 0 {
             return Err(Failure::new("empty", Next::Again(None), "The provider sent a file of no bytes."));
         }
@@ -54,7 +60,12 @@ impl Inner {
             }
         };
         let mut remark = digest_differs(file, declared_sha256.as_deref(), &saved)?;
-        let (saved, findings) = self.examine(saved, content_type.clone()).await?;
+        let findings = if file.lost < EXAMINED_UNTIL_LOST {
+            self.examine(&saved, &content_type).await
+        } else {
+            remark.get_or_insert_with(|| Why { code: "not_examined", reason: NOT_EXAMINED.to_owned() });
+            Findings::default()
+        };
         if let Some((width, height)) = findings.dimensions {
             if findings.bomb {
                 let reason = format!(
@@ -97,6 +108,14 @@ impl Inner {
         })
     }
 
+    /// What its provider gives, in the time that a provider has.
+    async fn fetch(&self, file: &File, account: &Account) -> Result<Fetched, Failure> {
+        tokio::time::timeout(FETCH_WITHIN, self.fetcher.fetch(file, account)).await.unwrap_or_else(|_| {
+            let reason = format!("The file did not come within {} minutes.", FETCH_WITHIN.as_secs() / 60);
+            Err(Failure::new("too_slow", Next::Again(None), reason))
+        })
+    }
+
     /// Says that these objects are about to be stored, so that nobody deletes them.
     pub(super) async fn announce(&self, of: &Of, keys: &[String], settle: &Settle<Effect>) -> Result<(), Failure> {
         let touching = || async move {
@@ -114,19 +133,27 @@ impl Inner {
         }
     }
 
-    /// Looks at a file, on a thread where that may take its time. A file on which that fails tells nothing of itself.
-    pub(super) async fn examine(&self, saved: Saved, content_type: String) -> Result<(Saved, Findings), Failure> {
-        let Ok(_turn) = self.drawing.acquire().await else {
-            return Ok((saved, Findings::default()));
+    /// Looks at a file, on a thread where that may take its time. A file on which that fails, or does not end, tells nothing of
+    /// itself. Its thread cannot be stopped and keeps its turn: of its kind nothing is looked at until it has ended.
+    async fn examine(&self, saved: &Saved, content_type: &str) -> Findings {
+        let turns = if content_type.starts_with("image/") { &self.drawing } else { &self.measuring };
+        let (turns, path, size_bytes) = (turns.clone(), saved.path.to_path_buf(), saved.size_bytes);
+        let kind = content_type.to_owned();
+        let looking = async move {
+            let turn = turns.acquire_owned().await.ok()?;
+            let looking = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                examine(&path, &kind, size_bytes)
+            });
+            looking.await.inspect_err(|error| tracing::warn!(%error, "a file could not be looked at")).ok()
         };
-        let path = saved.path.to_path_buf();
-        let size_bytes = saved.size_bytes;
-        let looking = tokio::task::spawn_blocking(move || examine(&path, &content_type, size_bytes));
-        let findings = looking.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a file could not be looked at");
-            Findings::default()
-        });
-        Ok((saved, findings))
+        let looked = tokio::time::timeout(LOOK_WITHIN, looking).await;
+        looked
+            .unwrap_or_else(|_| {
+                tracing::warn!(content_type, size_bytes, "a file was not looked at in time");
+                None
+            })
+            .unwrap_or_default()
     }
 }
 

@@ -67,8 +67,11 @@ pub(super) async fn go_on(
     let mut room = None;
     loop {
         let mut tx = databases.fleet(placement, tenants).await?;
-        let under_way = replays::under_way(&mut tx).await?;
+        let replays::UnderWay { ours: under_way, newer } = replays::under_way(&mut tx).await?;
         tx.commit().await?;
+        if newer > 0 {
+            warn!(%placement, replays = newer, "replays of providers that only a newer release knows wait for one");
+        }
         if under_way.is_empty() {
             return Ok(Next::Later);
         }
@@ -160,14 +163,14 @@ fn to_webhook(tx: &TenantTx, logged: &Logged) -> Option<RawWebhook> {
     Some(RawWebhook { meta, body })
 }
 
-/// Bodies too large for the broker. They go by themselves after some days, also those of a slice that came to nothing.
+/// Bodies too large for the broker. They go by themselves after some hours, also those of a slice that came to nothing.
 async fn store_large(databases: &Databases, webhooks: &[RawWebhook]) -> Result<(), Fault> {
     if webhooks.iter().all(|webhook| !webhook.meta.stored) {
         return Ok(());
     }
     let mut tx = databases.control().await?;
     for webhook in webhooks.iter().filter(|webhook| webhook.meta.stored) {
-        receiving::store_large_body(&mut tx, webhook.meta.id, &webhook.body).await?;
+        receiving::store_replayed_body(&mut tx, webhook.meta.id, &webhook.body).await?;
     }
     Ok(tx.commit().await?)
 }

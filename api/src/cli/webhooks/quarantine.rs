@@ -281,13 +281,21 @@ impl Verifier {
     }
 
     fn is_genuine(&self, provider: Provider, suspect: &Suspect, secrets: &[SecretString]) -> bool {
-        let request = SignedRequest {
-            signature: suspect.signature.as_deref(),
-            url: &format!("{}{}", self.public_url, suspect.target),
-            content_type: suspect.content_type.as_deref(),
-            body: &suspect.body,
+        let is_signed_for = |url: &str| {
+            let request = SignedRequest {
+                signature: suspect.signature.as_deref(),
+                url,
+                content_type: suspect.content_type.as_deref(),
+                body: &suspect.body,
+            };
+            providers::verify_any(provider, secrets.iter().map(ExposeSecret::expose_secret), &request).is_ok()
         };
-        providers::verify_any(provider, secrets.iter().map(ExposeSecret::expose_secret), &request).is_ok()
+        let target = suspect.target.as_str();
+        // A path stands alone unless a proxy of ours had said of what host it is.
+        let path = target.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+        let path = path.filter(|_| !target.starts_with('/'));
+        is_signed_for(&format!("{}{}", self.public_url, path.unwrap_or(target)))
+            || path.is_some() && is_signed_for(target)
     }
 }
 

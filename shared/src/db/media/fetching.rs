@@ -39,6 +39,8 @@ pub struct File {
     pub declared_sha256: Option<String>,
     /// How many attempts have failed.
     pub attempts: i32,
+    /// Of how many earlier claims nobody ever said what became: each may have been the end of a process.
+    pub lost: i32,
     /// When we were told of it.
     pub created_at: DateTime<Utc>,
     /// Until when it may be kept.
@@ -58,17 +60,19 @@ pub enum Claim {
     Over,
 }
 
-/// Claims a file that waits, for so long.
+/// Claims a file that waits, for so long. Until its claim is given back, or what became of it is told, it counts as lost.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid, lease: TimeDelta) -> Result<Claim> {
     let ours = sqlx::query!(
         r#"UPDATE media
-        SET claim = $3, claimed_until = now() + make_interval(secs => $4)
+        SET claim = $3, claimed_until = now() + make_interval(secs => $4),
+            -- Asked again after an answer that was lost: it is the same claim.
+            claims = claims + (claim IS DISTINCT FROM $3)::int
         WHERE tenant_id = $1 AND id = $2 AND state = 'waiting' AND (claimed_until IS NULL OR claimed_until <= now() OR claim = $3)
         RETURNING channel_account_id, provider, channel, kind, provider_media_id, url, declared_type, declared_sha256, attempts,
-            created_at, keep_until, now() AS "now!""#,
+            claims - 1 AS "lost!", created_at, keep_until, now() AS "now!""#,
         tenant_id.0,
         id.0,
         claim,
@@ -81,6 +85,7 @@ pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uu
         let (Ok(provider), Some(channel), Some(kind)) =
             (row.provider.parse(), Channel::from_name(&row.channel), MessageKind::from_name(&row.kind))
         else {
+            release(tx, tenant_id, id, claim).await?;
             return Ok(Claim::Anothers(lease));
         };
         return Ok(Claim::Ours(Box::new(File {
@@ -95,6 +100,7 @@ pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uu
             declared_type: row.declared_type,
             declared_sha256: row.declared_sha256,
             attempts: row.attempts,
+            lost: row.lost,
             created_at: row.created_at,
             keep_until: row.keep_until,
             now: row.now,
@@ -238,7 +244,7 @@ async fn store(tx: &mut FleetTx, attempt: &Attempt, stored: &Stored) -> Result<(
 async fn put_off(tx: &mut FleetTx, attempt: &Attempt, after: TimeDelta, why: &Why) -> Result<()> {
     let now = sqlx::query_scalar!(
         r#"UPDATE media
-        SET attempts = attempts + 1, code = $4, reason = $5, claim = NULL, claimed_until = NULL
+        SET attempts = attempts + 1, code = $4, reason = $5, claim = NULL, claimed_until = NULL, claims = claims - 1
         WHERE tenant_id = $1 AND id = $2 AND claim = $3 AND state = 'waiting'
         RETURNING now() AS "now!""#,
         attempt.tenant_id.0,
@@ -319,7 +325,7 @@ pub async fn account(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId
 /// If the database does not answer; the lease ends by itself.
 pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid) -> Result<()> {
     sqlx::query!(
-        "UPDATE media SET claim = NULL, claimed_until = NULL WHERE tenant_id = $1 AND id = $2 AND claim = $3",
+        "UPDATE media SET claim = NULL, claimed_until = NULL, claims = claims - 1 WHERE tenant_id = $1 AND id = $2 AND claim = $3",
         tenant_id.0,
         id.0,
         claim,

@@ -8,7 +8,10 @@ use crate::{
         audit::{self, Actor, Entry},
         error::Result,
     },
-    domain::ids::{ApiTokenId, ChannelAccountId, ReplayId, TenantId, WebhookId},
+    domain::{
+        channel::Provider,
+        ids::{ApiTokenId, ChannelAccountId, ReplayId, TenantId, WebhookId},
+    },
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -228,22 +231,35 @@ pub async fn stop(tx: &mut TenantTx, id: ReplayId, actor: Actor) -> Result<Optio
     Ok(replay)
 }
 
+/// Replays that are under way.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Those to go on with.
+    pub ours: Vec<(TenantId, ReplayId)>,
+    /// So many are for a provider that only a newer release knows: by us all would be played that they are not about.
+    pub newer: usize,
+}
+
 /// Replays of these tenants that are under way, those first with which nobody has gone on for the longest time.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn under_way(tx: &mut FleetTx) -> Result<Vec<(TenantId, ReplayId)>> {
+pub async fn under_way(tx: &mut FleetTx) -> Result<UnderWay> {
+    let known: Vec<String> = Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId"
+        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId",
+            (provider IS NULL OR provider = ANY ($2)) AS "is_ours!"
         FROM webhook_replays
         WHERE state IN ('counting', 'running')
-        ORDER BY worked_at
+        ORDER BY (provider IS NULL OR provider = ANY ($2)) DESC, worked_at
         LIMIT $1"#,
         IN_TURN,
+        &known,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(|row| (row.tenant_id, row.id)).collect())
+    let (ours, newer): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.is_ours);
+    Ok(UnderWay { ours: ours.into_iter().map(|row| (row.tenant_id, row.id)).collect(), newer: newer.len() })
 }
 
 /// Takes hold of a replay for this transaction; `None` if it has ended, or another holds it.
@@ -369,7 +385,7 @@ impl From<Row> for Replay {
         let filter = Filter {
             since: Some(row.since),
             until: Some(row.until),
-            // One that only a newer release knows has no webhooks that this one could read.
+            // Of one that only a newer release knows we can show that there is a replay; we do not go on with it.
             provider: row.provider.and_then(|provider| provider.parse().ok()),
             outcome: row.outcome,
             channel_account_id: row.channel_account_id,

@@ -32,6 +32,8 @@ const WRITE_BYTES: usize = 128 * 1024;
 /// Nobody is waited for longer, whatever they ask.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 const MAX_FILENAME_CHARS: usize = 200;
+/// What is on its way is called so, perhaps in a folder that is everybody's.
+const INCOMING: &str = "mijra-incoming-";
 
 /// Fetches. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
@@ -198,7 +200,7 @@ impl Answer {
         if self.0.content_length().is_some_and(|length| length > most) {
             return Err(too_large());
         }
-        let (file, path) = tempfile::Builder::new().prefix("incoming-").tempfile_in(folder).map_err(disk)?.into_parts();
+        let (file, path) = tempfile::Builder::new().prefix(INCOMING).tempfile_in(folder).map_err(disk)?.into_parts();
         let mut file = BufWriter::with_capacity(WRITE_BYTES, tokio::fs::File::from_std(file));
         let (mut size_bytes, mut digest, mut head) = (0_u64, Sha256::new(), Vec::new());
         while let Some(piece) = self.0.chunk().await.map_err(|error| broken(error, "The file broke off"))? {
@@ -213,6 +215,11 @@ impl Answer {
         file.flush().await.map_err(disk)?;
         Ok(Saved { path, size_bytes, sha256: digest.finalize().into(), head })
     }
+}
+
+/// Whether a file of this name is one that is, or was, on its way.
+pub fn is_incoming(name: &str) -> bool {
+    name.starts_with(INCOMING)
 }
 
 fn disk(error: io::Error) -> Failure {

@@ -67,7 +67,8 @@ pub(in crate::providers) fn list_of(items: &[impl AsRef<str>]) -> String {
 
 /// The object with these values under these keys, and without these others.
 pub(in crate::providers) fn with(object: &Object, values: &[(&str, String)], left_out: &[&str]) -> String {
-    let is_other = |key: &str| left_out.contains(&key) || values.iter().any(|(other, _)| *other == key);
+    let left_out: HashSet<&str> = left_out.iter().copied().collect();
+    let is_other = |key: &str| left_out.contains(key) || values.iter().any(|(other, _)| *other == key);
     let members = object.members().filter(|(key, _)| !is_other(key)).map(|(key, value)| (key, value.get()));
     let mut text = String::from("{");
     for (index, (key, value)) in members.chain(values.iter().map(|(key, value)| (*key, &**value))).enumerate() {
