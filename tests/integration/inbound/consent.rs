@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use shared::{
     db::{
-        Placement,
         audit::Actor,
         campaigns::{self, NewCampaign},
         outbound::{

@@ -138,6 +138,6 @@ async fn another_apps_messages_are_nobodys() {
         stage.row("SELECT jsonb_build_object('state', parked_state, 'message', message_id) FROM provider_refs").await;
     assert_eq!(parked, json!({"state": "read", "message": null}));
     assert_eq!(stage.count("SELECT count(*) FROM trail").await, 0);
-    // The reference and three rows of the log, nothing else.
-    assert_eq!(stage.everything().await.len(), before + 4);
+    // The reference, three reports that wait and three rows of the log, nothing else.
+    assert_eq!(stage.everything().await.len(), before + 7);
 }

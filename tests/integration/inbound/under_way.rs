@@ -197,11 +197,12 @@ async fn a_trail_is_whole_whichever_comes_first() {
     for order in orders(4) {
         let mut stage = Stage::on(Provider::Whatsapp).await;
         let token = stage.send(&ada(), SendState::Sending, None).await;
+        let began = second(0);
         for n in &order {
             let states = [SendState::Sent, SendState::Delivered, SendState::Read];
             match states.get(*n) {
                 Some(state) => {
-                    let at = second(i64::try_from(*n).unwrap());
+                    let at = began + TimeDelta::seconds(i64::try_from(*n).unwrap());
                     stage.tell(vec![status("wamid.ours", *state, None, at)]).await;
                 }
                 None => stage.accepted(token, "wamid.ours").await,
