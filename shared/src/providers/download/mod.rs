@@ -273,6 +273,7 @@ impl fmt::Display for Failure {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "servers of tests end with them")]
 mod tests {
     use super::*;
     use std::net::SocketAddr;
