@@ -22,7 +22,8 @@ impl When {
     pub(super) fn before(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             When::At(at) => at,
-            When::Ago(ago) => now.checked_sub_signed(ago).unwrap_or(DateTime::UNIX_EPOCH),
+            // Nothing of ours is older than that, and no database can hold any time.
+            When::Ago(ago) => now.checked_sub_signed(ago).unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH),
         }
     }
 }
