@@ -86,6 +86,8 @@ mod tests {
                 "/api/{tenant}/contacts",
                 "/api/{tenant}/contacts/import",
                 "/api/{tenant}/contacts/{id}",
+                "/api/{tenant}/contacts/{id}/merge",
+                "/api/{tenant}/contacts/{id}/suppressions",
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",
                 "/api/{tenant}/conversations/{id}/messages",

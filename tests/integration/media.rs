@@ -187,7 +187,6 @@ async fn a_file_is_fetched_by_one_at_a_time_and_put_off_with_a_reason() {
     record(&mut tx, &[&Attempt { tenant_id: tenant, media_id: id, claim: other, ending: over }]).await.unwrap();
     assert!(matches!(claim(&mut tx, tenant, id, mine, minutes).await.unwrap(), Claim::Over));
     tx.commit().await.unwrap();
-    drop(begin);
     let found = "SELECT state || ' ' || code || ' ' || attempts FROM media";
     assert_eq!(stage.text(found).await, "refused too_large 2", "a stranger's attempt counts for nothing");
     assert_eq!(

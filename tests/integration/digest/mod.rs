@@ -70,7 +70,6 @@ async fn any_order_and_any_number_of_times_ends_in_the_same_digest() {
 
 /// Twilio gives no time, and tries for 15 seconds (providers/twilio section 5): what comes again then is no newer than it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "known to fail: the arrival of a repeated message stands for the time of its wish, so the repeated word wins"]
 async fn a_wish_that_is_repeated_after_its_opposite_changes_nothing() {
     let shares = Shares { whatsapp: 0, messenger: 0, instagram: 0, twilio: 1 };
     let begins_ms = (Utc::now().timestamp() - 3_600) * 1_000;
