@@ -188,7 +188,8 @@ async fn who_has_no_name_gets_the_one_their_provider_tells_and_a_copy_of_the_pic
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut admin).await.unwrap() == 0
     })
     .await;
-    let told: Vec<(Option<String>, String, Option<String>, Option<String>)> = sqlx::query_as(
+    type Told = (Option<String>, String, Option<String>, Option<String>);
+    let told: Vec<Told> = sqlx::query_as(
         "SELECT c.name, p.state, p.code, p.storage_key
         FROM contact_profiles p
         JOIN contacts c ON c.tenant_id = p.tenant_id AND c.id = p.contact_id

@@ -23,7 +23,7 @@ pub(super) struct Agenda {
 #[derive(Debug)]
 pub(super) enum Task {
     Status(PlannedStatus),
-    Deliver(Outgoing),
+    Deliver(Box<Outgoing>),
 }
 
 /// A status to be sent out.

@@ -26,25 +26,25 @@ pub(super) struct Moment<'a> {
 
 impl Moment<'_> {
     /// An event of the person's.
-    pub(super) fn from_person(&self, key: &str, value: Value) -> Value {
+    pub(super) fn by_person(&self, key: &str, value: Value) -> Value {
         self.event(json!({"id": self.person}), json!({"id": self.account.id}), key, value)
     }
 
     /// An event of the account's: an echo.
-    pub(super) fn from_account(&self, key: &str, value: Value) -> Value {
+    pub(super) fn by_account(&self, key: &str, value: Value) -> Value {
         self.event(json!({"id": self.account.id}), json!({"id": self.person}), key, value)
     }
 
     /// A message of the person's with these parts beside its id.
     pub(super) fn message(&self, parts: Value) -> Value {
-        self.from_person("message", with_id(self.id, parts))
+        self.by_person("message", with_id(self.id, parts))
     }
 
     /// A message of the account's, echoed.
     pub(super) fn echo(&self, parts: Value) -> Value {
         let mut message = with_id(self.id, parts);
         message["is_echo"] = json!(true);
-        self.from_account("message", message)
+        self.by_account("message", message)
     }
 
     /// An event without a person.

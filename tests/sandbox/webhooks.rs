@@ -121,7 +121,7 @@ pub(super) async fn run(provider: Arc<Provider>) {
         for task in due {
             match task {
                 Task::Status(planned) => by_number.entry(planned.number.id.clone()).or_default().push(planned),
-                Task::Deliver(webhook) => outgoing.push(webhook),
+                Task::Deliver(webhook) => outgoing.push(*webhook),
             }
         }
         for planned in by_number.into_values() {
@@ -298,9 +298,9 @@ pub(super) async fn deliver(provider: &Provider, mut webhook: Outgoing) -> Reply
         webhook.overrides = Overrides::of(&webhook.url);
         webhook.give_up_us = now_us + webhook.overrides.total.as_micros() as u64;
         (webhook.parcel, webhook.failures) = (fallback, 0);
-        provider.agenda.add(now_us, Task::Deliver(webhook));
+        provider.agenda.add(now_us, Task::Deliver(Box::new(webhook)));
     } else if delivery == Delivery::Pending {
-        provider.agenda.add(now_us + wait_us, Task::Deliver(webhook));
+        provider.agenda.add(now_us + wait_us, Task::Deliver(Box::new(webhook)));
     } else if delivery == Delivery::GivenUp {
         tracing::debug!(webhook = webhook.seq, ?reply, "webhook given up");
     }

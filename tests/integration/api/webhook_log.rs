@@ -1,5 +1,7 @@
 //! The raw log over the API: searched page by page, shown as it came, played again by a scheduler while the queue has little to do.
 
+#![allow(clippy::large_futures, reason = "made once, by a test")]
+
 use super::{Account, SOON, Stage, Tenant, answer, staged, until};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;

@@ -342,7 +342,7 @@ async fn nothing_of_a_campaign_is_granted_to_who_has_opted_out() {
     .fetch_all(&mut admin)
     .await
     .unwrap();
-    let since = since.lock().unwrap();
+    let since = since.lock().unwrap().clone();
     assert_eq!(since.len(), PEOPLE);
     for (contact, granted_at) in &granted {
         assert!(granted_at <= &since[contact], "granted {granted_at}, and opted out by {}", since[contact]);

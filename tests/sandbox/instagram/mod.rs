@@ -154,46 +154,46 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
             "https://scontent.example/ad.jpg", "post_id": "77"}}})),
         Kind::Unsupported => moment.message(json!({"is_unsupported": true})),
         Kind::Postback => {
-            moment.from_person("postback", json!({"mid": moment.id, "title": "Opening hours", "payload": "HOURS"}))
+            moment.by_person("postback", json!({"mid": moment.id, "title": "Opening hours", "payload": "HOURS"}))
         }
-        Kind::FirstPostback => moment.from_person(
+        Kind::FirstPostback => moment.by_person(
             "postback",
             json!({"mid": moment.id, "title": "Prices", "payload": "PRICES",
                 "referral": {"ref": "bio-link", "source": "SHORTLINKS", "type": "OPEN_THREAD"}}),
         ),
-        Kind::BarePostback => moment.from_person("postback", json!({"title": "Opening hours", "payload": "HOURS"})),
+        Kind::BarePostback => moment.by_person("postback", json!({"title": "Opening hours", "payload": "HOURS"})),
         Kind::Unheard => moment.attachment("hologram", Some(json!({"depth": 3}))),
         Kind::Echo => moment.echo(json!({"text": text})),
         Kind::EchoOfApp => moment.echo(json!({"text": text, "app_id": super::messenger::APP_ID})),
         // What an account sends to itself.
         Kind::Note => {
-            let mut note = moment.from_account("message", json!({"mid": moment.id, "text": text, "is_echo": true, "is_self": true}));
+            let mut note = moment.by_account("message", json!({"mid": moment.id, "text": text, "is_echo": true, "is_self": true}));
             note["recipient"] = json!({"id": moment.account.id});
             note
         }
         Kind::Edit => {
-            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
+            moment.by_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
         }
-        Kind::Reaction => moment.from_person(
+        Kind::Reaction => moment.by_person(
             "reaction",
             json!({"mid": moment.about, "action": "react", "reaction": "love", "emoji": "❤"}),
         ),
-        Kind::ReactionRemoved => moment.from_person("reaction", json!({"mid": moment.about, "action": "unreact"})),
-        Kind::Deleted => moment.from_person("message", json!({"mid": moment.about, "is_deleted": true})),
-        Kind::Read => moment.from_person("read", json!({"mid": moment.about})),
+        Kind::ReactionRemoved => moment.by_person("reaction", json!({"mid": moment.about, "action": "unreact"})),
+        Kind::Deleted => moment.by_person("message", json!({"mid": moment.about, "is_deleted": true})),
+        Kind::Read => moment.by_person("read", json!({"mid": moment.about})),
         Kind::Referral => moment
-            .from_person("referral", json!({"ref": "bio-link", "source": "SHORTLINKS", "type": "OPEN_THREAD"})),
-        Kind::OptIn => moment.from_person(
+            .by_person("referral", json!({"ref": "bio-link", "source": "SHORTLINKS", "type": "OPEN_THREAD"})),
+        Kind::OptIn => moment.by_person(
             "optin",
             json!({"type": "notification_messages", "payload": "weekly-deals", "notification_messages_token": "90110022003300",
                 "token_expiry_timestamp": 1_826_366_400_000_u64, "user_token_status": "NOT_REFRESHED", "title": "Weekly deals"}),
         ),
-        Kind::ThreadPassed => moment.from_person(
+        Kind::ThreadPassed => moment.by_person(
             "pass_thread_control",
             json!({"previous_owner_app_id": "1217981644879628", "new_owner_app_id": "263902037430900", "metadata": ""}),
         ),
         Kind::EmptyEntry | Kind::Comment | Kind::CommentOfLogin | Kind::UnheardEvent => {
-            moment.from_person("event_of_tomorrow", json!({"shape": ["unknown", 1, null]}))
+            moment.by_person("event_of_tomorrow", json!({"shape": ["unknown", 1, null]}))
         }
     }
 }

@@ -190,12 +190,12 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
         Kind::ShopQuestion => moment.message(json!({"text": text, "referral": {"product": {"id": "9001"}}})),
         Kind::Command => moment.message(json!({"text": text, "commands": [{"name": "hours"}]})),
         Kind::Postback => {
-            moment.from_person("postback", json!({"mid": moment.id, "title": "Opening hours", "payload": "HOURS"}))
+            moment.by_person("postback", json!({"mid": moment.id, "title": "Opening hours", "payload": "HOURS"}))
         }
         Kind::PostbackOfOthers => {
-            moment.from_person("postback", json!({"mid": moment.id, "title": "Talk to us"}))
+            moment.by_person("postback", json!({"mid": moment.id, "title": "Talk to us"}))
         }
-        Kind::FirstPostback => moment.from_person(
+        Kind::FirstPostback => moment.by_person(
             "postback",
             json!({"mid": moment.id, "title": "Get Started", "payload": "GET_STARTED",
                 "referral": {"ref": "flyer-12", "source": "SHORTLINK", "type": "OPEN_THREAD"}}),
@@ -212,22 +212,22 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
         Kind::EchoOfTemplate => moment.echo(json!({"app_id": 77, "attachments": [{"type": "template", "title": "Green tea",
             "payload": {"template_type": "generic", "elements": [{"title": "Green tea", "subtitle": "7.50 EUR"}]}}]})),
         Kind::Edit => {
-            moment.from_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
+            moment.by_person("message_edit", json!({"mid": moment.about, "text": text, "num_edit": moment.nth_edit}))
         }
-        Kind::Reaction => moment.from_person(
+        Kind::Reaction => moment.by_person(
             "reaction",
             json!({"reaction": "love", "emoji": "❤", "action": "react", "mid": moment.about}),
         ),
-        Kind::ReactionRemoved => moment.from_person("reaction", json!({"action": "unreact", "mid": moment.about})),
-        Kind::Deleted => moment.from_person("message", json!({"mid": moment.about, "is_deleted": true})),
+        Kind::ReactionRemoved => moment.by_person("reaction", json!({"action": "unreact", "mid": moment.about})),
+        Kind::Deleted => moment.by_person("message", json!({"mid": moment.about, "is_deleted": true})),
         Kind::Delivery => moment
-            .from_person("delivery", json!({"mids": [moment.about], "watermark": moment.watermark_ms, "seq": 37})),
-        Kind::BareDelivery => moment.from_person("delivery", json!({"watermark": moment.watermark_ms})),
-        Kind::Read => moment.from_person("read", json!({"watermark": moment.watermark_ms})),
+            .by_person("delivery", json!({"mids": [moment.about], "watermark": moment.watermark_ms, "seq": 37})),
+        Kind::BareDelivery => moment.by_person("delivery", json!({"watermark": moment.watermark_ms})),
+        Kind::Read => moment.by_person("read", json!({"watermark": moment.watermark_ms})),
         Kind::Referral => moment
-            .from_person("referral", json!({"ref": "flyer-12", "source": "SHORTLINK", "type": "OPEN_THREAD"})),
-        Kind::AdReferral => moment.from_person("referral", ad()),
-        Kind::OptIn => moment.from_person(
+            .by_person("referral", json!({"ref": "flyer-12", "source": "SHORTLINK", "type": "OPEN_THREAD"})),
+        Kind::AdReferral => moment.by_person("referral", ad()),
+        Kind::OptIn => moment.by_person(
             "optin",
             json!({"type": "notification_messages", "payload": "weekly-deals", "notification_messages_token": "90110022003300",
                 "notification_messages_timezone": "Europe/Oslo", "token_expiry_timestamp": 1_826_366_400_000_u64,
@@ -240,15 +240,15 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
             event["sender"] = json!({"user_ref": format!("ref-{}", moment.person)});
             event
         }
-        Kind::ThreadPassed => moment.from_person(
+        Kind::ThreadPassed => moment.by_person(
             "pass_thread_control",
             json!({"previous_owner_app_id": APP_ID.to_string(), "new_owner_app_id": "263902037430900", "metadata": "needs human"}),
         ),
-        Kind::ThreadTaken => moment.from_person(
+        Kind::ThreadTaken => moment.by_person(
             "take_thread_control",
             json!({"previous_owner_app_id": "263902037430900", "new_owner_app_id": APP_ID.to_string(), "metadata": ""}),
         ),
-        Kind::ThreadRequested => moment.from_person(
+        Kind::ThreadRequested => moment.by_person(
             "request_thread_control",
             json!({"requested_owner_app_id": "263902037430900", "metadata": "me"}),
         ),
@@ -258,30 +258,30 @@ fn event(kind: Kind, moment: &Moment<'_>) -> Value {
             json!({"action": "warning", "reason": "The Page sent messages that people reported."}),
         ),
         Kind::AccountLinked => {
-            moment.from_person("account_linking", json!({"status": "linked", "authorization_code": "a-1"}))
+            moment.by_person("account_linking", json!({"status": "linked", "authorization_code": "a-1"}))
         }
-        Kind::Feedback => moment.from_person(
+        Kind::Feedback => moment.by_person(
             "messaging_feedback",
             json!({"feedback_screens": [{"screen_id": 0, "questions": {"q1": {"type": "csat", "payload": "4",
                 "follow_up": {"type": "free_form", "payload": "Quick and kind"}}}}]}),
         ),
         Kind::ResponseFeedback => {
-            moment.from_person("response_feedback", json!({"feedback": "Good response", "mid": moment.about}))
+            moment.by_person("response_feedback", json!({"feedback": "Good response", "mid": moment.about}))
         }
-        Kind::Cart => moment.from_person(
+        Kind::Cart => moment.by_person(
             "order",
             json!({"products": [{"retailer_id": "tea-green-100", "quantity": 2, "unit_price": 7.5, "currency": "EUR"}],
                 "note": "please gift-wrap", "source": "catalog"}),
         ),
-        Kind::GamePlay => moment.from_person("game_play", json!({"game_id": "g-1", "player_id": "p-1", "score": 12})),
+        Kind::GamePlay => moment.by_person("game_play", json!({"game_id": "g-1", "player_id": "p-1", "score": 12})),
         Kind::EmptyEntry | Kind::PageChange | Kind::UnheardEvent => {
-            moment.from_person("event_of_tomorrow", json!({"shape": ["unknown", 1, null]}))
+            moment.by_person("event_of_tomorrow", json!({"shape": ["unknown", 1, null]}))
         }
     }
 }
 
 fn topic(moment: &Moment<'_>, status: &str) -> Value {
-    moment.from_person(
+    moment.by_person(
         "optin",
         json!({"type": "notification_messages", "payload": "weekly-deals", "notification_messages_token": "90110022003300",
             "notification_messages_status": status, "title": "Weekly deals"}),

@@ -21,6 +21,11 @@ use std::{
 };
 use uuid::Uuid;
 
+/// Whose limit, of what.
+type LimitKey = (TenantId, Scope, Uuid);
+/// When it was told, the rate, and what a message that comes in takes of it.
+type LastRate = (DateTime<Utc>, f64, f64);
+
 /// Something that was told of an account.
 #[derive(Clone, Copy, Debug)]
 pub struct AccountTold<'a> {
@@ -83,7 +88,7 @@ pub async fn apply(tx: &mut FleetTx, told: &[AccountTold<'_>]) -> Result<()> {
     }
     let accounts: BTreeSet<Account> = told.iter().map(|told| (told.tenant_id, told.channel_account_id)).collect();
     let siblings = siblings(tx, &accounts).await?;
-    let mut rates: BTreeMap<(TenantId, Scope, Uuid), (DateTime<Utc>, f64, f64)> = BTreeMap::new();
+    let mut rates: BTreeMap<LimitKey, LastRate> = BTreeMap::new();
     let mut sums: BTreeMap<Account, Sum<'_>> = BTreeMap::new();
     for told in told {
         let Some(siblings) = siblings.get(&(told.tenant_id, told.channel_account_id)) else { continue };
@@ -164,10 +169,7 @@ async fn siblings(tx: &mut FleetTx, accounts: &BTreeSet<Account>) -> Result<Hash
 }
 
 /// Sets what providers allow. Returns the accounts whose rate has changed.
-async fn set_rates(
-    tx: &mut FleetTx,
-    rates: &BTreeMap<(TenantId, Scope, Uuid), (DateTime<Utc>, f64, f64)>,
-) -> Result<Vec<Account>> {
+async fn set_rates(tx: &mut FleetTx, rates: &BTreeMap<LimitKey, LastRate>) -> Result<Vec<Account>> {
     if rates.is_empty() {
         return Ok(Vec::new());
     }

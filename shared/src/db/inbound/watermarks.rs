@@ -119,6 +119,8 @@ pub async fn sent_at(tx: &mut FleetTx, named: &[Named]) -> Result<HashMap<Named,
 }
 
 type Key = (TenantId, ContactId, ChannelAccountId);
+/// What was received or read, up to when, and when that was told.
+type Kept = (SendState, DateTime<Utc>, DateTime<Utc>);
 
 /// Moves the sends that watermarks cover, which are kept already ([`keep`]). Returns those of campaigns that moved, to be counted when all else is done.
 ///
@@ -165,7 +167,7 @@ pub async fn catch_up(tx: &mut FleetTx, sends: &BTreeSet<(TenantId, MessageId)>)
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut kept: HashMap<(TenantId, MessageId), Vec<(SendState, DateTime<Utc>, DateTime<Utc>)>> = HashMap::new();
+    let mut kept: HashMap<(TenantId, MessageId), Vec<Kept>> = HashMap::new();
     for row in rows {
         let of = kept.entry((TenantId(row.tenant_id), MessageId(row.message_id))).or_default();
         of.extend(row.delivered_through.zip(row.delivered_at).map(|(through, at)| (SendState::Delivered, through, at)));
