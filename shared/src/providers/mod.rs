@@ -6,7 +6,7 @@
 //! | file | offers |
 //! |---|---|
 //! | `verify` | `verify(secret, header, …)`: whether a webhook is genuine, before anything of it is read |
-//! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`](crate::domain::events::Parsed) |
+//! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`] |
 //! | `excerpt` | `excerpt(body, accounts)`: what of a webhook is for some of its accounts |
 //! | `check` | `check(content)`: what the provider would refuse, for the API |
 //! | `send` | `path` and `request`: the call |

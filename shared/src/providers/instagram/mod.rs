@@ -1,5 +1,5 @@
 //! Instagram messaging, as Meta documents it in November 2026. What its webhooks share with the other products of Meta is
-//! [`meta`](super::meta)'s.
+//! [`meta`]'s.
 
 pub mod profile;
 
