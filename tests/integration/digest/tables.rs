@@ -257,6 +257,7 @@ pub(super) const TABLES: &[Table] = &[
             "code",
             "reason",
             "attempts",
+            "claims",
             "storage_key",
             "size_bytes",
             "sha256",
