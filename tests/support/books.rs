@@ -148,7 +148,7 @@ async fn is_quiet(fleet: &Fleet, admin: &mut PgConnection, accepted: &[Accepted]
                 WHERE queue <> 'media' AND job ->> 'kind' NOT IN ('outbound.release_turn', 'outbound.settle')
                     AND publish_after < now() + interval '5 minutes')
             + (SELECT count(*) FROM campaigns WHERE state = 'running')
-            + (SELECT count(*) FROM control.outbox)
+            + (SELECT count(*) FROM control.outbox WHERE queue <> 'media')
             + (SELECT count(*) FROM control.spill)",
     )
     .fetch_one(&mut *admin)
