@@ -98,13 +98,23 @@ pub async fn sent_at(tx: &mut FleetTx, named: &[Named]) -> Result<HashMap<Named,
     let accounts: Vec<Uuid> = named.iter().map(|(_, account, _)| account.0).collect();
     let ids: Vec<String> = named.iter().map(|(.., id)| id.clone()).collect();
     let rows = sqlx::query!(
-        r#"SELECT ref.tenant_id, ref.channel_account_id, ref.provider_message_id, coalesce(s.sent_at, m.at) AS "at!"
+        // Looked up by key, one by one, whatever the planner thinks of the tables' sizes (LIMIT keeps the order of joining).
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.account_id AS "channel_account_id!",
+            asked.provider_message_id AS "provider_message_id!", coalesce(s.sent_at, m.at) AS "at!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (tenant_id, account_id, provider_message_id)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        JOIN messages m ON m.tenant_id = ref.tenant_id AND m.id = coalesce(ref.message_id, ref.echo_message_id)
-        LEFT JOIN sends s ON s.tenant_id = ref.tenant_id AND s.message_id = ref.message_id"#,
+        CROSS JOIN LATERAL (
+            SELECT message_id, coalesce(message_id, echo_message_id) AS any_id
+            FROM provider_refs
+            WHERE tenant_id = asked.tenant_id AND channel_account_id = asked.account_id
+                AND provider_message_id = asked.provider_message_id
+            LIMIT 1
+        ) AS ref
+        CROSS JOIN LATERAL (
+            SELECT at FROM messages WHERE tenant_id = asked.tenant_id AND id = ref.any_id LIMIT 1
+        ) AS m
+        LEFT JOIN LATERAL (
+            SELECT sent_at FROM sends WHERE tenant_id = asked.tenant_id AND message_id = ref.message_id LIMIT 1
+        ) AS s ON true"#,
         &tenants,
         &accounts,
         &ids,
