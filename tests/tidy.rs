@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("db", &["jobs", "domain", "clock", "seal", "telemetry", "crash"]),
     ("import", &["db", "domain"]),
     ("storage", &["config", "domain"]),
-    ("providers", &["domain", "jobs", "clock", "telemetry"]),
+    ("providers", &["config", "domain", "jobs", "clock", "telemetry"]),
 ];
 
 /// A name, where it may stand, and what to do instead elsewhere.

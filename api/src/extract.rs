@@ -12,6 +12,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::{fmt::Display, str::FromStr};
 use uuid::Uuid;
@@ -96,7 +97,19 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-fn refuse(path: &str, error: &serde_json::Error) -> Problem {
+/// Takes an id out of a body that is read by hand.
+///
+/// # Errors
+/// If it is not there, or is none.
+pub fn take_id<T: From<Uuid>>(fields: &mut Map<String, Value>, name: &str) -> Result<T, Problem> {
+    let problem = |message: &str| Problem::new(Kind::Invalid).field(name, message);
+    let value = fields.remove(name).ok_or_else(|| problem(&format!("missing field `{name}`")))?;
+    let id = value.as_str().and_then(|text| text.parse::<Uuid>().ok());
+    id.map(T::from).ok_or_else(|| problem("must be an id, such as 0193e6b5-a1c2-7d3e-8f4a-5b6c7d8e9f00"))
+}
+
+/// What serde says of a body, as a problem that names the field.
+pub fn refuse(path: &str, error: &serde_json::Error) -> Problem {
     if !error.is_data() {
         return Problem::new(Kind::MalformedJson).detail(capitalised(&error.to_string()));
     }

@@ -102,12 +102,48 @@ pub struct WhatsappArgs {
     /// The word that the handshake must bring.
     #[arg(long, env = "WHATSAPP_VERIFY_TOKEN", hide_env_values = true)]
     pub whatsapp_verify_token: Option<SecretString>,
-    /// Where the API is.
+}
+
+/// Where providers' APIs are. The product only ever knows a base URL.
+#[derive(Args, Clone, Debug)]
+pub struct ProviderApis {
+    /// Where WhatsApp's API is.
     #[arg(long, env = "WHATSAPP_BASE_URL", default_value = "https://graph.facebook.com")]
     pub whatsapp_base_url: url::Url,
-    /// The API's version.
+    /// Its version.
     #[arg(long, env = "WHATSAPP_API_VERSION", default_value = "v25.0")]
     pub whatsapp_api_version: String,
+    /// Where Messenger's API is, and Instagram's for accounts that log in by their Page.
+    #[arg(long, env = "MESSENGER_BASE_URL", default_value = "https://graph.facebook.com")]
+    pub messenger_base_url: url::Url,
+    /// Its version.
+    #[arg(long, env = "MESSENGER_API_VERSION", default_value = "v25.0")]
+    pub messenger_api_version: String,
+    /// Where Instagram's own API is.
+    #[arg(long, env = "INSTAGRAM_BASE_URL", default_value = "https://graph.instagram.com")]
+    pub instagram_base_url: url::Url,
+    /// Its version.
+    #[arg(long, env = "INSTAGRAM_API_VERSION", default_value = "v25.0")]
+    pub instagram_api_version: String,
+    /// Where Twilio's API is.
+    #[arg(long, env = "TWILIO_BASE_URL", default_value = "https://api.twilio.com")]
+    pub twilio_base_url: url::Url,
+    /// Where Twilio's API of templates is.
+    #[arg(long, env = "TWILIO_CONTENT_BASE_URL", default_value = "https://content.twilio.com")]
+    pub twilio_content_base_url: url::Url,
+}
+
+impl ProviderApis {
+    /// All of them, for who trusts them.
+    pub fn bases(&self) -> [&url::Url; 5] {
+        [
+            &self.whatsapp_base_url,
+            &self.messenger_base_url,
+            &self.instagram_base_url,
+            &self.twilio_base_url,
+            &self.twilio_content_base_url,
+        ]
+    }
 }
 
 /// Where files are kept.

@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_known_template, check_provider},
+    messages::{NewMessage, check_known_template, check_provider, read_content},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -21,7 +21,7 @@ use crate::{
 use axum::{Json as View, extract::State, http::StatusCode, response::IntoResponse};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use shared::{
     db::{
         self, TenantTx,
@@ -29,10 +29,11 @@ use shared::{
     },
     domain::{
         campaigns::{Action, Audience, AudienceFields, CampaignContent, UnknownVariable},
+        channel::Provider,
+        content::OutboundContent,
         ids::{CampaignId, ChannelAccountId, ContactId},
-        messages::OutboundContent,
     },
-    providers::whatsapp,
+    providers::{self, sending::Facts},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -71,7 +72,8 @@ pub struct NewCampaign {
     channel_account_id: ChannelAccountId,
     /// What to say. The words of a text, and the values for a template's variables, may hold `{{name}}` and `{{phone}}`,
     /// filled in for each person.
-    content: NewMessage,
+    #[schema(value_type = NewMessage)]
+    content: Map<String, Value>,
     /// To whom.
     audience: NewAudience,
     /// Its share of the account beside other campaigns, 1 to 100; 1 unless given.
@@ -341,14 +343,14 @@ async fn create(
     let NewCampaign { name, channel_account_id, content, audience, weight } = new;
     let name = checked_name(&name)?;
     let weight = checked_weight(weight)?;
-    let said = content.checked().map_err(|problem| problem.under("content"))?;
+    let said = read_content(content).map_err(|problem| problem.under("content"))?;
     let content = with_variables(&said)?;
     let audience = checked_audience(audience)?;
     let mut tx = caller.begin(&app).await?;
     if let Some(answer) = key.answered(&mut tx, &digest).await? {
         return Ok(answer);
     }
-    check_account(&mut tx, channel_account_id, &said).await?;
+    check_account(&mut tx, channel_account_id, &said, &content).await?;
     check_contacts(&mut tx, &audience).await?;
     let new = db::campaigns::NewCampaign {
         name,
@@ -497,20 +499,23 @@ fn checked_weight(weight: Option<i32>) -> Result<i32, Problem> {
     }
 }
 
-/// Every variable can be filled in, and what comes of it fits.
+/// Every variable can be filled in.
 fn with_variables(said: &OutboundContent) -> Result<CampaignContent, Problem> {
-    let content = CampaignContent::new(said.clone()).map_err(|unknown| {
+    CampaignContent::new(said.clone()).map_err(|unknown| {
         let start = Problem::new(Kind::Invalid);
         unknown.into_iter().fold(start, |problem, UnknownVariable { field, variable }| {
             let message = format!("{{{{{variable}}}}} is no variable; there are {{{{name}}}} and {{{{phone}}}}");
             problem.field(format!("content.{field}"), message)
         })
-    })?;
-    whatsapp::check(&content.longest()).map_err(|problems| {
-        let detail = "With the longest name and number filled in, it is more than WhatsApp takes.";
+    })
+}
+
+/// What comes of it fits for everybody.
+fn check_longest(provider: Provider, content: &CampaignContent) -> Result<(), Problem> {
+    providers::check(provider, &content.longest(), &Facts::new()).map_err(|problems| {
+        let detail = "With the longest name and number filled in, it is more than the provider takes.";
         Problem::invalid(problems).under("content").detail(detail)
-    })?;
-    Ok(content)
+    })
 }
 
 fn checked_audience(audience: NewAudience) -> Result<Audience, Problem> {
@@ -525,7 +530,12 @@ fn checked_audience(audience: NewAudience) -> Result<Audience, Problem> {
     Audience::try_from(AudienceFields { all, contact_ids }).map_err(refuse)
 }
 
-async fn check_account(tx: &mut TenantTx, id: ChannelAccountId, said: &OutboundContent) -> Result<()> {
+async fn check_account(
+    tx: &mut TenantTx,
+    id: ChannelAccountId,
+    said: &OutboundContent,
+    content: &CampaignContent,
+) -> Result<()> {
     let account = db::channel_accounts::sender(tx, id).await?.ok_or_else(|| {
         let message = "must be a channel account of this tenant";
         Problem::not_found("channel account").field("channel_account_id", message)
@@ -533,7 +543,7 @@ async fn check_account(tx: &mut TenantTx, id: ChannelAccountId, said: &OutboundC
     if account.state == "disabled" {
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
-    check_provider(&account.provider)?;
+    check_longest(check_provider(&account.provider)?, content)?;
     check_known_template(tx, id, account.templates_synced_at, said)
         .await?
         .map_err(|problem| problem.under("content"))?;

@@ -5,26 +5,26 @@
 
 mod sending;
 
-pub(super) use sending::{check_known_template, check_provider};
+pub(super) use sending::{check_known_template, check_provider, read_content};
 
 use super::{Page, media::FileView};
 use crate::{
     auth::{Caller, MessagesRead, MessagesSend},
     error::{Problem, Result},
-    extract::{Cursor, Id, Json, Params},
+    extract::{Cursor, Id, Json, Params, take_id},
     idempotency::IdempotencyKey,
     state::App,
 };
 use axum::{Json as View, extract::State, http::HeaderMap, response::IntoResponse};
 use chrono::{DateTime, Utc};
-use sending::{Content, Into, Kind};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use sending::Into;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use shared::{
     db::{self, TenantTx, media::reading, messages},
     domain::{
+        content::OutboundContent,
         ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
-        messages::OutboundContent,
     },
 };
 use std::collections::HashMap;
@@ -41,55 +41,23 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// What to say in a conversation.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessage {
-    /// What kind of message.
-    r#type: Kind,
-    /// `text`: the words, at most 4096 characters.
-    text: Option<String>,
-    /// `text`: whether the first link is shown with a preview.
-    preview_url: Option<bool>,
-    /// `template`: its name at the provider.
-    name: Option<String>,
-    /// `template`: the language's code as the provider spells it.
-    #[schema(example = "en_US")]
-    language: Option<String>,
-    /// `template`: values for the body's variables, in order.
-    variables: Option<Vec<String>>,
-}
-
-impl NewMessage {
-    /// What can be seen without asking the database.
-    pub(super) fn checked(self) -> Result<OutboundContent, Problem> {
-        let NewMessage { r#type, text, preview_url, name, language, variables } = self;
-        Content { kind: r#type, text, preview_url, name, language, variables }.checked()
-    }
+    #[schema(inline)]
+    content: OutboundContent,
 }
 
 /// What to say to a contact.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessageToContact {
     /// To whom.
-    #[schema(value_type = Uuid)]
-    contact_id: ContactId,
+    contact_id: Uuid,
     /// From which account.
-    #[schema(value_type = Uuid)]
-    channel_account_id: ChannelAccountId,
-    /// What kind of message.
-    r#type: Kind,
-    /// `text`: the words, at most 4096 characters.
-    text: Option<String>,
-    /// `text`: whether the first link is shown with a preview.
-    preview_url: Option<bool>,
-    /// `template`: its name at the provider.
-    name: Option<String>,
-    /// `template`: the language's code as the provider spells it.
-    #[schema(example = "en_US")]
-    language: Option<String>,
-    /// `template`: values for the body's variables, in order.
-    variables: Option<Vec<String>>,
+    channel_account_id: Uuid,
+    #[schema(inline)]
+    content: OutboundContent,
 }
 
 /// A message.
@@ -324,9 +292,9 @@ async fn send_into_conversation(
     Id(id): Id<ConversationId>,
     key: IdempotencyKey,
     headers: HeaderMap,
-    Json { value: new, digest }: Json<NewMessage>,
+    Json { value: fields, digest }: Json<Map<String, Value>>,
 ) -> Result<impl IntoResponse> {
-    let content = new.checked()?;
+    let content = sending::read_content(fields)?;
     sending::send(&app, &caller, Into::Conversation(id), &content, &key, &digest, &headers).await
 }
 
@@ -348,11 +316,9 @@ async fn send_to_contact(
     caller: Caller<MessagesSend>,
     key: IdempotencyKey,
     headers: HeaderMap,
-    Json { value: new, digest }: Json<NewMessageToContact>,
+    Json { value: mut fields, digest }: Json<Map<String, Value>>,
 ) -> Result<impl IntoResponse> {
-    let NewMessageToContact { contact_id, channel_account_id, r#type, text, preview_url, name, language, variables } =
-        new;
-    let content = Content { kind: r#type, text, preview_url, name, language, variables }.checked()?;
-    let into = Into::Contact(contact_id, channel_account_id);
+    let into = Into::Contact(take_id(&mut fields, "contact_id")?, take_id(&mut fields, "channel_account_id")?);
+    let content = sending::read_content(fields)?;
     sending::send(&app, &caller, into, &content, &key, &digest, &headers).await
 }

@@ -3,7 +3,7 @@
 use super::{ControlTx, FleetTx, TenantTx, error::Result, limits};
 use crate::{
     domain::{
-        channel::Provider,
+        channel::{InstagramLogin, Provider},
         ids::{ChannelAccountId, TenantId},
         limits::{LimitChange, Scope},
     },
@@ -25,16 +25,6 @@ pub struct AccountSecrets {
     /// Instagram: by which login it was connected. It decides where its API is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<InstagramLogin>,
-}
-
-/// How an Instagram account was connected (providers/instagram section 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstagramLogin {
-    /// By the Facebook Page it belongs to: reached where the Page is.
-    Page,
-    /// By Instagram itself: reached at Instagram's own API.
-    Instagram,
 }
 
 /// What is sealed with an account's own URL, as JSON.

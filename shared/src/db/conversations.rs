@@ -4,7 +4,10 @@ use super::{
     TenantTx,
     error::{Error, Result},
 };
-use crate::domain::ids::{ChannelAccountId, ContactId, ConversationId, TenantId};
+use crate::domain::{
+    channel::Channel,
+    ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
+};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -74,6 +77,8 @@ pub struct Locked {
     pub account_state: String,
     /// At which provider the account is.
     pub provider: String,
+    /// On which channel it is.
+    pub channel: Channel,
     /// Whether the person wants nothing at all on this channel.
     pub opted_out: bool,
     /// When its templates were last fetched from the provider.
@@ -175,7 +180,7 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
     let row = sqlx::query!(
         r#"SELECT v.id AS "id: ConversationId", v.merged_into AS "merged_into: ConversationId", v.contact_id AS "contact_id: ContactId",
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
-            a.state AS account_state, a.provider, a.templates_synced_at,
+            a.state AS account_state, a.provider, a.channel AS "channel!", a.templates_synced_at,
             EXISTS (
                 SELECT FROM suppressions s
                 WHERE s.tenant_id = v.tenant_id AND s.contact_id = v.contact_id AND s.channel = a.channel AND s.purpose = 'all'
@@ -212,6 +217,7 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
             channel_account_id: row.channel_account_id,
             window_expires_at: row.window_expires_at,
             account_state: row.account_state,
+            channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
             provider: row.provider,
             opted_out: row.opted_out,
             templates_synced_at: row.templates_synced_at,

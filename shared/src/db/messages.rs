@@ -2,8 +2,8 @@
 
 use super::{TenantTx, conversations::Locked, error::Result};
 use crate::domain::{
+    content::OutboundContent,
     ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
-    messages::OutboundContent,
     sends::SendState,
 };
 use chrono::{DateTime, Utc};
@@ -276,7 +276,7 @@ pub async fn accept(
         conversation.channel_account_id.0,
         recipient_kind,
         recipient,
-        content.needs_open_window(),
+        content.needs_open_window(conversation.channel),
         SendState::Queued.as_str(),
     )
     .fetch_one(tx.conn())

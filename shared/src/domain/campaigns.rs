@@ -1,6 +1,6 @@
 //! Campaigns: where one stands, to whom it goes, what it says to each of them, and how many are let go at a time.
 
-use super::{ids::ContactId, messages::OutboundContent};
+use super::{content::OutboundContent, ids::ContactId};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -286,23 +286,15 @@ impl CampaignContent {
     ///
     /// # Errors
     /// Those that are not.
-    pub fn new(content: OutboundContent) -> Result<Self, Vec<UnknownVariable>> {
+    pub fn new(mut content: OutboundContent) -> Result<Self, Vec<UnknownVariable>> {
         let mut unknown = Vec::new();
-        let mut look = |field: String, words: &str| {
+        content.each_text(&mut |field, words| {
             let strangers = pieces(words).into_iter().filter_map(|piece| match piece {
                 Piece::Variable(name) if variable(name).is_none() => Some(name.to_owned()),
                 _ => None,
             });
-            unknown.extend(strangers.map(|variable| UnknownVariable { field: field.clone(), variable }));
-        };
-        match &content {
-            OutboundContent::Text { text, .. } => look("text".to_owned(), text),
-            OutboundContent::Template { variables, .. } => {
-                for (index, value) in variables.iter().enumerate() {
-                    look(format!("variables[{index}]"), value);
-                }
-            }
-        }
+            unknown.extend(strangers.map(|variable| UnknownVariable { field: field.to_owned(), variable }));
+        });
         if unknown.is_empty() { Ok(Self(content)) } else { Err(unknown) }
     }
 
@@ -317,16 +309,12 @@ impl CampaignContent {
         if person.phone.is_none() && person.bsuid.is_none() {
             return Err(SkipReason::NoAddress);
         }
-        Ok(match &self.0 {
-            OutboundContent::Text { text, preview_url } => {
-                OutboundContent::Text { text: fill(text, person)?, preview_url: *preview_url }
-            }
-            OutboundContent::Template { name, language, variables } => OutboundContent::Template {
-                name: name.clone(),
-                language: language.clone(),
-                variables: variables.iter().map(|value| fill(value, person)).collect::<Result<_, _>>()?,
-            },
-        })
+        let (mut content, mut missing) = (self.0.clone(), None);
+        content.each_text(&mut |_, words| match fill(words, person) {
+            Ok(filled) => *words = filled,
+            Err(reason) => missing = missing.or(Some(reason)),
+        });
+        missing.map_or(Ok(content), Err)
     }
 
     /// What is said to the person with the longest name and number: if that fits, everything does.
@@ -436,10 +424,11 @@ pub fn scaled_down(credits: Vec<i64>, most: i64) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::content::{Template, Text};
     use CampaignState::*;
 
     fn text(words: &str) -> OutboundContent {
-        OutboundContent::Text { text: words.into(), preview_url: false }
+        OutboundContent::Text(Text { text: words.into(), ..Text::default() })
     }
 
     fn ada() -> Addressee {
@@ -507,10 +496,13 @@ mod tests {
         ] {
             assert_eq!(CampaignContent::new(text(words)).unwrap().filled(&ada()), Ok(text(expected)), "{words}");
         }
-        let template = |value: &str| OutboundContent::Template {
-            name: "reminder".into(),
-            language: "en".into(),
-            variables: vec!["Monday".into(), value.into()],
+        let template = |value: &str| {
+            OutboundContent::Template(Template {
+                name: "reminder".into(),
+                language: "en".into(),
+                variables: vec!["Monday".into(), value.into()],
+                ..Template::default()
+            })
         };
         let content = CampaignContent::new(template("{{name}}")).unwrap();
         assert_eq!(content.filled(&ada()), Ok(template("Ada")));
@@ -550,21 +542,22 @@ mod tests {
             CampaignContent::new(text("{{name}} {{city}} {{1}} {{}}")),
             Err(vec![unknown("text", "city"), unknown("text", "1"), unknown("text", "")])
         );
-        let template = OutboundContent::Template {
+        let template = OutboundContent::Template(Template {
             name: "a".into(),
             language: "en".into(),
             variables: vec!["{{phone}}".into(), "{{Name}}".into()],
-        };
+            ..Template::default()
+        });
         assert_eq!(CampaignContent::new(template), Err(vec![unknown("variables[1]", "Name")]));
     }
 
     #[test]
     fn nobody_gets_more_words_than_the_longest() {
         let content = CampaignContent::new(text("{{name}}{{name}}{{phone}}")).unwrap();
-        let OutboundContent::Text { text: longest, .. } = content.longest() else { panic!("a text stays one") };
+        let OutboundContent::Text(Text { text: longest, .. }) = content.longest() else { panic!("a text stays one") };
         assert_eq!(longest.chars().count(), 416);
         let person = Addressee { name: Some("é".repeat(5000)), ..ada() };
-        let Ok(OutboundContent::Text { text, .. }) = content.filled(&person) else { panic!("a text stays one") };
+        let Ok(OutboundContent::Text(Text { text, .. })) = content.filled(&person) else { panic!("a text stays one") };
         assert!(text.chars().count() <= longest.chars().count());
     }
 

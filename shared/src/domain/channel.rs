@@ -68,6 +68,16 @@ impl FromStr for Provider {
     }
 }
 
+/// How an Instagram account was connected (providers/instagram section 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstagramLogin {
+    /// By the Facebook Page it belongs to: reached where the Page is.
+    Page,
+    /// By Instagram itself: reached at Instagram's own API.
+    Instagram,
+}
+
 /// What people write on. WhatsApp is one channel, whether Meta's or Twilio's API stands behind an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -40,6 +40,12 @@ macro_rules! ids {
             }
         }
 
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
         impl From<$name> for Uuid {
             fn from(id: $name) -> Uuid {
                 id.0
@@ -61,6 +67,8 @@ ids! {
     MessageId,
     /// One file of a message.
     MediaId,
+    /// One file that was uploaded to be sent.
+    FileId,
     /// One try at handing a message to a provider.
     AttemptId,
     /// One webhook as it was received.

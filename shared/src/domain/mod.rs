@@ -3,6 +3,7 @@
 pub mod campaigns;
 pub mod channel;
 pub mod consent;
+pub mod content;
 pub mod conversations;
 pub mod events;
 pub mod ids;

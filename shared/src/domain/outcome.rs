@@ -6,10 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The provider took it.
-    Accepted {
-        /// The provider's id of the message.
-        provider_message_id: String,
-    },
+    Accepted(Accepted),
     /// The provider definitely did not take it; it may be tried again.
     NotSent(NotSent),
     /// Bytes were written and no readable answer came back: perhaps it was taken.
@@ -19,6 +16,13 @@ pub enum Outcome {
     },
     /// The provider refused this message for good.
     Failed {
+        /// The provider's code.
+        code: String,
+        /// What it means, for a person.
+        reason: String,
+    },
+    /// Refused because the person wants nothing from this sender any more: nothing else is sent to them either.
+    OptedOut {
         /// The provider's code.
         code: String,
         /// What it means, for a person.
@@ -40,6 +44,22 @@ pub enum Outcome {
     },
 }
 
+/// What a provider says of a message that it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The provider's id of the message; where it gives none, one that is made of our attempt's.
+    pub provider_message_id: String,
+    /// The id by which the provider keeps the message's file from now on (Messenger's `attachment_id`), if it says so.
+    pub kept_file: Option<String>,
+}
+
+impl Accepted {
+    /// With its id, and nothing else to say.
+    pub fn with_id(id: impl Into<String>) -> Self {
+        Self { provider_message_id: id.into(), kept_file: None }
+    }
+}
+
 /// Why a message was not sent although it may be later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotSent {
@@ -49,17 +69,59 @@ pub struct NotSent {
     pub reason: String,
     /// The provider's `Retry-After`, if it gave one.
     pub retry_after: Option<Duration>,
-    /// What has to slow down.
-    pub slow: Slow,
+    /// What kind of obstacle it is: it decides how often and when it is tried again, and what slows down.
+    pub class: Class,
 }
 
-/// What a refusal asks us to slow down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slow {
-    /// Nothing: an ordinary fault.
-    Nothing,
-    /// The whole account (a throttle code): its rate is lowered.
+/// Why a message was not sent, as far as trying again goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// The provider could not be reached: not a byte was written.
+    Unreachable,
+    /// A fault of the provider's that passes.
+    Transient,
+    /// A fault that seldom passes: tried once more and no further.
+    Once,
+    /// The provider no longer knows the id of the message's file: it is handed over anew, once.
+    File,
+    /// The whole account is throttled: its rate is lowered.
     Account,
-    /// Only this account and this person: exponential wait (providers/whatsapp section 11, pair limit).
+    /// This account is throttled towards this person: an ever longer wait (providers/whatsapp section 11, pair limit).
     Pair,
+    /// All accounts that share the provider's account or app are throttled.
+    ProviderAccount,
+    /// A limit of the day is reached: until it is over, nothing of the account goes.
+    Day,
+    /// Somebody else controls the conversation for now (providers/messenger section 7).
+    Thread,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Class; 9] = [
+        Class::Unreachable,
+        Class::Transient,
+        Class::Once,
+        Class::File,
+        Class::Account,
+        Class::Pair,
+        Class::ProviderAccount,
+        Class::Day,
+        Class::Thread,
+    ];
+
+    /// The name in SQL, in the API and in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Unreachable => "unreachable",
+            Class::Transient => "transient",
+            Class::Once => "once",
+            Class::File => "file",
+            Class::Account => "account",
+            Class::Pair => "pair",
+            Class::ProviderAccount => "provider_account",
+            Class::Day => "day",
+            Class::Thread => "thread",
+        }
+    }
 }

@@ -71,6 +71,73 @@ impl Alias {
     }
 }
 
+/// By which of a person's names they are addressed. The names in SQL are `sends.recipient_kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecipientKind {
+    /// A telephone number: `+` and full international digits.
+    Phone,
+    /// WhatsApp's business-scoped user id.
+    Bsuid,
+    /// Messenger's page-scoped id.
+    Psid,
+    /// Messenger's reference to somebody who came by a plugin.
+    UserRef,
+    /// Instagram's id of the person.
+    Igsid,
+    /// Any other address, as it came: a short code.
+    Address,
+}
+
+impl RecipientKind {
+    /// All of them.
+    pub const ALL: [RecipientKind; 6] = [
+        RecipientKind::Phone,
+        RecipientKind::Bsuid,
+        RecipientKind::Psid,
+        RecipientKind::UserRef,
+        RecipientKind::Igsid,
+        RecipientKind::Address,
+    ];
+
+    /// The name in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecipientKind::Phone => "phone",
+            RecipientKind::Bsuid => "bsuid",
+            RecipientKind::Psid => "psid",
+            RecipientKind::UserRef => "user_ref",
+            RecipientKind::Igsid => "igsid",
+            RecipientKind::Address => "address",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// How a person who has such a name is addressed.
+    pub fn of_alias(kind: AliasKind) -> Self {
+        match kind {
+            AliasKind::WhatsappBsuid => RecipientKind::Bsuid,
+            AliasKind::WhatsappId | AliasKind::Phone => RecipientKind::Phone,
+            AliasKind::MessengerId => RecipientKind::Psid,
+            AliasKind::MessengerUserRef => RecipientKind::UserRef,
+            AliasKind::InstagramId => RecipientKind::Igsid,
+            AliasKind::SmsAddress => RecipientKind::Address,
+        }
+    }
+}
+
+/// To whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient<'a> {
+    /// What kind of address.
+    pub kind: RecipientKind,
+    /// The address; a number with `+`.
+    pub address: &'a str,
+}
+
 /// A person as a webhook describes them. At least one alias, the strongest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Person {

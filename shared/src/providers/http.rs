@@ -1,12 +1,19 @@
 //! The calls to providers. What to say and what an answer means is each provider's module; here is only the wire, and what
 //! it means when it breaks: before a byte was written nothing was sent, after that nobody knows.
 
-use super::whatsapp;
-use crate::domain::{
-    channel::Provider,
-    events::SendToken,
-    messages::OutboundContent,
-    outcome::{NotSent, Outcome, Slow},
+use super::{
+    sending::{Body, Handles, Outgoing, Sender, Unsendable},
+    whatsapp,
+};
+use crate::{
+    config::ProviderApis,
+    domain::{
+        channel::{Channel, InstagramLogin, Provider},
+        content::OutboundContent,
+        events::SendToken,
+        outcome::{Class, NotSent, Outcome},
+        people::Recipient,
+    },
 };
 use reqwest::{
     Client, StatusCode,
@@ -22,33 +29,41 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// An answer this large is none of a documented kind.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// Where providers are. The product only ever knows a base URL.
-#[derive(Clone, Debug)]
-pub struct ProviderSettings {
-    /// WhatsApp's Graph API, `https://graph.facebook.com`.
-    pub whatsapp_base_url: Url,
-    /// The version in the path, `v25.0`.
-    pub whatsapp_api_version: String,
-    /// A call takes at most so long; shorter than the deadline of the attempt it is made for.
-    pub call_timeout: Duration,
-}
-
 /// Calls providers. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
 pub struct ProviderClient {
     client: Client,
-    settings: ProviderSettings,
+    apis: ProviderApis,
+}
+
+/// An account, as far as its provider's API is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// At which provider.
+    pub provider: Provider,
+    /// The provider's id of it.
+    pub external_id: &'a str,
+    /// The provider's id of the account it belongs to (Twilio: the account's SID).
+    pub business_account_id: Option<&'a str>,
+    /// Twilio: the SID of the API key whose secret the token is.
+    pub username: Option<&'a str>,
+    /// The token, or Twilio's auth token or API key's secret.
+    pub token: &'a SecretString,
+    /// Instagram: by which login it was connected.
+    pub login: Option<InstagramLogin>,
+    /// Where reports about its messages are to be sent, where each send says so.
+    pub status_url: Option<&'a Url>,
 }
 
 /// Where an account's messages are handed over, and as whom: the same for all of them.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    provider: Provider,
+    sender: Sender,
     url: Url,
     authorization: HeaderValue,
 }
 
-/// An account's id or token that no request can be made with.
+/// An account that no request can be made for.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum BadEndpoint {
     /// The URL would not be one.
@@ -63,9 +78,9 @@ pub enum BadEndpoint {
 }
 
 impl Endpoint {
-    /// To whom its messages are handed.
-    pub fn provider(&self) -> Provider {
-        self.provider
+    /// From whom its messages are.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
     }
 }
 
@@ -74,67 +89,76 @@ impl Endpoint {
 pub struct Send<'a> {
     /// Where, and as whom.
     pub endpoint: &'a Endpoint,
-    /// `phone` or `bsuid`.
-    pub recipient_kind: &'a str,
-    /// The address.
-    pub recipient: &'a str,
+    /// To whom.
+    pub recipient: Recipient<'a>,
     /// What is said.
     pub content: &'a OutboundContent,
-    /// Comes back in statuses.
+    /// Where its uploaded files are.
+    pub files: &'a Handles,
+    /// Comes back in reports.
     pub token: &'a SendToken,
-    /// The provider's id of the message this one answers.
-    pub quotes: Option<&'a str>,
+    /// The provider's id of the message this one answers or reacts to.
+    pub refers_to: Option<&'a str>,
+    /// Whether it goes as a person's answer outside the window.
+    pub human_agent: bool,
 }
 
 impl ProviderClient {
-    /// A client.
+    /// A client of these APIs. A call takes at most `call_timeout`, which is shorter than the deadline of the attempt it is made for.
     ///
     /// # Errors
     /// If the TLS backend cannot be set up.
-    pub fn new(settings: ProviderSettings) -> reqwest::Result<Self> {
+    pub fn new(apis: ProviderApis, call_timeout: Duration) -> reqwest::Result<Self> {
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(settings.call_timeout)
+            .timeout(call_timeout)
             // A connection that the other side closes while we write leaves us not knowing; do not keep idle ones for long.
             .pool_idle_timeout(Duration::from_secs(20))
             .redirect(Policy::none())
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { client, settings })
+        Ok(Self { client, apis })
     }
 
-    /// Where the messages of this account of the provider's are handed over with this token.
+    /// Where an account's messages are handed over.
     ///
     /// # Errors
-    /// If the id or the token cannot be part of a request.
-    pub fn endpoint(&self, provider: Provider, account: &str, token: &SecretString) -> Result<Endpoint, BadEndpoint> {
-        let (base, path) = match provider {
+    /// If no request can be made for it.
+    pub fn endpoint(&self, account: &Account<'_>) -> Result<Endpoint, BadEndpoint> {
+        let (base, path) = match account.provider {
             Provider::Whatsapp => {
-                let path = whatsapp::path(&self.settings.whatsapp_api_version, account);
-                (&self.settings.whatsapp_base_url, path)
+                let path = whatsapp::path(&self.apis.whatsapp_api_version, account.external_id);
+                (&self.apis.whatsapp_base_url, path)
             }
             Provider::Messenger | Provider::Instagram | Provider::Twilio => return Err(BadEndpoint::Provider),
         };
         let url = format!("{}{path}", base.as_str().trim_end_matches('/')).parse().map_err(|_| BadEndpoint::Url)?;
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| BadEndpoint::Token)?;
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", account.token.expose_secret()))
+            .map_err(|_| BadEndpoint::Token)?;
         authorization.set_sensitive(true);
-        Ok(Endpoint { provider, url, authorization })
+        let sender = Sender {
+            provider: account.provider,
+            channel: Channel::of_account(account.provider, account.external_id),
+            external_id: account.external_id.to_owned(),
+            status_url: account.status_url.cloned(),
+        };
+        Ok(Endpoint { sender, url, authorization })
     }
 
     /// Hands one message over.
     pub async fn send(&self, send: Send<'_>) -> Outcome {
-        // The only one that an endpoint can be made for.
-        let to = match send.recipient_kind {
-            "bsuid" => whatsapp::Recipient::UserId(send.recipient.to_owned()),
-            _ => whatsapp::Recipient::Phone(send.recipient.to_owned()),
+        let Send { endpoint, recipient, content, files, token, refers_to, human_agent } = send;
+        let outgoing = Outgoing { sender: &endpoint.sender, recipient, content, files, token, refers_to, human_agent };
+        let (content_type, body) = match request(&outgoing) {
+            Ok(Body::Json(body)) => ("application/json", body),
+            Ok(Body::Form(body)) => ("application/x-www-form-urlencoded", body.into_bytes()),
+            Err(Unsendable(reason)) => return Outcome::Failed { code: "content".into(), reason },
         };
-        let body = whatsapp::request(send.content, &to, send.token, send.quotes);
         let call = self
             .client
-            .post(send.endpoint.url.clone())
-            .header(AUTHORIZATION, send.endpoint.authorization.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .post(endpoint.url.clone())
+            .header(AUTHORIZATION, endpoint.authorization.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
             .body(body)
             .send();
         let answer = match call.await {
@@ -144,12 +168,26 @@ impl ProviderClient {
         let status = answer.status();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         match read(answer).await {
-            Ok(body) => whatsapp::outcome(status.as_u16(), retry_after.as_deref(), &body),
+            Ok(body) => outcome(&outgoing, status.as_u16(), retry_after.as_deref(), &body),
             Err(why) if status == StatusCode::TOO_MANY_REQUESTS => {
-                whatsapp::outcome(429, retry_after.as_deref(), why.as_bytes())
+                outcome(&outgoing, 429, retry_after.as_deref(), why.as_bytes())
             }
             Err(why) => Outcome::Unknown { reason: format!("the answer ({status}) could not be read: {why}") },
         }
+    }
+}
+
+fn request(outgoing: &Outgoing<'_>) -> Result<Body, Unsendable> {
+    match outgoing.sender.provider {
+        Provider::Whatsapp => whatsapp::request(outgoing),
+        Provider::Messenger | Provider::Instagram | Provider::Twilio => Err(Unsendable::kind(outgoing)),
+    }
+}
+
+fn outcome(outgoing: &Outgoing<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+    match outgoing.sender.provider {
+        Provider::Whatsapp => whatsapp::outcome(status, retry_after, body),
+        Provider::Messenger | Provider::Instagram | Provider::Twilio => unreachable!("no endpoint is made for it"),
     }
 }
 
@@ -170,7 +208,7 @@ fn broken(error: &reqwest::Error) -> Outcome {
     if error.is_connect() || error.is_builder() {
         // Connection refused, DNS, TLS, or no connection in time: not a byte of the request was written.
         let code = if error.is_timeout() { "connect_timeout" } else { "connect" };
-        return Outcome::NotSent(NotSent { code: code.into(), reason, retry_after: None, slow: Slow::Nothing });
+        return Outcome::NotSent(NotSent { code: code.into(), reason, retry_after: None, class: Class::Unreachable });
     }
     let what = if error.is_timeout() { "no answer in time" } else { "the connection broke" };
     Outcome::Unknown { reason: format!("{what}: {reason}") }

@@ -22,6 +22,7 @@ pub mod http;
 pub mod instagram;
 pub mod messenger;
 pub mod meta;
+pub mod sending;
 pub mod twilio;
 pub mod whatsapp;
 
@@ -34,13 +35,29 @@ mod testing;
 use crate::{
     domain::{
         channel::Provider,
+        content::OutboundContent,
         events::{Event, Parsed, RouteKey},
         messages::MessageKind,
     },
     jobs::inbound::RawWebhook,
     telemetry::names,
 };
+use sending::Facts;
 use std::collections::HashSet;
+
+/// Everything a provider would refuse in a message that can be seen without asking it. For the API, before anything is stored.
+///
+/// # Errors
+/// The problems, each with its field.
+pub fn check(provider: Provider, content: &OutboundContent, files: &Facts) -> Result<(), Vec<FieldProblem>> {
+    match provider {
+        Provider::Whatsapp => whatsapp::check(content, files),
+        Provider::Messenger | Provider::Instagram | Provider::Twilio => {
+            let message = format!("is nothing that this release can send by {provider}");
+            Err(vec![FieldProblem { field: "type".into(), message }])
+        }
+    }
+}
 
 /// Reads a webhook, whosever it is.
 ///

@@ -21,8 +21,8 @@ use shared::{
     },
     domain::{
         campaigns::{Action, Audience, CampaignContent},
+        content::OutboundContent,
         ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
-        messages::OutboundContent,
     },
     jobs::{
         campaign::{CampaignJob, Task},

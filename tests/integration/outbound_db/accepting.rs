@@ -8,8 +8,8 @@ use shared::{
         outbound::outcomes::{Record, What, record},
     },
     domain::{
+        content::OutboundContent,
         ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
-        messages::OutboundContent,
         sends::SendState::{Queued, Sending, Sent},
     },
 };

@@ -2,9 +2,9 @@
 
 use clap::Args;
 use shared::{
-    config::{SecretArgs, WhatsappArgs},
+    config::{ProviderApis, SecretArgs},
     db::outbound::outcomes::Patience,
-    providers::http::{ProviderClient, ProviderSettings},
+    providers::http::ProviderClient,
     seal::Keyring,
 };
 use std::{process::ExitCode, time::Duration};
@@ -18,7 +18,7 @@ struct Own {
     #[command(flatten)]
     secrets: SecretArgs,
     #[command(flatten)]
-    whatsapp: WhatsappArgs,
+    apis: ProviderApis,
     /// A call to a provider takes at most so many seconds.
     #[arg(long, env = "PROVIDER_CALL_TIMEOUT_SECONDS", default_value_t = 10)]
     call_timeout: u64,
@@ -40,11 +40,7 @@ fn main() -> ExitCode {
     boot::run(async |process: &boot::Process<Own>| {
         let own = &process.own;
         let call_timeout = Duration::from_secs(own.call_timeout);
-        let client = ProviderClient::new(ProviderSettings {
-            whatsapp_base_url: own.whatsapp.whatsapp_base_url.clone(),
-            whatsapp_api_version: own.whatsapp.whatsapp_api_version.clone(),
-            call_timeout,
-        })?;
+        let client = ProviderClient::new(own.apis.clone(), call_timeout)?;
         let keyring = Keyring::parse(&own.secrets.secret_keys)?;
         let settings = OutboundSettings {
             patience: Patience {

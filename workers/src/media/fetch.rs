@@ -9,6 +9,7 @@
 use super::accounts::Account;
 use chrono::TimeDelta;
 use shared::{
+    config::ProviderApis,
     db::media::fetching::File,
     domain::{channel::Provider, media::max_bytes},
     providers::{
@@ -18,25 +19,6 @@ use shared::{
 };
 use std::path::PathBuf;
 use url::Url;
-
-/// Where providers' APIs are.
-#[derive(Clone, Debug)]
-pub struct Apis {
-    /// WhatsApp's.
-    pub whatsapp: Url,
-    /// Its version.
-    pub whatsapp_version: String,
-    /// Messenger's, and Instagram's for accounts that are reached by their Page.
-    pub messenger: Url,
-    /// Their version.
-    pub messenger_version: String,
-    /// Instagram's own.
-    pub instagram: Url,
-    /// Its version.
-    pub instagram_version: String,
-    /// Twilio's.
-    pub twilio: Url,
-}
 
 /// No provider sends anybody further than this.
 const MOST_REDIRECTS: usize = 3;
@@ -48,7 +30,7 @@ const STILL_STORING: TimeDelta = TimeDelta::minutes(10);
 /// Fetches files into a folder.
 pub(super) struct Fetcher {
     pub(super) downloader: Downloader,
-    pub(super) apis: Apis,
+    pub(super) apis: ProviderApis,
     pub(super) folder: PathBuf,
 }
 
@@ -85,7 +67,7 @@ impl Fetcher {
             Provider::Twilio => {
                 let url = address(file)?;
                 let from = OfProvider::TwilioApi;
-                let credentials = self.is_api(&url, &self.apis.twilio).then_some(&account.credentials);
+                let credentials = self.is_api(&url, &self.apis.twilio_base_url).then_some(&account.credentials);
                 let answer = self.follow(&url, from, OfProvider::TwilioFiles, credentials).await?;
                 match answer.status() {
                     404 if file.now - file.created_at < STILL_STORING => {
@@ -116,8 +98,8 @@ impl Fetcher {
         let Some(id) = &file.provider_media_id else {
             return Err(Failure::new("no_source", Next::GiveUp, "The provider did not say where the file is."));
         };
-        let path = whatsapp::media::path(&self.apis.whatsapp_version, id, &account.external_id);
-        let asked = parse(&format!("{}{path}", self.apis.whatsapp.as_str().trim_end_matches('/')))?;
+        let path = whatsapp::media::path(&self.apis.whatsapp_api_version, id, &account.external_id);
+        let asked = parse(&format!("{}{path}", self.apis.whatsapp_base_url.as_str().trim_end_matches('/')))?;
         let answer = self.downloader.get(&asked, OfProvider::Meta, credentials).await?;
         let (status, retry_after) = (answer.status(), answer.retry_after());
         let place = whatsapp::media::place(status, retry_after, &answer.text().await?)?;

@@ -10,8 +10,6 @@ mod fetch;
 mod profile;
 mod store;
 
-pub use fetch::Apis;
-
 use crate::{
     placements::Placements,
     worker::{CrashPoints, Placed, Settle, Ticket, Worker},
@@ -20,6 +18,7 @@ use anyhow::anyhow;
 use chrono::TimeDelta;
 use fetch::Fetcher;
 use shared::{
+    config::ProviderApis,
     crash::CrashPoint,
     db::{
         self, Databases, FleetTx, Placement,
@@ -86,7 +85,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct MediaSettings {
     /// Where providers' APIs are.
-    pub apis: Apis,
+    pub apis: ProviderApis,
     /// So many files at once.
     pub at_once: usize,
     /// What is on its way lies here.

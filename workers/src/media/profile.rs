@@ -69,13 +69,13 @@ impl Inner {
         let apis = &self.fetcher.apis;
         let (base, path) = match wanted.provider {
             Provider::Messenger => {
-                (&apis.messenger, messenger::profile::path(&apis.messenger_version, &wanted.person_id))
+                (&apis.messenger_base_url, messenger::profile::path(&apis.messenger_api_version, &wanted.person_id))
             }
             Provider::Instagram if account.by_instagram_login => {
-                (&apis.instagram, instagram::profile::path(&apis.instagram_version, &wanted.person_id))
+                (&apis.instagram_base_url, instagram::profile::path(&apis.instagram_api_version, &wanted.person_id))
             }
             Provider::Instagram => {
-                (&apis.messenger, instagram::profile::path(&apis.messenger_version, &wanted.person_id))
+                (&apis.messenger_base_url, instagram::profile::path(&apis.messenger_api_version, &wanted.person_id))
             }
             Provider::Whatsapp | Provider::Twilio => {
                 return Ok(unavailable("not_asked", "The provider says people's names by itself."));

@@ -2,11 +2,14 @@
 
 use moka::sync::Cache;
 use secrecy::SecretString;
-use serde::Deserialize;
 use shared::{
-    db::{self, Databases, Placement, channel_accounts, outbound::accounts},
+    db::{
+        self, Databases, Placement,
+        channel_accounts::{self, AccountSecrets},
+        outbound::accounts,
+    },
     domain::ids::{ChannelAccountId, TenantId},
-    providers::http::{Endpoint, ProviderClient},
+    providers::http::{self, Endpoint, ProviderClient},
     seal::{CannotOpen, Keyring},
 };
 use std::{
@@ -26,12 +29,6 @@ pub(super) struct Account {
     pub(super) endpoint: Endpoint,
     /// Its configured rate per second, if limited.
     pub(super) rate: Option<f64>,
-}
-
-/// What is sealed in `channel_accounts.sealed_secrets`.
-#[derive(Deserialize)]
-struct Secrets {
-    access_token: String,
 }
 
 type Key = (TenantId, ChannelAccountId);
@@ -101,11 +98,19 @@ impl Accounts {
             Err(error) => return Err(Unusable::Secrets(format!("its secrets cannot be opened: {error}"))),
         };
         // What serde says might quote them.
-        let secrets: Secrets =
+        let secrets: AccountSecrets =
             serde_json::from_slice(&bytes).map_err(|_| Unusable::Secrets("its secrets are not readable".into()))?;
         let endpoint = self
             .client
-            .endpoint(row.provider, &row.external_id, &SecretString::from(secrets.access_token))
+            .endpoint(&http::Account {
+                provider: row.provider,
+                external_id: &row.external_id,
+                business_account_id: row.business_account_id.as_deref(),
+                username: secrets.username.as_deref(),
+                token: &SecretString::from(secrets.access_token),
+                login: secrets.login,
+                status_url: None,
+            })
             .map_err(|error| Unusable::Secrets(error.to_string()))?;
         Ok(Account { revision: row.revision, endpoint, rate: row.rate })
     }

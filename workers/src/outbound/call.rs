@@ -17,14 +17,18 @@ use shared::{
         },
     },
     domain::{
+        content::OutboundContent,
         events::SendToken,
         ids::ChannelAccountId,
-        messages::OutboundContent,
-        outcome::{NotSent, Outcome, Slow},
+        outcome::{Accepted, Class, NotSent, Outcome},
+        people::{Recipient, RecipientKind},
     },
     health::Condition,
     lifecycle::Lifecycle,
-    providers::http::{ProviderClient, Send},
+    providers::{
+        http::{ProviderClient, Send},
+        sending::Handles,
+    },
     retry,
     telemetry::names,
 };
@@ -199,15 +203,19 @@ impl Caller {
             let outcome = client
                 .send(Send {
                     endpoint: &account.endpoint,
-                    recipient_kind: &grant.recipient_kind,
-                    recipient: &grant.recipient,
+                    recipient: Recipient {
+                        kind: RecipientKind::from_name(&grant.recipient_kind).unwrap_or(RecipientKind::Address),
+                        address: &grant.recipient,
+                    },
                     content: &content,
+                    files: &Handles::new(),
                     token: &token,
-                    quotes: grant.quotes.as_deref(),
+                    refers_to: grant.quotes.as_deref(),
+                    human_agent: false,
                 })
                 .await;
             crash::pass(CrashPoint::OutboundAfterCall);
-            let provider = account.endpoint.provider().as_str();
+            let provider = account.endpoint.sender().provider.as_str();
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
@@ -233,10 +241,11 @@ fn given_back(grant: &Grant, reason: &str) -> What {
 
 fn label(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Accepted { .. } => "accepted",
+        Outcome::Accepted(_) => "accepted",
         Outcome::NotSent(_) => "not_sent",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Failed { .. } => "failed",
+        Outcome::OptedOut { .. } => "opted_out",
         Outcome::NeedsTemplate { .. } => "needs_template",
         Outcome::AccountDown { .. } => "account_down",
     }
@@ -247,27 +256,31 @@ fn label(outcome: &Outcome) -> &'static str {
 fn what(outcome: Outcome, grant: &Grant, growing_tries: u32, limited: bool) -> What {
     let attempt_id = grant.attempt_id;
     match outcome {
-        Outcome::Accepted { provider_message_id } => What::Accepted { attempt_id, provider_message_id },
+        Outcome::Accepted(Accepted { provider_message_id, .. }) => What::Accepted { attempt_id, provider_message_id },
         Outcome::Unknown { reason } => What::Unknown { attempt_id, reason },
-        Outcome::Failed { code, reason } => What::Failed { attempt_id, code, reason, window_closed: false },
+        Outcome::Failed { code, reason } | Outcome::OptedOut { code, reason } => {
+            What::Failed { attempt_id, code, reason, window_closed: false }
+        }
         Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, window_closed: true },
         Outcome::AccountDown { code, reason } => What::AccountDown { attempt_id, code, reason },
         Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.tried_since > TOO_OLD => {
             let reason = format!("given up after a day of trying; the last time: {reason}");
             What::Failed { attempt_id, code, reason, window_closed: false }
         }
-        Outcome::NotSent(NotSent { code, reason, retry_after, slow }) => {
+        Outcome::NotSent(NotSent { code, reason, retry_after, class }) => {
             let tries = u32::try_from(grant.attempts.max(1)).unwrap_or(1);
-            let (after, slow_account) = match slow {
-                Slow::Nothing => (retry_after.unwrap_or_else(|| retry::before_retry(tries.min(growing_tries))), None),
-                Slow::Account => {
+            let (after, slow_account) = match class {
+                Class::Account | Class::ProviderAccount | Class::Day => {
                     let stop = retry_after.unwrap_or(THROTTLED);
                     let wait = if limited { stop } else { stop.max(retry::before_retry(tries.min(growing_tries))) };
                     (wait, Some(stop))
                 }
-                Slow::Pair => {
+                Class::Pair => {
                     let by_page = Duration::from_secs(4_u64.pow((tries - 1).min(PAIR_EXPONENT_MAX)));
                     (retry_after.unwrap_or(by_page), None)
+                }
+                Class::Unreachable | Class::Transient | Class::Once | Class::File | Class::Thread => {
+                    (retry_after.unwrap_or_else(|| retry::before_retry(tries.min(growing_tries))), None)
                 }
             };
             What::NotSent { attempt_id, code, reason, after, slow_account }
@@ -282,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_campaigns_send_is_never_asleep_for_minutes() {
-        let after = |growing_tries, limited, slow| {
+        let after = |growing_tries, limited, class| {
             let now = chrono::DateTime::UNIX_EPOCH;
             let grant = Grant {
                 attempt_id: AttemptId::new(),
@@ -294,15 +307,16 @@ mod tests {
                 content: String::new(),
                 quotes: None,
             };
-            let away = NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, slow };
+            let away =
+                NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, class };
             match what(Outcome::NotSent(away), &grant, growing_tries, limited) {
                 What::NotSent { after, .. } => after.as_secs(),
                 other => panic!("{other:?}"),
             }
         };
-        assert!((8..=24).contains(&after(CAMPAIGN_TRIES, true, Slow::Nothing)));
-        assert!(after(u32::MAX, true, Slow::Nothing) > 400);
-        assert_eq!(after(CAMPAIGN_TRIES, true, Slow::Account), 0, "the account's rate is lowered");
-        assert!(after(CAMPAIGN_TRIES, false, Slow::Account) >= 8, "it has none that could be");
+        assert!((8..=24).contains(&after(CAMPAIGN_TRIES, true, Class::Unreachable)));
+        assert!(after(u32::MAX, true, Class::Unreachable) > 400);
+        assert_eq!(after(CAMPAIGN_TRIES, true, Class::Account), 0, "the account's rate is lowered");
+        assert!(after(CAMPAIGN_TRIES, false, Class::Account) >= 8, "it has none that could be");
     }
 }

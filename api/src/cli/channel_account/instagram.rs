@@ -7,10 +7,7 @@ use super::{
 use crate::cli::output::Output;
 use clap::ValueEnum;
 use secrecy::{ExposeSecret, SecretString};
-use shared::{
-    db::channel_accounts::{AccountSecrets, InstagramLogin},
-    domain::channel::Provider,
-};
+use shared::{db::channel_accounts::AccountSecrets, domain::channel::InstagramLogin, domain::channel::Provider};
 use std::process::ExitCode;
 
 /// Above 72,000 messages, both ways together, an account cannot send any more; in which time is not said (providers/instagram

@@ -4,12 +4,13 @@ use super::MessageView;
 use crate::{
     auth::{Caller, MessagesSend},
     error::{self, Problem, Result},
+    extract,
     idempotency::{Answer, IdempotencyKey},
     state::App,
 };
 use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use shared::{
     crash::{self, CrashPoint},
     db::{
@@ -20,29 +21,17 @@ use shared::{
     },
     domain::{
         channel::Provider,
+        content::{self, OutboundContent, Unreadable},
         ids::{ChannelAccountId, ContactId, ConversationId},
-        messages::OutboundContent,
     },
     jobs::outbound::{OutboundJob, Task},
-    providers::whatsapp,
+    providers::{self, sending::Facts},
     queue::topology::OUTBOUND_NOW,
     telemetry::TraceContext,
 };
-use utoipa::ToSchema;
 
 /// Other requests, or the customer, may make a conversation at the same moment; the next try finds it.
 const TRIES: usize = 3;
-
-/// What kind of message is to be sent.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = NewMessageKind)]
-pub(super) enum Kind {
-    /// Free words, inside the customer service window only.
-    Text,
-    /// An approved template, at any time.
-    Template,
-}
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug)]
@@ -53,51 +42,12 @@ pub(super) enum Into {
     Contact(ContactId, ChannelAccountId),
 }
 
-/// A body's fields, not checked yet.
-#[derive(Debug)]
-pub(super) struct Content {
-    pub kind: Kind,
-    pub text: Option<String>,
-    pub preview_url: Option<bool>,
-    pub name: Option<String>,
-    pub language: Option<String>,
-    pub variables: Option<Vec<String>>,
-}
-
-impl Content {
-    /// What can be seen without asking the database.
-    pub(super) fn checked(self) -> Result<OutboundContent, Problem> {
-        let Content { kind, text, preview_url, name, language, variables } = self;
-        let mut problem = Problem::new(error::Kind::Invalid);
-        let of_text = [("text", text.is_some()), ("preview_url", preview_url.is_some())];
-        let of_template =
-            [("name", name.is_some()), ("language", language.is_some()), ("variables", variables.is_some())];
-        let (word, needed, foreign): (_, &[_], &[_]) = match kind {
-            Kind::Text => ("text", &of_text[..1], &of_template),
-            Kind::Template => ("template", &of_template[..2], &of_text),
-        };
-        for (field, _) in needed.iter().filter(|(_, given)| !given) {
-            problem = problem.field(*field, format!("is needed for a {word}"));
-        }
-        for (field, _) in foreign.iter().filter(|(_, given)| *given) {
-            problem = problem.field(*field, format!("is not a field of a {word}"));
-        }
-        if !problem.errors.is_empty() {
-            return Err(problem);
-        }
-        let content = match kind {
-            Kind::Text => {
-                OutboundContent::Text { text: text.unwrap_or_default(), preview_url: preview_url.unwrap_or(false) }
-            }
-            Kind::Template => OutboundContent::Template {
-                name: name.unwrap_or_default(),
-                language: language.unwrap_or_default(),
-                variables: variables.unwrap_or_default(),
-            },
-        };
-        whatsapp::check(&content).map_err(Problem::invalid)?;
-        Ok(content)
-    }
+/// What a body says beside what only its route knows.
+///
+/// # Errors
+/// Which field is not what it should be.
+pub(in crate::routes) fn read_content(fields: Map<String, Value>) -> Result<OutboundContent, Problem> {
+    OutboundContent::read(fields).map_err(|Unreadable { path, error }| extract::refuse(&path, &error))
 }
 
 /// Accepts a message, publishes its job if it is the head of its conversation, and answers.
@@ -181,21 +131,22 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
     if to.account_state == "disabled" {
         return Err(Problem::new(error::Kind::AccountDisabled).into());
     }
-    check_provider(&to.provider)?;
+    let provider = check_provider(&to.provider)?;
+    providers::check(provider, content, &Facts::new()).map_err(Problem::invalid)?;
     if to.opted_out {
         let message = "has opted out of everything on this channel";
         return Err(Problem::new(error::Kind::OptedOut).field("contact_id", message).into());
     }
-    if content.needs_open_window() {
+    if content.needs_open_window(to.channel) {
         check_window(to.window_expires_at, now)?;
     }
     Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
 }
 
 /// Whether anything can be sent by this provider: from all of them messages are received.
-pub(in crate::routes) fn check_provider(name: &str) -> Result<(), Problem> {
+pub(in crate::routes) fn check_provider(name: &str) -> Result<Provider, Problem> {
     match name.parse::<Provider>() {
-        Ok(provider) if provider.can_send() => Ok(()),
+        Ok(provider) if provider.can_send() => Ok(provider),
         _ => {
             let message = format!("is an account of {name}'s, by which this release only receives");
             Err(Problem::new(error::Kind::CannotSend).field("channel_account_id", message))
@@ -210,7 +161,9 @@ pub(in crate::routes) async fn check_known_template(
     synced_at: Option<DateTime<Utc>>,
     content: &OutboundContent,
 ) -> db::Result<Result<(), Problem>> {
-    let OutboundContent::Template { name, language, variables } = content else { return Ok(Ok(())) };
+    let OutboundContent::Template(content::Template { name, language, variables, .. }) = content else {
+        return Ok(Ok(()));
+    };
     if synced_at.is_none() {
         return Ok(Ok(()));
     }
@@ -263,25 +216,25 @@ fn check_template(known: &[Template], name: &str, language: &str, variables: &[S
 mod tests {
     use super::*;
     use chrono::TimeDelta;
-
-    fn content(kind: Kind) -> Content {
-        Content { kind, text: None, preview_url: None, name: None, language: None, variables: None }
-    }
+    use serde_json::json;
 
     fn fields(problem: &Problem) -> Vec<&str> {
         problem.errors.iter().map(|error| error.field.as_str()).collect()
     }
 
     #[test]
-    fn each_kind_has_its_own_fields() {
-        let text = Content { text: Some("Hello".into()), ..content(Kind::Text) };
-        assert!(text.checked().is_ok());
-        assert_eq!(fields(&content(Kind::Text).checked().unwrap_err()), ["text"]);
-        assert_eq!(fields(&content(Kind::Template).checked().unwrap_err()), ["name", "language"]);
-        let mixed = Content { text: Some("Hello".into()), name: Some("x".into()), ..content(Kind::Text) };
-        assert_eq!(fields(&mixed.checked().unwrap_err()), ["name"]);
-        let long = Content { text: Some("x".repeat(4097)), ..content(Kind::Text) };
-        assert_eq!(fields(&long.checked().unwrap_err()), ["text"]);
+    fn what_a_body_lacks_is_named() {
+        let read = |value: Value| read_content(value.as_object().cloned().unwrap());
+        assert!(read(json!({"type": "text", "text": "Hello"})).is_ok());
+        for (body, expected) in [
+            (json!({}), "type"),
+            (json!({"type": "text"}), "text"),
+            (json!({"type": "text", "text": "Hello", "name": "x"}), "name"),
+            (json!({"type": "template", "name": "x"}), "language"),
+            (json!({"type": "buttons", "text": "x", "buttons": [{"type": "reply", "id": "1"}]}), "buttons[0].title"),
+        ] {
+            assert_eq!(fields(&read(body.clone()).unwrap_err()), [expected], "{body}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Account {
     pub provider: Provider,
     /// The provider's id of it (WhatsApp: `phone_number_id`).
     pub external_id: String,
+    /// The provider's id of the account it belongs to.
+    pub business_account_id: Option<String>,
     /// Which key sealed its secrets.
     pub secret_key_id: String,
     /// The sealed secrets.
@@ -40,7 +42,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
     let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
+        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
         JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id"#,
@@ -58,6 +60,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
                 revision: row.revision,
                 provider: row.provider.parse().ok()?,
                 external_id: row.external_id,
+                business_account_id: row.business_account_id,
                 secret_key_id: row.secret_key_id,
                 sealed_secrets: row.sealed_secrets,
                 rate: row.rate,

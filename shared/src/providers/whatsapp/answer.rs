@@ -5,7 +5,7 @@ use super::{
     wire::ErrorObject,
 };
 use crate::{
-    domain::outcome::{NotSent, Outcome, Slow},
+    domain::outcome::{Accepted, Class, NotSent, Outcome},
     providers::{json::Object, repair::readable},
 };
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let id = || answer.as_ref()?.objects("messages").find_map(|message| Some(message.id("id")?.into_owned()));
     match status {
         200..=299 => match id() {
-            Some(provider_message_id) => Outcome::Accepted { provider_message_id },
+            Some(id) => Outcome::Accepted(Accepted::with_id(id)),
             None => Outcome::Unknown { reason: format!("WhatsApp answered {status} without a message id.") },
         },
         _ => without_code(status, retry_after),
@@ -37,14 +37,14 @@ pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
 fn by_code(error: &ErrorObject, code: String, status: u16, retry_after: Option<Duration>) -> Outcome {
     let reason = explain(error);
     let reaction = find(&code).map_or_else(|| by_status(status, error.is_transient), |row| row.reaction);
-    let again = |code, reason, after, slow| {
-        Outcome::NotSent(NotSent { code, reason, retry_after: retry_after.or(after), slow })
+    let again = |code, reason, after, class| {
+        Outcome::NotSent(NotSent { code, reason, retry_after: retry_after.or(after), class })
     };
     match reaction {
-        Reaction::Again => again(code, reason, None, Slow::Nothing),
-        Reaction::AgainAfter(seconds) => again(code, reason, Some(Duration::from_secs(seconds)), Slow::Nothing),
-        Reaction::SlowAccount => again(code, reason, None, Slow::Account),
-        Reaction::SlowPair => again(code, reason, None, Slow::Pair),
+        Reaction::Again => again(code, reason, None, Class::Transient),
+        Reaction::AgainAfter(seconds) => again(code, reason, Some(Duration::from_secs(seconds)), Class::Transient),
+        Reaction::SlowAccount => again(code, reason, None, Class::Account),
+        Reaction::SlowPair => again(code, reason, None, Class::Pair),
         Reaction::Unclear => Outcome::Unknown { reason: format!("{reason} (code {code})") },
         Reaction::Refused | Reaction::OurMistake => Outcome::Failed { code, reason },
         Reaction::Template => Outcome::NeedsTemplate { code, reason },
@@ -66,7 +66,7 @@ fn by_status(status: u16, is_transient: bool) -> Reaction {
 fn without_code(status: u16, retry_after: Option<Duration>) -> Outcome {
     let code = format!("http_{status}");
     match status {
-        429 => Outcome::NotSent(NotSent { code, reason: "Too many calls.".into(), retry_after, slow: Slow::Account }),
+        429 => Outcome::NotSent(NotSent { code, reason: "Too many calls.".into(), retry_after, class: Class::Account }),
         // A redirect, a refused login, a path that does not exist: the same for every message, so that all of them wait.
         300..=399 | 401 | 403 | 404 | 405 | 407 => Outcome::AccountDown {
             code,
@@ -89,13 +89,14 @@ mod tests {
     /// The outcome's kind, as the table below writes it.
     fn kind(outcome: &Outcome) -> String {
         match outcome {
-            Outcome::Accepted { provider_message_id } => format!("accepted {provider_message_id}"),
-            Outcome::NotSent(NotSent { slow, retry_after, .. }) => {
+            Outcome::Accepted(taken) => format!("accepted {}", taken.provider_message_id),
+            Outcome::NotSent(NotSent { class, retry_after, .. }) => {
                 let after = retry_after.map(|wait| format!(" after {}", wait.as_secs())).unwrap_or_default();
-                format!("not sent, slow {slow:?}{after}").to_lowercase()
+                format!("not sent, {}{after}", class.as_str())
             }
             Outcome::Unknown { .. } => "unknown".into(),
             Outcome::Failed { code, .. } => format!("failed {code}"),
+            Outcome::OptedOut { code, .. } => format!("opted out {code}"),
             Outcome::NeedsTemplate { code, .. } => format!("template {code}"),
             Outcome::AccountDown { code, .. } => format!("down {code}"),
         }
@@ -112,13 +113,13 @@ mod tests {
     fn every_code_leads_where_the_contract_says() {
         let expected: &[(&[u32], &str)] = &[
             (&[1, 131000], "unknown"),
-            (&[2, 131016, 131057, 133004], "not sent, slow nothing"),
-            (&[132069], "not sent, slow nothing after 360"),
-            (&[133015], "not sent, slow nothing after 300"),
-            (&[134101], "not sent, slow nothing after 600"),
-            (&[2494100], "not sent, slow nothing after 120"),
-            (&[4, 17, 32, 613, 80007, 80008, 130429, 131048, 131208], "not sent, slow account"),
-            (&[131056], "not sent, slow pair"),
+            (&[2, 131016, 131057, 133004], "not sent, transient"),
+            (&[132069], "not sent, transient after 360"),
+            (&[133015], "not sent, transient after 300"),
+            (&[134101], "not sent, transient after 600"),
+            (&[2494100], "not sent, transient after 120"),
+            (&[4, 17, 32, 613, 80007, 80008, 130429, 131048, 131208], "not sent, account"),
+            (&[131056], "not sent, pair"),
             (&[131047], "template"),
             (
                 &[
@@ -177,25 +178,25 @@ mod tests {
             (400, None, html, "failed http_400"),
             (400, None, r#"{"error":"no object"}"#, "failed http_400"),
             (400, None, &error(777_777), "failed 777777"),
-            (400, None, transient, "not sent, slow nothing"),
+            (400, None, transient, "not sent, transient"),
             (401, None, "", "down http_401"),
             (401, None, r#"{"error":{"message":"no code"}}"#, "down http_401"),
             (403, None, &error(777_777), "failed 777777"),
             (404, None, html, "down http_404"),
             (408, None, "", "unknown"),
             (413, None, "", "failed http_413"),
-            (429, None, html, "not sent, slow account"),
-            (429, Some("7"), &error(777_777), "not sent, slow account after 7"),
-            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), "", "not sent, slow account"),
-            (429, Some("99999999999999"), "", "not sent, slow account after 86400"),
-            (400, Some(" 12 "), &error(130_429), "not sent, slow account after 12"),
-            (400, Some("12"), &error(133_015), "not sent, slow nothing after 12"),
+            (429, None, html, "not sent, account"),
+            (429, Some("7"), &error(777_777), "not sent, account after 7"),
+            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), "", "not sent, account"),
+            (429, Some("99999999999999"), "", "not sent, account after 86400"),
+            (400, Some(" 12 "), &error(130_429), "not sent, account after 12"),
+            (400, Some("12"), &error(133_015), "not sent, transient after 12"),
             (500, None, "", "unknown"),
             (500, None, &error(777_777), "unknown"),
             (500, None, transient, "unknown"),
             (502, Some("5"), html, "unknown"),
             (503, None, html, "unknown"),
-            (599, None, r#"{"error":{"code":"131016"}}"#, "not sent, slow nothing"),
+            (599, None, r#"{"error":{"code":"131016"}}"#, "not sent, transient"),
             (100, None, "", "unknown"),
         ] {
             assert_eq!(

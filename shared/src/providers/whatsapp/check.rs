@@ -1,7 +1,10 @@
 //! What WhatsApp would refuse in a message and can be seen without asking it (contract, section 7). Whether a template
 //! exists, and how many variables it has, is not known here.
 
-use crate::{domain::messages::OutboundContent, providers::FieldProblem};
+use crate::{
+    domain::content::{OutboundContent, Template, Text},
+    providers::{FieldProblem, sending::Facts},
+};
 
 const MAX_TEXT_CHARACTERS: usize = 4096;
 const MAX_NAME_CHARACTERS: usize = 512;
@@ -12,13 +15,13 @@ const MAX_VARIABLES: usize = 204;
 ///
 /// # Errors
 /// The problems, each with its field.
-pub fn check(content: &OutboundContent) -> Result<(), Vec<FieldProblem>> {
+pub fn check(content: &OutboundContent, _files: &Facts) -> Result<(), Vec<FieldProblem>> {
     let mut problems = Vec::new();
     let mut problem = |field: &str, message: &str| {
         problems.push(FieldProblem { field: field.to_owned(), message: message.to_owned() });
     };
     match content {
-        OutboundContent::Text { text, .. } => {
+        OutboundContent::Text(Text { text, .. }) => {
             if text.trim().is_empty() {
                 problem("text", "must not be empty");
             }
@@ -29,7 +32,7 @@ pub fn check(content: &OutboundContent) -> Result<(), Vec<FieldProblem>> {
                 problem("text", "must not contain NUL");
             }
         }
-        OutboundContent::Template { name, language, variables } => {
+        OutboundContent::Template(Template { name, language, variables, .. }) => {
             let in_alphabet = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             if name.is_empty() || name.len() > MAX_NAME_CHARACTERS || !name.chars().all(in_alphabet) {
                 problem("name", "must be 1 to 512 lower-case letters, digits or underscores");
@@ -46,6 +49,7 @@ pub fn check(content: &OutboundContent) -> Result<(), Vec<FieldProblem>> {
                 }
             }
         }
+        _ => problem("type", "is nothing that this release can send by WhatsApp"),
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -80,7 +84,7 @@ mod tests {
     use super::*;
 
     fn fields(content: &OutboundContent) -> Vec<String> {
-        check(content).err().unwrap_or_default().into_iter().map(|problem| problem.field).collect()
+        check(content, &Facts::new()).err().unwrap_or_default().into_iter().map(|problem| problem.field).collect()
     }
 
     #[test]
@@ -96,7 +100,7 @@ mod tests {
             ("\0".repeat(4097), &["text", "text"]),
         ] {
             assert_eq!(
-                fields(&OutboundContent::Text { text: text.clone(), preview_url: false }),
+                fields(&OutboundContent::Text(Text { text: text.clone(), ..Text::default() })),
                 expected,
                 "{text:.20}"
             );
@@ -136,18 +140,20 @@ mod tests {
             ),
             ("A", "x", &["\n"], &["name", "language", "variables[0]"]),
         ] {
-            let content = OutboundContent::Template {
+            let content = OutboundContent::Template(Template {
                 name: name.into(),
                 language: language.into(),
                 variables: variables.iter().map(|value| (*value).to_owned()).collect(),
-            };
+                ..Template::default()
+            });
             assert_eq!(fields(&content), expected, "{name:.20} {language} {variables:?}");
         }
-        let content = OutboundContent::Template {
+        let content = OutboundContent::Template(Template {
             name: "a".into(),
             language: "en".into(),
             variables: vec![String::new(); 100_000],
-        };
+            ..Template::default()
+        });
         assert!(fields(&content).len() <= 205, "problems are not without end");
     }
 }

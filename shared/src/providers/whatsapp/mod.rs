@@ -32,4 +32,4 @@ pub use check::check;
 pub use errors::report_reason;
 pub use excerpt::excerpt;
 pub use parse::parse;
-pub use send::{Recipient, path, request};
+pub use send::{path, request};

@@ -1,33 +1,15 @@
 //! From a message to the request for `POST /{version}/{number}/messages` (contract, section 7). Makes no call; what the
 //! answer means is [`answer`](super::answer)'s.
 
-use crate::domain::{
-    events::SendToken,
-    messages::OutboundContent,
-    people::{Alias, AliasKind},
+use crate::{
+    domain::{
+        content::{OutboundContent, Template, Text},
+        people::{Recipient, RecipientKind},
+    },
+    providers::sending::{Body, Outgoing, Unsendable},
 };
 use serde::Serialize;
 use std::fmt::Write;
-
-/// How a message is addressed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// `+` and full international digits. Without the `+` the business number's country code may be put before it.
-    Phone(String),
-    /// A business-scoped user id.
-    UserId(String),
-}
-
-impl Recipient {
-    /// The best address among a person's aliases: the `wa_id` they wrote from, another telephone number, their user id.
-    /// A number comes first because some templates cannot be sent to a user id (131062).
-    pub fn of(aliases: &[Alias]) -> Option<Self> {
-        let find = |kind| aliases.iter().find(|alias| alias.kind == kind).map(|alias| alias.value.as_str());
-        let number = find(AliasKind::WhatsappId).or_else(|| find(AliasKind::Phone));
-        let phone = number.map(|number| Recipient::Phone(format!("+{}", number.trim_start_matches('+'))));
-        phone.or_else(|| find(AliasKind::WhatsappBsuid).map(|id| Recipient::UserId(id.to_owned())))
-    }
-}
 
 /// The path of the call, with its leading slash. The id is opaque and cannot leave its segment.
 pub fn path(version: &str, phone_number_id: &str) -> String {
@@ -44,33 +26,35 @@ pub fn path(version: &str, phone_number_id: &str) -> String {
     path + "/messages"
 }
 
-/// The body of the call. `quoted` is the provider's id of the message this one answers. The token comes back in every
-/// status: it is the evidence of an attempt whose answer was lost, for the call has no idempotency key.
-pub fn request(content: &OutboundContent, to: &Recipient, token: &SendToken, quoted: Option<&str>) -> Vec<u8> {
-    let (to, recipient) = match to {
-        Recipient::Phone(number) => (Some(number.as_str()), None),
-        Recipient::UserId(id) => (None, Some(id.as_str())),
-    };
-    let content = match content {
-        OutboundContent::Text { text, preview_url } => {
-            Content::Text { text: Text { preview_url: *preview_url, body: text } }
+/// The body of the call. The token comes back in every status: it is the evidence of an attempt whose answer was lost, for the call has
+/// no idempotency key.
+///
+/// # Errors
+/// If WhatsApp has nothing of the kind.
+pub fn request(message: &Outgoing<'_>) -> Result<Body, Unsendable> {
+    let Recipient { kind, address } = message.recipient;
+    let (to, recipient) = if kind == RecipientKind::Bsuid { (None, Some(address)) } else { (Some(address), None) };
+    let content = match message.content {
+        OutboundContent::Text(Text { text, preview_url, .. }) => {
+            Content::Text { text: Words { preview_url: *preview_url, body: text } }
         }
-        OutboundContent::Template { name, language, variables } => {
+        OutboundContent::Template(Template { name, language, variables, .. }) => {
             let parameters: Vec<_> = variables.iter().map(|text| Parameter { kind: "text", text }).collect();
             let body = (!parameters.is_empty()).then_some([Component { kind: "body", parameters }]);
-            Content::Template { template: Template { name, language: Language { code: language }, components: body } }
+            Content::Template { template: Filled { name, language: Language { code: language }, components: body } }
         }
+        _ => return Err(Unsendable::kind(message)),
     };
     let request = Request {
         messaging_product: "whatsapp",
         recipient_type: "individual",
         to,
         recipient,
-        context: quoted.map(|message_id| Context { message_id }),
-        biz_opaque_callback_data: token.encode(),
+        context: message.refers_to.map(|message_id| Context { message_id }),
+        biz_opaque_callback_data: message.token.encode(),
         content,
     };
-    serde_json::to_vec(&request).expect("strings and lists always serialise")
+    Ok(Body::Json(serde_json::to_vec(&request).expect("strings and lists always serialise")))
 }
 
 #[derive(Serialize)]
@@ -96,18 +80,18 @@ struct Context<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Content<'a> {
-    Text { text: Text<'a> },
-    Template { template: Template<'a> },
+    Text { text: Words<'a> },
+    Template { template: Filled<'a> },
 }
 
 #[derive(Serialize)]
-struct Text<'a> {
+struct Words<'a> {
     preview_url: bool,
     body: &'a str,
 }
 
 #[derive(Serialize)]
-struct Template<'a> {
+struct Filled<'a> {
     name: &'a str,
     language: Language<'a>,
     /// Only with variables.
@@ -137,41 +121,70 @@ struct Parameter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        domain::{
+            channel::{Channel, Provider},
+            events::SendToken,
+        },
+        providers::sending::{Handles, Sender},
+    };
     use serde_json::{Value, json};
 
     const TOKEN: &str = "m1:0193e6b5a1c27d3e8f4a5b6c7d8e9f00:0193e6b5a1c27d3e8f4a5b6c7d8e9f01";
 
-    fn sent(content: OutboundContent, to: Recipient, quoted: Option<&str>) -> Value {
-        serde_json::from_slice(&request(&content, &to, &SendToken::decode(TOKEN).unwrap(), quoted)).unwrap()
+    fn sent(content: OutboundContent, recipient: Recipient<'_>, refers_to: Option<&str>) -> Value {
+        let sender = Sender {
+            provider: Provider::Whatsapp,
+            channel: Channel::Whatsapp,
+            external_id: "330000000000009".into(),
+            status_url: None,
+        };
+        let token = SendToken::decode(TOKEN).unwrap();
+        let files = Handles::new();
+        let message = Outgoing {
+            sender: &sender,
+            recipient,
+            content: &content,
+            files: &files,
+            token: &token,
+            refers_to,
+            human_agent: false,
+        };
+        let Ok(Body::Json(body)) = request(&message) else { panic!("JSON") };
+        serde_json::from_slice(&body).unwrap()
     }
 
     #[test]
     fn a_request_is_what_the_contract_shows() {
-        let phone = || Recipient::Phone("+15557770142".into());
-        let text = |text: &str| OutboundContent::Text { text: text.into(), preview_url: false };
-        let template = |variables: &[&str]| OutboundContent::Template {
-            name: "booking_reminder".into(),
-            language: "en_US".into(),
-            variables: variables.iter().map(|value| (*value).to_owned()).collect(),
+        let phone = Recipient { kind: RecipientKind::Phone, address: "+15557770142" };
+        let text =
+            |text: &str, preview_url| OutboundContent::Text(Text { text: text.into(), preview_url, ..Text::default() });
+        let template = |variables: &[&str]| {
+            OutboundContent::Template(Template {
+                name: "booking_reminder".into(),
+                language: "en_US".into(),
+                variables: variables.iter().map(|value| (*value).to_owned()).collect(),
+                ..Template::default()
+            })
         };
         for (content, to, quoted, expected) in [
             (
-                text("Your parcel left our warehouse."),
-                phone(),
+                text("Your parcel left our warehouse.", false),
+                phone,
                 None,
                 json!({"messaging_product":"whatsapp","recipient_type":"individual","to":"+15557770142","biz_opaque_callback_data":TOKEN,
                     "type":"text","text":{"preview_url":false,"body":"Your parcel left our warehouse."}}),
             ),
             (
-                OutboundContent::Text { text: "„see“ https://x.example \\ 👍".into(), preview_url: true },
-                Recipient::UserId("US.70311904455821".into()),
+                text("„see“ https://x.example \\ 👍", true),
+                Recipient { kind: RecipientKind::Bsuid, address: "US.70311904455821" },
                 Some("wamid.U0JYLUlOLVRYVA=="),
                 json!({"messaging_product":"whatsapp","recipient_type":"individual","recipient":"US.70311904455821","biz_opaque_callback_data":TOKEN,
                     "context":{"message_id":"wamid.U0JYLUlOLVRYVA=="},"type":"text","text":{"preview_url":true,"body":"„see“ https://x.example \\ 👍"}}),
             ),
             (
                 template(&["Ada", "4 Dec, 09:30"]),
-                phone(),
+                phone,
                 None,
                 json!({"messaging_product":"whatsapp","recipient_type":"individual","to":"+15557770142","biz_opaque_callback_data":TOKEN,
                     "type":"template","template":{"name":"booking_reminder","language":{"code":"en_US"},
@@ -179,31 +192,13 @@ mod tests {
             ),
             (
                 template(&[]),
-                phone(),
+                phone,
                 None,
                 json!({"messaging_product":"whatsapp","recipient_type":"individual","to":"+15557770142","biz_opaque_callback_data":TOKEN,
                     "type":"template","template":{"name":"booking_reminder","language":{"code":"en_US"}}}),
             ),
         ] {
             assert_eq!(sent(content, to, quoted), expected);
-        }
-    }
-
-    #[test]
-    fn a_person_is_addressed_by_the_number_they_wrote_from() {
-        use AliasKind::*;
-        for (aliases, expected) in [
-            (
-                &[(WhatsappBsuid, "US.7"), (WhatsappId, "551187654321"), (Phone, "+5511987654321")] as &[_],
-                Some(Recipient::Phone("+551187654321".into())),
-            ),
-            (&[(Phone, "+15557770142")], Some(Recipient::Phone("+15557770142".into()))),
-            (&[(WhatsappBsuid, "US.7")], Some(Recipient::UserId("US.7".into()))),
-            (&[], None),
-        ] {
-            let aliases: Vec<_> =
-                aliases.iter().map(|&(kind, value)| Alias { kind, value: value.to_owned() }).collect();
-            assert_eq!(Recipient::of(&aliases), expected);
         }
     }
 

@@ -141,7 +141,7 @@ impl Element {
         self.components.iter().find(|component| component.r#type.eq_ignore_ascii_case(kind))
     }
 
-    /// What it needs at each send that [`OutboundContent::Template`](crate::domain::messages::OutboundContent) cannot say.
+    /// What it needs at each send that [`Template`](crate::domain::content::Template) cannot say.
     fn beyond_us(&self, variables: &[&str]) -> Option<&'static str> {
         let named = self.parameter_format.as_deref().is_some_and(|format| format.eq_ignore_ascii_case("NAMED"));
         if !variables.is_empty() && (named || variables.iter().any(|v| v.parse::<u32>().is_err())) {

@@ -22,8 +22,8 @@ use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
         campaigns::{Addressee, CampaignContent, Share, SkipReason, credits, scaled_down},
+        content::OutboundContent,
         ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
-        messages::OutboundContent,
     },
     jobs::campaign::Task,
 };

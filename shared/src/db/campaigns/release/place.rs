@@ -4,8 +4,8 @@ use super::Released;
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
+        content::OutboundContent,
         ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
-        messages::OutboundContent,
     },
 };
 use std::collections::{BTreeMap, HashMap};

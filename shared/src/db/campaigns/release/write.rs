@@ -5,6 +5,7 @@ use crate::{
     db::{error::Result, outbound::turns::CAMPAIGN_LANE, scope::FleetTx},
     domain::{
         campaigns::{Addressee, SkipReason},
+        channel::Channel,
         ids::{ChannelAccountId, TenantId},
     },
 };
@@ -50,7 +51,8 @@ pub(super) async fn insert(
         (None, id) => ("bsuid".to_owned(), id.clone().unwrap_or_default()),
     };
     let (kinds, recipients): (Vec<String>, Vec<String>) = released.iter().map(|person| recipient(&person.to)).unzip();
-    let windows: Vec<bool> = released.iter().map(|person| person.content.needs_open_window()).collect();
+    let windows: Vec<bool> =
+        released.iter().map(|person| person.content.needs_open_window(Channel::Whatsapp)).collect();
     let of: Vec<Uuid> = released.iter().map(|person| campaigns[person.campaign].id.0).collect();
     sqlx::query!(
         "INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, lane, recipient_kind, recipient,

@@ -1,0 +1,99 @@
+//! What a provider's `send` is given and gives: one message to hand over, and the request that does it. No I/O.
+
+use crate::domain::{
+    channel::{Channel, Provider},
+    content::{FileRef, OutboundContent},
+    events::SendToken,
+    ids::FileId,
+    people::Recipient,
+};
+use std::collections::HashMap;
+use url::Url;
+
+/// From whom: an account, as far as its requests show it.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// At which provider.
+    pub provider: Provider,
+    /// On which channel.
+    pub channel: Channel,
+    /// The provider's id of the account.
+    pub external_id: String,
+    /// Where the provider reports what became of a message, where each send says so (Twilio): the receiver's public URL.
+    pub status_url: Option<Url>,
+}
+
+/// Where an uploaded file can be had for this message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handle {
+    /// The provider has it under this id.
+    Id(String),
+    /// The provider can fetch it here for a while.
+    Link(String),
+}
+
+/// The files that a message names by our ids.
+pub type Handles = HashMap<FileId, Handle>;
+
+/// One message to be handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// From whom.
+    pub sender: &'a Sender,
+    /// To whom.
+    pub recipient: Recipient<'a>,
+    /// What is said.
+    pub content: &'a OutboundContent,
+    /// Where its uploaded files are.
+    pub files: &'a Handles,
+    /// Comes back in echoes and reports, where the provider has a way.
+    pub token: &'a SendToken,
+    /// The provider's id of the message that this one answers or reacts to.
+    pub refers_to: Option<&'a str>,
+    /// Whether the customer service window is closed and it goes as a person's answer (Messenger and Instagram: HUMAN_AGENT).
+    pub human_agent: bool,
+}
+
+impl Outgoing<'_> {
+    /// Where a file is; `None` if one of ours has not been handed over to the provider, which whoever sends sees to.
+    pub fn handle(&self, file: &FileRef) -> Option<Handle> {
+        match (&file.id, &file.link) {
+            (Some(id), _) => self.files.get(id).cloned(),
+            (None, Some(link)) => Some(Handle::Link(link.clone())),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// `application/json`.
+    Json(Vec<u8>),
+    /// `application/x-www-form-urlencoded`.
+    Form(String),
+}
+
+/// Why no request can be made of a message: it passed the check for another kind of account, or its file is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsendable(pub String);
+
+impl Unsendable {
+    /// The provider has nothing of this kind.
+    pub fn kind(message: &Outgoing<'_>) -> Self {
+        Self(format!("{} has no messages of the type {}", message.sender.provider, message.content.type_name()))
+    }
+}
+
+/// What is known of an uploaded file, to be held against a provider's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its type, by its first bytes.
+    pub mime_type: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// The facts of a content's uploaded files, by id. A file that is not there does not exist.
+pub type Facts = HashMap<FileId, FileFacts>;
