@@ -566,13 +566,14 @@ async fn check_contacts(tx: &mut TenantTx, audience: &Audience) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::domain::content;
 
     fn fields(problem: &Problem) -> Vec<&str> {
         problem.errors.iter().map(|error| error.field.as_str()).collect()
     }
 
     fn text(words: &str) -> OutboundContent {
-        OutboundContent::Text { text: words.into(), preview_url: false }
+        OutboundContent::Text(content::Text { text: words.into(), ..content::Text::default() })
     }
 
     #[test]

@@ -24,7 +24,7 @@ use shared::{
     db::{self, TenantTx, media::reading, messages},
     domain::{
         content::OutboundContent,
-        ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
+        ids::{ConversationId, MessageId},
     },
 };
 use std::collections::HashMap;

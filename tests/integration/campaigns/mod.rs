@@ -21,7 +21,7 @@ use shared::{
     },
     domain::{
         campaigns::{Action, Audience, CampaignContent},
-        content::OutboundContent,
+        content::{OutboundContent, Text},
         ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
     },
     jobs::{
@@ -98,7 +98,7 @@ impl Stage {
     }
 
     async fn draft_to(&self, words: &str, audience: &Audience, weight: i32) -> CampaignId {
-        let content = OutboundContent::Text { text: words.into(), preview_url: false };
+        let content = OutboundContent::Text(Text { text: words.into(), ..Text::default() });
         let mut tx = self.api.tenant(&Placement::primary(), self.tenant).await.unwrap();
         let new = NewCampaign {
             name: "Spring",

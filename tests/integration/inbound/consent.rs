@@ -17,7 +17,7 @@ use shared::{
         campaigns::{Action, Audience, CampaignContent},
         channel::{Channel, Provider},
         consent::{Consent, Purpose},
-        content::OutboundContent,
+        content::{OutboundContent, Template},
         events::{ConsentChange, Event},
         ids::{ApiTokenId, AttemptId, CampaignId, ContactId, MessageId},
         messages::MessageKind,
@@ -56,7 +56,11 @@ impl Stage {
 
     /// A campaign to everybody that runs, with everybody frozen.
     pub(super) async fn campaign(&self) -> CampaignId {
-        let content = OutboundContent::Template { name: "spring".into(), language: "en_US".into(), variables: vec![] };
+        let content = OutboundContent::Template(Template {
+            name: "spring".into(),
+            language: "en_US".into(),
+            ..Template::default()
+        });
         let content = CampaignContent::new(content).unwrap();
         let mut tx = self.request().await;
         let new = NewCampaign {

@@ -8,7 +8,7 @@ use shared::{
         outbound::outcomes::{Record, What, record},
     },
     domain::{
-        content::OutboundContent,
+        content::{OutboundContent, Text},
         ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
         sends::SendState::{Queued, Sending, Sent},
     },
@@ -29,7 +29,7 @@ impl Stage {
 
 async fn accept(tx: &mut TenantTx, conversation: ConversationId) -> messages::Accepted {
     let locked = conversations::lock(tx, conversation).await.unwrap().expect("it is there");
-    let content = OutboundContent::Text { text: "and another thing".into(), preview_url: false };
+    let content = OutboundContent::Text(Text { text: "and another thing".into(), ..Text::default() });
     messages::accept(tx, &locked, Recipient::Phone("+15557770123"), &content, ApiTokenId::new()).await.unwrap()
 }
 
