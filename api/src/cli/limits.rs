@@ -171,7 +171,7 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
         limits::Set::Done => tx.commit().await?,
         limits::Set::Bad(bad) => anyhow::bail!("--{} {bad}", bad.field().replace('_', "-")),
         limits::Set::NoSuchThing => {
-            let kind = if *scope == Scope::Portfolio { "portfolio" } else { "channel account" };
+            let kind = if scope.is_of_portfolio() { "portfolio" } else { "channel account" };
             anyhow::bail!("{tenant} has no {kind} {id}");
         }
     };
@@ -208,7 +208,9 @@ fn now(row: &Row) -> String {
     }
     let throttled = if row.current_rate < row.rate { ", throttled" } else { "" };
     match row.scope {
-        Scope::Account => format!("{}{throttled}", rate(row.scope, row.sends_per_second)),
+        Scope::Account | Scope::Heavy | Scope::ProviderAccount => {
+            format!("{}{throttled}", rate(row.scope, row.sends_per_second))
+        }
         Scope::Portfolio => format!("{} people reached", row.used),
         Scope::Pair => "-".to_owned(),
     }

@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewLimit {
-    /// account, pair: messages a second (one in six seconds is 0.1667). portfolio: people in any 24 hours.
+    /// Messages a second (one in six seconds is 0.1667), of text messages their segments. portfolio: people in any 24 hours.
     rate: f64,
     /// So many at once; as before unless given. Of an account that never had one it follows from the rate: as many as keep every
     /// second within it.
@@ -53,7 +53,8 @@ pub struct Limits {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Limit)]
 pub struct LimitView {
-    /// account, pair or portfolio.
+    /// account (what is sent a second), heavy (films and recordings a second), pair (messages a second to one person), portfolio (people
+    /// in any 24 hours) or provider_account (what all accounts of a portfolio send a second).
     #[schema(value_type = String)]
     scope: Scope,
     /// The account (account, pair) or portfolio.
@@ -123,8 +124,8 @@ async fn list(State(app): State<App>, caller: Caller<LimitsRead>, params: Params
     put, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
     params(
         ("tenant" = String, Path),
-        ("scope" = String, Path, description = "account, pair or portfolio"),
-        ("id" = Uuid, Path, description = "The account (account, pair) or the portfolio"),
+        ("scope" = String, Path, description = "account, heavy, pair, portfolio or provider_account"),
+        ("id" = Uuid, Path, description = "The account (account, heavy, pair) or the portfolio (portfolio, provider_account)"),
     ),
     request_body = NewLimit,
     responses(
@@ -145,7 +146,7 @@ async fn put(
     match db::limits::set(&mut tx, scope, id, change, caller.actor()).await? {
         Set::Done => tx.commit().await?,
         Set::NoSuchThing => {
-            let kind = if scope == Scope::Portfolio { "portfolio" } else { "channel account" };
+            let kind = if scope.is_of_portfolio() { "portfolio" } else { "channel account" };
             return Err(Problem::not_found(kind).into());
         }
         Set::Bad(bad) => return Err(Problem::new(Kind::Invalid).field(bad.field(), bad.to_string()).into()),

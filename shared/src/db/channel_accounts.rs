@@ -184,7 +184,7 @@ async fn set_limits(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         None => None,
     };
     for (scope, change) in account.limits {
-        let key = if *scope == Scope::Portfolio { portfolio } else { Some(account.id.0) };
+        let key = if scope.is_of_portfolio() { portfolio } else { Some(account.id.0) };
         if let Some(key) = key {
             limits::change(tx.conn(), tenant_id, (*scope, key), *change, account.provider).await?;
         }

@@ -7,6 +7,7 @@ use super::{
 use crate::domain::{
     channel::Channel,
     ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
+    people::Address,
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -83,10 +84,10 @@ pub struct Locked {
     pub opted_out: bool,
     /// When its templates were last fetched from the provider.
     pub templates_synced_at: Option<DateTime<Utc>>,
-    /// How the provider can reach the person by number (`+digits`), if it can.
-    pub phone: Option<String>,
-    /// How the provider can reach the person by its own id, if it can.
-    pub bsuid: Option<String>,
+    /// Whether its app may send a person's answers for seven days.
+    pub human_agent: bool,
+    /// How the provider can reach the person, if it can.
+    pub address: Option<Address>,
 }
 
 /// A page of listed conversations, the latest message first, below `before`.
@@ -176,7 +177,6 @@ pub async fn lock(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Locked
 
 async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Locked, Option<ConversationId>)>> {
     let tenant_id = tx.tenant_id();
-    // The name the provider itself uses comes first: it may differ from the number dialled (Brazil, Mexico, Argentina).
     let row = sqlx::query!(
         r#"SELECT v.id AS "id: ConversationId", v.merged_into AS "merged_into: ConversationId", v.contact_id AS "contact_id: ContactId",
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
@@ -186,21 +186,10 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
                 WHERE s.tenant_id = v.tenant_id AND s.contact_id = v.contact_id AND s.channel = a.channel AND s.purpose = 'all'
                     AND s.state = 'opted_out'
             ) AS "opted_out!",
-            COALESCE(
-                (SELECT '+' || value FROM contact_aliases
-                WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'whatsapp_id'
-                ORDER BY created_at DESC LIMIT 1),
-                p.phone,
-                (SELECT value FROM contact_aliases
-                WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'phone'
-                ORDER BY created_at DESC LIMIT 1)
-            ) AS phone,
-            (SELECT value FROM contact_aliases
-            WHERE tenant_id = v.tenant_id AND contact_id = v.contact_id AND kind = 'whatsapp_bsuid'
-            ORDER BY created_at DESC LIMIT 1) AS bsuid
+            a.human_agent, reach.kind AS "reach_kind?", reach.address AS "reach_address?"
         FROM conversations v
         JOIN channel_accounts a ON a.tenant_id = v.tenant_id AND a.id = v.channel_account_id
-        JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        LEFT JOIN LATERAL address_of(v.tenant_id, v.contact_id, a.id, a.channel) AS reach ON true
         WHERE v.tenant_id = $1
             -- What was folded into another is there.
             AND v.id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)
@@ -221,8 +210,8 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
             provider: row.provider,
             opted_out: row.opted_out,
             templates_synced_at: row.templates_synced_at,
-            phone: row.phone,
-            bsuid: row.bsuid,
+            human_agent: row.human_agent,
+            address: Address::from_row(row.reach_kind.as_deref(), row.reach_address),
         };
         (locked, row.merged_into)
     }))

@@ -170,7 +170,7 @@ async fn note(
     mut details: Value,
 ) -> Result<()> {
     details["scope"] = json!(scope);
-    let target_kind = if scope == Scope::Portfolio { "portfolio" } else { "channel_account" };
+    let target_kind = if scope.is_of_portfolio() { "portfolio" } else { "channel_account" };
     audit::record(tx, &Entry { actor, action, target_kind, target_id: key, details }).await
 }
 
@@ -215,11 +215,11 @@ async fn write(
 /// At whom the account or portfolio is, if there is one.
 async fn provider(conn: &mut PgConnection, tenant_id: TenantId, scope: Scope, key: Uuid) -> Result<Option<Provider>> {
     let provider = sqlx::query_scalar!(
-        r#"SELECT provider AS "provider!" FROM portfolios WHERE tenant_id = $1 AND id = $3 AND $2 = 'portfolio'
+        r#"SELECT provider AS "provider!" FROM portfolios WHERE tenant_id = $1 AND id = $3 AND $2
         UNION ALL
-        SELECT provider FROM channel_accounts WHERE tenant_id = $1 AND id = $3 AND $2 <> 'portfolio'"#,
+        SELECT provider FROM channel_accounts WHERE tenant_id = $1 AND id = $3 AND NOT $2"#,
         tenant_id.0,
-        scope.as_str(),
+        scope.is_of_portfolio(),
         key,
     )
     .fetch_optional(conn)

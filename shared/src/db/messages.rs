@@ -2,8 +2,9 @@
 
 use super::{TenantTx, conversations::Locked, error::Result};
 use crate::domain::{
-    content::OutboundContent,
+    content::{Class, OutboundContent},
     ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
+    people::Address,
     sends::SendState,
 };
 use chrono::{DateTime, Utc};
@@ -86,13 +87,21 @@ pub struct Step {
     pub reason: Option<String>,
 }
 
-/// How the provider is to find the person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipient<'a> {
-    /// By number: `+` and digits.
-    Phone(&'a str),
-    /// By the provider's own id.
-    Bsuid(&'a str),
+/// What is to be sent, as it was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// To whom.
+    pub address: &'a Address,
+    /// What is said.
+    pub content: &'a OutboundContent,
+    /// The provider's id of the message that it answers or reacts to.
+    pub refers_to: Option<&'a str>,
+    /// What it takes of its account's rate.
+    pub units: i16,
+    /// Whether it goes as a person's answer where the window is closed.
+    pub human_agent: bool,
+    /// After this it is of no use any more.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// A message accepted for sending.
@@ -218,8 +227,7 @@ pub async fn trail(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Step>> {
 pub async fn accept(
     tx: &mut TenantTx,
     conversation: &Locked,
-    recipient: Recipient<'_>,
-    content: &OutboundContent,
+    sending: &Sending<'_>,
     author: ApiTokenId,
 ) -> Result<Accepted> {
     let tenant_id = tx.tenant_id();
@@ -239,10 +247,7 @@ pub async fn accept(
     )
     .fetch_all(tx.conn())
     .await?;
-    let (recipient_kind, recipient) = match recipient {
-        Recipient::Phone(number) => ("phone", number),
-        Recipient::Bsuid(id) => ("bsuid", id),
-    };
+    let Sending { address, content, refers_to, units, human_agent, expires_at } = *sending;
     let id = MessageId::new();
     let at = sqlx::query_scalar!(
         r#"WITH conversation AS (
@@ -257,13 +262,13 @@ pub async fn accept(
             WHERE tenant_id = $1 AND id = $2
             RETURNING last_send_seq
         ), message AS (
-            INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, text, content, at, author)
-            VALUES ($1, $3, $2, 'out', $5, $4, $6, clock_timestamp(), $7)
+            INSERT INTO messages (tenant_id, id, conversation_id, direction, kind, text, content, refers_to, at, author)
+            VALUES ($1, $3, $2, 'out', $5, $4, $6, $13, clock_timestamp(), $7)
             RETURNING at
         )
         INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, lane,
-            recipient_kind, recipient, needs_window, state)
-        SELECT $1, $3, $2, $8, conversation.last_send_seq, 0, $9, $10, $11, $12
+            recipient_kind, recipient, needs_window, state, units, heavy, human_agent, expires_at)
+        SELECT $1, $3, $2, $8, conversation.last_send_seq, 0, $9, $10, $11, $12, $14, $15, $16, $17
         FROM conversation
         RETURNING (SELECT at FROM message) AS "at!""#,
         tenant_id.0,
@@ -274,10 +279,15 @@ pub async fn accept(
         serde_json::to_value(content).expect("plain fields are always JSON"),
         author.0,
         conversation.channel_account_id.0,
-        recipient_kind,
-        recipient,
+        address.kind.as_str(),
+        address.value,
         content.needs_open_window(conversation.channel),
         SendState::Queued.as_str(),
+        refers_to,
+        units,
+        content.class() == Class::Heavy,
+        human_agent,
+        expires_at,
     )
     .fetch_one(tx.conn())
     .await?;

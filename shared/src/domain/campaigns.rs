@@ -1,6 +1,10 @@
 //! Campaigns: where one stands, to whom it goes, what it says to each of them, and how many are let go at a time.
 
-use super::{content::OutboundContent, ids::ContactId};
+use super::{
+    content::OutboundContent,
+    ids::ContactId,
+    people::{Address, RecipientKind},
+};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -256,10 +260,10 @@ impl SkipReason {
 pub struct Addressee {
     /// The name, if known.
     pub name: Option<String>,
-    /// The number by which they are reached, `+` and digits, if there is one.
+    /// Their number, `+` and digits, if there is one.
     pub phone: Option<String>,
-    /// The provider's own id, if there is one.
-    pub bsuid: Option<String>,
+    /// How the account's provider reaches them, if it can.
+    pub address: Option<Address>,
     /// Whether they have said that they do not want it.
     pub opted_out: bool,
 }
@@ -306,7 +310,7 @@ impl CampaignContent {
         if person.opted_out {
             return Err(SkipReason::OptedOut);
         }
-        if person.phone.is_none() && person.bsuid.is_none() {
+        if person.address.is_none() {
             return Err(SkipReason::NoAddress);
         }
         let (mut content, mut missing) = (self.0.clone(), None);
@@ -322,7 +326,7 @@ impl CampaignContent {
         let longest = Addressee {
             name: Some("x".repeat(MAX_NAME_CHARACTERS)),
             phone: Some("+123456789012345".to_owned()),
-            bsuid: None,
+            address: Some(Address { kind: RecipientKind::Phone, value: "+123456789012345".to_owned() }),
             opted_out: false,
         };
         self.filled(&longest).expect("nothing is missing")
@@ -431,8 +435,17 @@ mod tests {
         OutboundContent::Text(Text { text: words.into(), ..Text::default() })
     }
 
+    fn at(kind: RecipientKind, value: &str) -> Address {
+        Address { kind, value: value.into() }
+    }
+
     fn ada() -> Addressee {
-        Addressee { name: Some("Ada".into()), phone: Some("+15557770142".into()), bsuid: None, opted_out: false }
+        Addressee {
+            name: Some("Ada".into()),
+            phone: Some("+15557770142".into()),
+            address: Some(at(RecipientKind::Phone, "+15557770142")),
+            opted_out: false,
+        }
     }
 
     #[test]
@@ -519,7 +532,7 @@ mod tests {
     #[test]
     fn who_lacks_what_the_words_need_is_skipped_with_the_reason() {
         let nobody = Addressee::default();
-        let by_id = Addressee { bsuid: Some("US.1".into()), ..Addressee::default() };
+        let by_id = Addressee { address: Some(at(RecipientKind::Bsuid, "US.1")), ..Addressee::default() };
         let nameless = Addressee { name: Some(" ".into()), ..ada() };
         for (words, person, expected) in [
             ("Hello", &nobody, Some(SkipReason::NoAddress)),

@@ -9,24 +9,40 @@ use std::{fmt, str::FromStr, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Messages a second of one channel account.
+    /// What one channel account sends a second: messages, or segments of text messages.
     Account,
+    /// Films and recordings a second of one channel account.
+    Heavy,
     /// Messages a second from one account to one person.
     Pair,
     /// People reached outside their customer service window in any 24 hours, by all accounts of a portfolio together.
     Portfolio,
+    /// What all accounts of a portfolio (Twilio: of its account) send a second together.
+    ProviderAccount,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 3] = [Scope::Account, Scope::Pair, Scope::Portfolio];
+    pub const ALL: [Scope; 5] = [Scope::Account, Scope::Heavy, Scope::Pair, Scope::Portfolio, Scope::ProviderAccount];
+
+    /// Whether it is about a portfolio, not about one account.
+    pub fn is_of_portfolio(self) -> bool {
+        matches!(self, Scope::Portfolio | Scope::ProviderAccount)
+    }
+
+    /// Whether it is so much a second.
+    pub fn is_rate(self) -> bool {
+        matches!(self, Scope::Account | Scope::Heavy | Scope::ProviderAccount)
+    }
 
     /// The name in SQL, in the API and at the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Scope::Account => "account",
+            Scope::Heavy => "heavy",
             Scope::Pair => "pair",
             Scope::Portfolio => "portfolio",
+            Scope::ProviderAccount => "provider_account",
         }
     }
 }
@@ -39,7 +55,7 @@ impl fmt::Display for Scope {
 
 /// A scope that this release does not know.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("there are limits of an account, a pair and a portfolio, not of {0:?}")]
+#[error("there are limits called account, heavy, pair, portfolio and provider_account, not {0:?}")]
 pub struct UnknownScope(pub String);
 
 impl FromStr for Scope {
@@ -153,7 +169,7 @@ impl LimitValues {
         // A float to an integer saturates.
         let most = ((rate / 2.0) as i32).max(1);
         match (scope, burst) {
-            (Scope::Account, Some(burst)) if !(1..=most).contains(&burst) => {
+            (Scope::Account | Scope::Heavy | Scope::ProviderAccount, Some(burst)) if !(1..=most).contains(&burst) => {
                 return Err(BadLimit::AccountBurst { burst, most, rate });
             }
             (Scope::Pair, Some(burst)) if burst < 1 => return Err(BadLimit::PairBurst(burst)),
@@ -164,7 +180,9 @@ impl LimitValues {
             Scope::Account if !(0.0..=MOST_INBOUND_COST).contains(&inbound_cost) => {
                 Err(BadLimit::InboundCost(inbound_cost))
             }
-            Scope::Pair | Scope::Portfolio if inbound_cost != 0.0 => Err(BadLimit::NoInbound(scope)),
+            Scope::Heavy | Scope::Pair | Scope::Portfolio | Scope::ProviderAccount if inbound_cost != 0.0 => {
+                Err(BadLimit::NoInbound(scope))
+            }
             _ => Ok(()),
         }
     }
@@ -191,7 +209,10 @@ pub fn sends_per_second(rate: f64, current_rate: f64, kept: f64, cost: f64) -> f
 /// Senders ask every 20 ms. What a meter could have let go while nobody asked is not lost if they are no later than this.
 const LATE_SECONDS: f64 = 0.025;
 
-/// A meter owes no more than its burst; so much more is not owed to this shape of it.
+/// One message takes no more: 1600 characters in UCS-2 (providers/twilio section 10).
+const MOST_UNITS: f64 = 24.0;
+
+/// A meter owes no more than its burst and one message; so much more is not owed to this shape of it.
 const ABSURD: TimeDelta = TimeDelta::seconds(1);
 
 /// A meter: so many at once, and after that so many a second.
@@ -227,7 +248,7 @@ impl Shape {
 
     /// Whether this is what a much slower meter owes.
     pub fn is_absurd(&self, next_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-        next_at > now + self.time_of(self.burst) + ABSURD
+        next_at > now + self.time_of(self.burst + MOST_UNITS) + ABSURD
     }
 
     fn time_of(&self, count: f64) -> TimeDelta {
@@ -243,6 +264,12 @@ impl Shape {
     pub fn allowed(&self, ahead: TimeDelta) -> usize {
         // A float to an integer saturates, at zero too.
         (self.burst - self.sustained * ahead.as_seconds_f64()).floor() as usize
+    }
+
+    /// How many of the meter's units must be free for something that takes so many: what takes more than there ever are at once goes
+    /// when nothing is owed, and is paid back.
+    pub fn needed(&self, units: usize) -> usize {
+        units.min(self.burst.floor() as usize).max(1)
     }
 
     /// How long until the `number`th from now (1, 2 …) may go, if nothing changes.
@@ -297,6 +324,18 @@ mod tests {
         }
         let (busiest, _) = asked_every(500, Shape::within_each_second(10.0, Some(5)), 3);
         assert_eq!(busiest, 10, "with a burst of its own, too");
+    }
+
+    #[test]
+    fn what_is_larger_than_a_burst_goes_when_nothing_is_owed_and_is_paid_back() {
+        let (shape, now) = (Shape::within_each_second(1.0, None), DateTime::<Utc>::UNIX_EPOCH);
+        assert_eq!((shape.needed(3), shape.allowed(TimeDelta::zero())), (1, 1));
+        let owed = shape.after(now, 3) - now;
+        assert!(
+            shape.allowed(owed) == 0 && shape.wait(owed, 1) > Duration::from_secs(2),
+            "three segments at one a second"
+        );
+        assert_eq!(Shape::within_each_second(80.0, Some(10)).needed(3), 3);
     }
 
     #[test]

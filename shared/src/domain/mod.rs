@@ -14,4 +14,5 @@ pub mod outcome;
 pub mod people;
 pub mod permissions;
 pub mod sends;
+pub mod sms;
 pub mod tenants;

@@ -129,6 +129,22 @@ impl RecipientKind {
     }
 }
 
+/// An address that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// What kind of address.
+    pub kind: RecipientKind,
+    /// The address; a number with `+`.
+    pub value: String,
+}
+
+impl Address {
+    /// As the database has it; nothing if either part is missing.
+    pub fn from_row(kind: Option<&str>, value: Option<String>) -> Option<Self> {
+        Some(Self { kind: RecipientKind::from_name(kind?)?, value: value? })
+    }
+}
+
 /// To whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient<'a> {

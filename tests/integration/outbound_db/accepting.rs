@@ -3,13 +3,13 @@
 use super::{Given, PATIENCE, Stage};
 use shared::{
     db::{
-        Databases, TenantTx, conversations,
-        messages::{self, Recipient},
+        Databases, TenantTx, conversations, messages,
         outbound::outcomes::{Record, What, record},
     },
     domain::{
         content::{OutboundContent, Text},
         ids::{ApiTokenId, AttemptId, ConversationId, MessageId},
+        people::{Address, RecipientKind},
         sends::SendState::{Queued, Sending, Sent},
     },
 };
@@ -30,7 +30,16 @@ impl Stage {
 async fn accept(tx: &mut TenantTx, conversation: ConversationId) -> messages::Accepted {
     let locked = conversations::lock(tx, conversation).await.unwrap().expect("it is there");
     let content = OutboundContent::Text(Text { text: "and another thing".into(), ..Text::default() });
-    messages::accept(tx, &locked, Recipient::Phone("+15557770123"), &content, ApiTokenId::new()).await.unwrap()
+    let address = Address { kind: RecipientKind::Phone, value: "+15557770123".into() };
+    let sending = messages::Sending {
+        address: &address,
+        content: &content,
+        refers_to: None,
+        units: 1,
+        human_agent: false,
+        expires_at: None,
+    };
+    messages::accept(tx, &locked, &sending, ApiTokenId::new()).await.unwrap()
 }
 
 /// Time for the other side to run into the lock.

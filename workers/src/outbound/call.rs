@@ -210,8 +210,8 @@ impl Caller {
                     content: &content,
                     files: &Handles::new(),
                     token: &token,
-                    refers_to: grant.quotes.as_deref(),
-                    human_agent: false,
+                    refers_to: grant.refers_to.as_deref(),
+                    human_agent: grant.human_agent,
                 })
                 .await;
             crash::pass(CrashPoint::OutboundAfterCall);
@@ -305,7 +305,8 @@ mod tests {
                 recipient_kind: "phone".into(),
                 recipient: "+15557770142".into(),
                 content: String::new(),
-                quotes: None,
+                refers_to: None,
+                human_agent: false,
             };
             let away =
                 NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, class };

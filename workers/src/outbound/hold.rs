@@ -362,6 +362,10 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
                 "more than 24 hours have passed since the customer's last message; only a template can be sent";
             send.record(Some(place), What::Refused { code: "window_closed", reason: reason.into() });
         }
+        Obstacle::Expired => {
+            let reason = "it waited for longer than it is of use".into();
+            send.record(Some(place), What::Refused { code: "expired", reason });
+        }
         // Our own claim, committed although its answer was lost: not called, so it is given back.
         Obstacle::OptedOut => {
             send.record(Some(place), What::Refused { code: OPTED_OUT, reason: OPTED_OUT_REASON.into() });

@@ -16,13 +16,15 @@ use shared::{
     db::{
         self, TenantTx,
         conversations::Locked,
-        messages::{self, Recipient},
+        messages::{self, Sending},
         templates::Template,
     },
     domain::{
         channel::Provider,
         content::{self, OutboundContent, Unreadable},
         ids::{ChannelAccountId, ContactId, ConversationId},
+        people::Address,
+        sms,
     },
     jobs::outbound::{OutboundJob, Task},
     providers::{self, sending::Facts},
@@ -84,8 +86,15 @@ async fn accept(
     }
     let conversation = lock(&mut tx, into).await?;
     check(&mut tx, &conversation, content, app.clock.now()).await?;
-    let recipient = recipient(&conversation)?;
-    let accepted = messages::accept(&mut tx, &conversation, recipient, content, caller.token_id).await?;
+    let sending = Sending {
+        address: address(&conversation)?,
+        content,
+        refers_to: None,
+        units: sms::units(conversation.channel, content),
+        human_agent: conversation.human_agent,
+        expires_at: None,
+    };
+    let accepted = messages::accept(&mut tx, &conversation, &sending, caller.token_id).await?;
     if accepted.head {
         let account = Some(conversation.channel_account_id);
         let job = OutboundJob { tenant_id: caller.tenant_id, message_id: accepted.id, account, task: Task::Send };
@@ -117,13 +126,12 @@ async fn lock(tx: &mut TenantTx, into: Into) -> Result<Locked> {
     Ok(locked.ok_or_else(|| Problem::not_found("conversation"))?)
 }
 
-fn recipient(conversation: &Locked) -> Result<Recipient<'_>, Problem> {
-    // A number comes first because some templates cannot be sent to a user id (WhatsApp's 131062).
-    let phone = conversation.phone.as_deref().map(Recipient::Phone);
-    phone.or_else(|| conversation.bsuid.as_deref().map(Recipient::Bsuid)).ok_or_else(|| {
+fn address(conversation: &Locked) -> Result<&Address, Problem> {
+    conversation.address.as_ref().ok_or_else(|| {
+        let channel = conversation.channel;
         Problem::new(error::Kind::Invalid)
-            .detail("The contact has neither a telephone number nor a WhatsApp user id.")
-            .field("contact_id", "has no address that WhatsApp can reach")
+            .detail(format!("The contact has no address on {channel}."))
+            .field("contact_id", format!("has no address that the account can reach on {channel}"))
     })
 }
 

@@ -5,13 +5,13 @@ use crate::{
     domain::{
         campaigns::Addressee,
         ids::{ChannelAccountId, ContactId, TenantId},
+        people::Address,
     },
 };
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// These contacts of a tenant, as a campaign of this account needs them. The name the provider itself uses comes first: it may differ from the number dialled (as in
-/// `conversations::lock`).
+/// These contacts of a tenant, as a campaign of this account needs them.
 pub(super) async fn addressees(
     tx: &mut FleetTx,
     tenant_id: TenantId,
@@ -19,28 +19,27 @@ pub(super) async fn addressees(
     ids: &[Uuid],
 ) -> Result<HashMap<ContactId, Addressee>> {
     let rows = sqlx::query!(
-        r#"SELECT c.id AS "id: ContactId", c.name, coalesce('+' || a.whatsapp_id, c.phone, a.phone) AS phone, a.bsuid,
+        r#"SELECT c.id AS "id: ContactId", c.name, coalesce(CASE reach.kind WHEN 'phone' THEN reach.address END, c.phone) AS phone,
+            reach.kind AS "reach_kind?", reach.address AS "reach_address?",
             EXISTS (
                 SELECT FROM suppressions s
-                WHERE s.tenant_id = $1 AND s.contact_id = c.id AND s.state = 'opted_out'
-                    AND s.channel = (SELECT channel FROM channel_accounts WHERE tenant_id = $1 AND id = $3)
+                WHERE s.tenant_id = $1 AND s.contact_id = c.id AND s.state = 'opted_out' AND s.channel = a.channel
             ) AS "opted_out!"
         FROM unnest($2::uuid[]) AS asked (id)
         JOIN contacts c ON c.tenant_id = $1 AND c.id = asked.id
-        CROSS JOIN LATERAL (
-            SELECT
-                (array_agg(value ORDER BY created_at DESC) FILTER (WHERE kind = 'whatsapp_id'))[1] AS whatsapp_id,
-                (array_agg(value ORDER BY created_at DESC) FILTER (WHERE kind = 'phone'))[1] AS phone,
-                (array_agg(value ORDER BY created_at DESC) FILTER (WHERE kind = 'whatsapp_bsuid'))[1] AS bsuid
-            FROM contact_aliases
-            WHERE tenant_id = c.tenant_id AND contact_id = c.id
-        ) AS a"#,
+        JOIN channel_accounts a ON a.tenant_id = $1 AND a.id = $3
+        LEFT JOIN LATERAL address_of(c.tenant_id, c.id, a.id, a.channel) AS reach ON true"#,
         tenant_id.0,
         ids,
         account.0,
     )
     .fetch_all(tx.conn())
     .await?;
-    let person = |name, phone, bsuid, opted_out| Addressee { name, phone, bsuid, opted_out };
-    Ok(rows.into_iter().map(|row| (row.id, person(row.name, row.phone, row.bsuid, row.opted_out))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let address = Address::from_row(row.reach_kind.as_deref(), row.reach_address);
+            (row.id, Addressee { name: row.name, phone: row.phone, address, opted_out: row.opted_out })
+        })
+        .collect())
 }

@@ -22,7 +22,7 @@ granted AS (
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
         AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')
         AND NOT claim.opted_out
-    RETURNING s.tenant_id, s.message_id, s.attempts, s.recipient_kind, s.recipient, s.retried_at
+    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.attempts, s.recipient_kind, s.recipient, s.retried_at, s.needs_window AND s.human_agent AS by_a_person
 )
 SELECT
     g.tenant_id AS "tenant_id!", g.message_id AS "message_id!", false AS "opted_out!", g.attempts AS "attempts!",
@@ -32,10 +32,14 @@ SELECT
         SELECT min(a.granted_at)
         FROM send_attempts a
         WHERE a.tenant_id = g.tenant_id AND a.message_id = g.message_id AND (g.retried_at IS NULL OR a.granted_at > g.retried_at)
-    ) END, $4) AS "tried_since!", m.content::text AS "content!", m.refers_to
+    ) END, $4) AS "tried_since!", m.content::text AS "content!", m.refers_to,
+    -- Only as a person's answer, if the window has closed.
+    CASE WHEN g.by_a_person THEN NOT EXISTS (
+        SELECT FROM conversations v WHERE v.tenant_id = g.tenant_id AND v.id = g.conversation_id AND v.window_expires_at > $4
+    ) ELSE false END AS "human_agent!"
 FROM granted g
 CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1
 ) AS m
 UNION ALL
-SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL FROM claim WHERE opted_out
+SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL, false FROM claim WHERE opted_out

@@ -7,7 +7,7 @@ SELECT
     -- Whose consent is looked up at the claim.
     (SELECT contact_id FROM conversations WHERE tenant_id = s.tenant_id AND id = s.conversation_id LIMIT 1) AS "contact_id!",
     s.conversation_id AS "conversation_id!",
-    s.lane AS "lane!", s.state AS "state!", s.attempt_id,
+    s.lane AS "lane!", s.state AS "state!", s.attempt_id, s.units AS "units!", s.heavy AS "heavy!",
     EXTRACT(epoch FROM s.due_at - clock_timestamp())::float8 AS due_in_seconds,
     EXTRACT(epoch FROM s.deadline - clock_timestamp())::float8 AS deadline_in_seconds,
     -- NULL: it may go.
@@ -16,10 +16,13 @@ SELECT
         WHEN s.due_at > clock_timestamp() AND s.wait_reason <> 'account_down' THEN 'not_due'
         WHEN c.state = 'paused' THEN 'campaign_paused'
         WHEN c.state <> 'running' THEN 'campaign_over'
+        WHEN s.expires_at <= clock_timestamp() THEN 'expired'
         WHEN a.state <> 'active' THEN 'account_down'
+        -- A person's answer may be given for seven days, of which the window is the first.
         WHEN s.needs_window AND NOT EXISTS (
             SELECT FROM conversations
-            WHERE tenant_id = s.tenant_id AND id = s.conversation_id AND window_expires_at > clock_timestamp()
+            WHERE tenant_id = s.tenant_id AND id = s.conversation_id
+                AND window_expires_at > clock_timestamp() - CASE WHEN s.human_agent THEN interval '6 days' ELSE interval '0' END
         ) THEN 'window_closed'
         -- The first of a conversation waits for none.
         WHEN s.lane = 0 AND s.seq > 1 AND EXISTS (

@@ -6,7 +6,10 @@ use crate::{
     domain::{
         campaigns::{Addressee, SkipReason},
         channel::Channel,
+        content::Class,
         ids::{ChannelAccountId, TenantId},
+        people::{Address, RecipientKind},
+        sms,
     },
 };
 use uuid::Uuid;
@@ -15,7 +18,7 @@ use uuid::Uuid;
 pub(super) async fn insert(
     tx: &mut FleetTx,
     tenant_id: TenantId,
-    account: ChannelAccountId,
+    (account, channel): (ChannelAccountId, Channel),
     campaigns: &[Running],
     released: &[Released],
 ) -> Result<()> {
@@ -45,21 +48,22 @@ pub(super) async fn insert(
     .execute(tx.conn())
     .await?;
     let seqs: Vec<i64> = released.iter().map(|person| person.conversation.1).collect();
-    // A number comes first because some templates cannot be sent to a user id (WhatsApp's 131062).
-    let recipient = |to: &Addressee| match (&to.phone, &to.bsuid) {
-        (Some(number), _) => ("phone".to_owned(), number.clone()),
-        (None, id) => ("bsuid".to_owned(), id.clone().unwrap_or_default()),
+    let recipient = |to: &Addressee| match &to.address {
+        Some(Address { kind, value }) => (kind.as_str().to_owned(), value.clone()),
+        // Nobody without an address is released.
+        None => (RecipientKind::Address.as_str().to_owned(), String::new()),
     };
     let (kinds, recipients): (Vec<String>, Vec<String>) = released.iter().map(|person| recipient(&person.to)).unzip();
-    let windows: Vec<bool> =
-        released.iter().map(|person| person.content.needs_open_window(Channel::Whatsapp)).collect();
+    let windows: Vec<bool> = released.iter().map(|person| person.content.needs_open_window(channel)).collect();
+    let units: Vec<i16> = released.iter().map(|person| sms::units(channel, &person.content)).collect();
+    let heavy: Vec<bool> = released.iter().map(|person| person.content.class() == Class::Heavy).collect();
     let of: Vec<Uuid> = released.iter().map(|person| campaigns[person.campaign].id.0).collect();
     sqlx::query!(
         "INSERT INTO sends (tenant_id, message_id, conversation_id, channel_account_id, seq, lane, recipient_kind, recipient,
-            needs_window, state, campaign_id)
-        SELECT $1, message_id, conversation_id, $2, seq, $10, kind, recipient, needs_window, 'queued', campaign_id
-        FROM unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::bool[], $9::uuid[])
-            AS s (message_id, conversation_id, seq, kind, recipient, needs_window, campaign_id)",
+            needs_window, state, campaign_id, units, heavy)
+        SELECT $1, message_id, conversation_id, $2, seq, $10, kind, recipient, needs_window, 'queued', campaign_id, units, heavy
+        FROM unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::bool[], $9::uuid[], $11::smallint[], $12::bool[])
+            AS s (message_id, conversation_id, seq, kind, recipient, needs_window, campaign_id, units, heavy)",
         tenant_id.0,
         account.0,
         &messages,
@@ -70,6 +74,8 @@ pub(super) async fn insert(
         &windows,
         &of,
         CAMPAIGN_LANE,
+        &units,
+        &heavy,
     )
     .execute(tx.conn())
     .await?;

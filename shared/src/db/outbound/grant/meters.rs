@@ -18,17 +18,50 @@ use uuid::Uuid;
 /// A portfolio of a tenant's.
 pub(super) type PortfolioKey = (TenantId, Uuid);
 
+/// A limit of so much a second.
+pub(super) type RateKey = (TenantId, Scope, Uuid);
+
+/// All limits of so much a second that a send is under, if they are there; its account's first.
+pub(super) type Rates = [Option<RateKey>; 3];
+
+/// Under which limits a send of this account is.
+pub(super) fn rates(account: &Account, portfolio: Option<Uuid>, heavy: bool) -> Rates {
+    let (tenant_id, id) = (account.0, account.1.0);
+    [
+        Some((tenant_id, Scope::Account, id)),
+        heavy.then_some((tenant_id, Scope::Heavy, id)),
+        portfolio.map(|portfolio| (tenant_id, Scope::ProviderAccount, portfolio)),
+    ]
+}
+
+/// What sends take of limits.
+#[derive(Debug, Default)]
+pub(super) struct Taken(BTreeMap<RateKey, usize>);
+
+impl Taken {
+    /// A send takes this of its limits.
+    pub(super) fn add(&mut self, rates: &Rates, units: usize) {
+        for key in rates.iter().flatten() {
+            *self.0.entry(*key).or_default() += units;
+        }
+    }
+
+    fn of(&self, key: &RateKey) -> usize {
+        self.0.get(key).copied().unwrap_or(0)
+    }
+}
+
 /// What is known of the limits, as of one moment.
 #[derive(Debug, Default)]
 pub(super) struct Meters {
     /// The time once all were locked.
     pub(super) now: DateTime<Utc>,
-    accounts: BTreeMap<Account, Meter>,
+    rates: BTreeMap<RateKey, Meter>,
     pairs: BTreeMap<Account, Shape>,
     tiers: BTreeMap<PortfolioKey, Tier>,
 }
 
-/// An account's meter.
+/// The meter of so much a second.
 #[derive(Debug)]
 struct Meter {
     shape: Shape,
@@ -77,8 +110,11 @@ impl Meters {
         let mut wanted: BTreeSet<(TenantId, Scope, Uuid)> = BTreeSet::new();
         for ((tenant_id, id), portfolio) in accounts {
             wanted.insert((*tenant_id, Scope::Account, id.0));
+            wanted.insert((*tenant_id, Scope::Heavy, id.0));
             wanted.insert((*tenant_id, Scope::Pair, id.0));
-            wanted.extend(portfolio.map(|portfolio| (*tenant_id, Scope::Portfolio, portfolio)));
+            for scope in [Scope::Portfolio, Scope::ProviderAccount] {
+                wanted.extend(portfolio.map(|portfolio| (*tenant_id, scope, portfolio)));
+            }
         }
         let tenants: Vec<Uuid> = wanted.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
         let scopes: Vec<String> = wanted.iter().map(|(_, scope, _)| scope.as_str().to_owned()).collect();
@@ -93,7 +129,7 @@ impl Meters {
             let cost = row.cost.unwrap_or(1.0);
             let now = meters.now;
             match scope {
-                Scope::Account => {
+                Scope::Account | Scope::Heavy | Scope::ProviderAccount => {
                     let kept = reserve(rate, row.busiest_second.unwrap_or(0), row.inbound_cost.unwrap_or(0.0));
                     let current = row.current_rate.unwrap_or(rate);
                     let shape = Shape::within_each_second(sends_per_second(rate, current, kept, cost), row.burst);
@@ -109,7 +145,7 @@ impl Meters {
                         stopped_until: row.stopped_until.unwrap_or(now),
                         answers_wait_until: row.answers_wait_until.unwrap_or(now).min(now + longest),
                     };
-                    meters.accounts.insert(account, meter);
+                    meters.rates.insert((account.0, scope, key), meter);
                 }
                 Scope::Pair => drop(meters.pairs.insert(account, Shape::borrowing(rate / cost, row.burst))),
                 Scope::Portfolio => {
@@ -121,23 +157,32 @@ impl Meters {
         Ok(meters)
     }
 
-    /// How many an account may hand over now; `None` if nothing limits it.
-    pub(super) fn allowed(&self, account: &Account) -> Option<usize> {
-        let meter = self.accounts.get(account)?;
-        if meter.stopped_until > self.now { Some(0) } else { Some(meter.shape.allowed(meter.next_at - self.now)) }
+    fn of_account(&self, account: &Account) -> Option<&Meter> {
+        self.rates.get(&(account.0, Scope::Account, account.1.0))
     }
 
-    /// How long until the `number`th from now may go.
-    pub(super) fn wait(&self, account: &Account, number: usize) -> Duration {
-        self.accounts.get(account).map_or(Duration::ZERO, |meter| {
+    /// How many an account may hand over now; `None` if nothing limits it.
+    pub(super) fn allowed(&self, account: &Account) -> Option<usize> {
+        self.of_account(account).map(|meter| meter.allowed(self.now))
+    }
+
+    /// How long a send must wait that takes so much, after what has been taken and what waits before it; `None` if it may go now.
+    pub(super) fn wait(&self, rates: &Rates, taken: &Taken, units: usize, waiting: usize) -> Option<Duration> {
+        let wait = |key: &RateKey| {
+            let (meter, before) = (self.rates.get(key)?, taken.of(key));
+            let needed = meter.shape.needed(units);
+            if before + needed <= meter.allowed(self.now) {
+                return None;
+            }
             let stopped = (meter.stopped_until - self.now).to_std().unwrap_or_default();
-            meter.shape.wait(meter.next_at - self.now, number).max(stopped)
-        })
+            Some(meter.shape.wait(meter.next_at - self.now, before + waiting + needed).max(stopped))
+        };
+        rates.iter().flatten().filter_map(wait).max()
     }
 
     /// How long an answer that another worker holds has been told to wait, if it has.
     pub(super) fn answers_wait(&self, account: &Account) -> Option<Duration> {
-        let meter = self.accounts.get(account)?;
+        let meter = self.of_account(account)?;
         (meter.answers_wait_until - self.now).to_std().ok().filter(|left| !left.is_zero())
     }
 
@@ -151,24 +196,28 @@ impl Meters {
         self.tiers.get_mut(portfolio)
     }
 
-    /// The accounts' meters move on by what was granted, and remember for how long an answer waits.
-    pub(super) async fn advance(&self, tx: &mut FleetTx, moves: &BTreeMap<Account, Move>) -> Result<()> {
-        let (mut tenants, mut ids, mut next, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (account, moved) in moves {
-            let Some(meter) = self.accounts.get(account) else { continue };
+    /// The meters move on by what was taken, and remember for how long an account's answer waits.
+    pub(super) async fn advance(&self, tx: &mut FleetTx, moves: &BTreeMap<Account, Move>, taken: &Taken) -> Result<()> {
+        let (mut tenants, mut scopes, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut next, mut until) = (Vec::new(), Vec::new());
+        for (key, meter) in &self.rates {
+            let (tenant_id, scope, id) = *key;
+            let moved = moves.get(&(tenant_id, ChannelAccountId(id))).filter(|_| scope == Scope::Account);
             let more = |wait: Duration| if wait < HELD_FOR { ASKS_AGAIN_WITHIN } else { COMES_BACK_WITHIN };
-            let waits = moved.answer_waits.map(|wait| wait.min(ANSWER_AGAIN) + more(wait));
+            let waits = moved.and_then(|moved| moved.answer_waits).map(|wait| wait.min(ANSWER_AGAIN) + more(wait));
             let answers_wait_until = waits.and_then(|wait| TimeDelta::from_std(wait).ok());
-            if moved.granted == 0 && answers_wait_until.is_none() && !meter.anew {
+            let units = taken.of(key);
+            if units == 0 && answers_wait_until.is_none() && !meter.anew {
                 continue;
             }
-            tenants.push(account.0.0);
-            ids.push(account.1.0);
-            next.push(if moved.granted > 0 { meter.shape.after(meter.next_at, moved.granted) } else { meter.next_at });
+            tenants.push(tenant_id.0);
+            scopes.push(scope.as_str().to_owned());
+            keys.push(id);
+            next.push(if units > 0 { meter.shape.after(meter.next_at, units) } else { meter.next_at });
             // Of several that wait, in several workers, the one that waits longest.
             until.push(match answers_wait_until {
                 Some(wait) => (self.now + wait).max(meter.answers_wait_until),
-                None if moved.answered => self.now,
+                None if moved.is_some_and(|moved| moved.answered) => self.now,
                 None => meter.answers_wait_until,
             });
         }
@@ -178,10 +227,12 @@ impl Meters {
         sqlx::query!(
             "UPDATE limits l
             SET next_at = moved.next_at, answers_wait_until = moved.answers_wait_until
-            FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[]) AS moved (tenant_id, key, next_at, answers_wait_until)
-            WHERE l.tenant_id = moved.tenant_id AND l.scope = 'account' AND l.key = moved.key",
+            FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
+                AS moved (tenant_id, scope, key, next_at, answers_wait_until)
+            WHERE l.tenant_id = moved.tenant_id AND l.scope = moved.scope AND l.key = moved.key",
             &tenants,
-            &ids,
+            &scopes,
+            &keys,
             &next,
             &until,
         )
@@ -191,12 +242,16 @@ impl Meters {
     }
 }
 
+impl Meter {
+    fn allowed(&self, now: DateTime<Utc>) -> usize {
+        if self.stopped_until > now { 0 } else { self.shape.allowed(self.next_at - now) }
+    }
+}
+
 /// What a question comes to for one account.
 #[derive(Debug, Default)]
 pub(super) struct Move {
-    /// How many were granted.
-    pub(super) granted: usize,
-    /// Whether answers were among them.
+    /// Whether answers were granted.
     pub(super) answered: bool,
     /// How long the first answer that was not granted has to wait for the rate.
     pub(super) answer_waits: Option<Duration>,

@@ -11,7 +11,7 @@ mod people;
 pub use meters::ANSWER_AGAIN;
 
 use self::{
-    meters::{Meters, Move},
+    meters::{Meters, Move, Rates, Taken, rates},
     people::{Asked, People, Refusal},
 };
 use super::turns::{CAMPAIGN_LANE, NOW_LANE};
@@ -89,14 +89,16 @@ pub struct Grant {
     pub granted_at: DateTime<Utc>,
     /// Since when it has been tried: the first attempt's grant, or the first since it was let go again.
     pub tried_since: DateTime<Utc>,
-    /// `phone` or `bsuid`.
+    /// What kind of address it is, as `domain::people::RecipientKind` says.
     pub recipient_kind: String,
     /// The address.
     pub recipient: String,
     /// What to send, as the API stored it: JSON.
     pub content: String,
-    /// The provider's id of the message it answers.
-    pub quotes: Option<String>,
+    /// The provider's id of the message it answers or reacts to.
+    pub refers_to: Option<String>,
+    /// Whether the window is closed, and it goes as a person's answer.
+    pub human_agent: bool,
 }
 
 /// Why a send may not go now.
@@ -122,6 +124,8 @@ pub enum Obstacle {
     CampaignOver,
     /// The customer service window is closed.
     WindowClosed,
+    /// It is of no use any more.
+    Expired,
     /// The person does not want it.
     OptedOut,
     /// Another attempt has it until its deadline, so long from now; `None`: the deadline has passed.
@@ -138,6 +142,8 @@ pub enum Obstacle {
 /// A send that may go as far as it itself is concerned.
 struct Eligible {
     lane: i16,
+    units: usize,
+    heavy: bool,
     judged: usize,
     attempt_id: AttemptId,
     contact_id: Uuid,
@@ -176,23 +182,23 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
     let asked: HashMap<(TenantId, MessageId), Asked> =
         asked.into_iter().map(|send| ((send.account.0, send.message_id), send)).collect();
     let mut moves: BTreeMap<Account, Move> = BTreeMap::new();
-    let mut claims = Vec::new();
+    let (mut claims, mut taken) = (Vec::new(), Taken::default());
     for (account, candidates) in eligible {
-        let (left, allowed) = (room_for(room, &account), meters.allowed(&account));
+        let left = room_for(room, &account);
         let about_people = is_about_people(&meters, &account, candidates.portfolio);
         let answers_wait = meters.answers_wait(&account);
         let moved = moves.entry(account).or_default();
-        let (mut taken, mut waiting, mut answered) = (0, 0, false);
+        let (mut calls, mut waiting, mut answered) = (0, 0, false);
         for send in candidates.sends {
             let Judged { message_id, answer, .. } = &mut judged[send.judged];
+            let rates = rates(&account, candidates.portfolio, send.heavy);
             let answer_waits = answers_wait.filter(|_| send.lane != NOW_LANE && !answered);
-            let obstacle = if taken >= left {
+            let obstacle = if calls >= left {
                 Some(Obstacle::Room)
             } else if let Some(wait) = answer_waits {
                 Some(Obstacle::Rate(wait))
-            } else if allowed.is_some_and(|allowed| taken >= allowed) {
-                waiting += 1;
-                let wait = meters.wait(&account, taken + waiting);
+            } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting) {
+                waiting += send.units;
                 if send.lane == NOW_LANE && moved.answer_waits.is_none() {
                     moved.answer_waits = Some(wait);
                 }
@@ -209,21 +215,22 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             match obstacle {
                 Some(obstacle) => *answer = Answer::NotNow(obstacle),
                 None => {
-                    taken += 1;
+                    calls += 1;
+                    taken.add(&rates, send.units);
                     answered |= send.lane == NOW_LANE;
-                    claims.push(send);
+                    claims.push((rates, send));
                 }
             }
         }
     }
-    claim(tx, &mut judged, &claims, meters.now, call_within, &mut moves).await?;
+    let taken = claim(tx, &mut judged, &claims, meters.now, call_within, &mut moves).await?;
     let granted: Vec<Asked> = judged
         .iter()
         .filter(|judged| matches!(judged.answer, Answer::Granted(_)))
         .filter_map(|judged| asked.get(&(judged.tenant_id, judged.message_id)).copied())
         .collect();
     people.keep(tx, &granted, &meters).await?;
-    meters.advance(tx, &moves).await?;
+    meters.advance(tx, &moves, &taken).await?;
     Ok(judged)
 }
 
@@ -282,6 +289,8 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             None => {
                 let send = Eligible {
                     lane: row.lane,
+                    units: usize::try_from(row.units).unwrap_or(1),
+                    heavy: row.heavy,
                     judged: judged.len(),
                     attempt_id: AttemptId(row.new_attempt_id),
                     contact_id: row.contact_id,
@@ -298,6 +307,7 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             Some("campaign_paused") => Obstacle::CampaignPaused,
             Some("campaign_over") => Obstacle::CampaignOver,
             Some("window_closed") => Obstacle::WindowClosed,
+            Some("expired") => Obstacle::Expired,
             Some(_) if state == SendState::Sending => Obstacle::Claimed {
                 attempt_id: row.attempt_id.map(AttemptId),
                 left: row.deadline_in_seconds.filter(|s| *s > 0.0).map(seconds),
@@ -321,24 +331,26 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
 }
 
-/// Claims these, writes the grants among the answers and counts them by account.
+/// Claims these, writes the grants among the answers and says what they take.
 async fn claim(
     tx: &mut FleetTx,
     judged: &mut [Judged],
-    claims: &[Eligible],
+    claims: &[(Rates, Eligible)],
     now: DateTime<Utc>,
     call_within: Duration,
     moves: &mut BTreeMap<Account, Move>,
-) -> Result<()> {
+) -> Result<Taken> {
+    let mut taken = Taken::default();
     if claims.is_empty() {
-        return Ok(());
+        return Ok(taken);
     }
-    let tenants: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].tenant_id.0).collect();
-    let messages: Vec<Uuid> = claims.iter().map(|send| judged[send.judged].message_id.0).collect();
-    let attempts: Vec<Uuid> = claims.iter().map(|send| send.attempt_id.0).collect();
-    let contacts: Vec<Uuid> = claims.iter().map(|send| send.contact_id).collect();
-    let channels: Vec<String> = claims.iter().map(|send| judged[send.judged].channel.as_str().to_owned()).collect();
-    let lanes: Vec<i16> = claims.iter().map(|send| send.lane).collect();
+    let tenants: Vec<Uuid> = claims.iter().map(|(_, send)| judged[send.judged].tenant_id.0).collect();
+    let messages: Vec<Uuid> = claims.iter().map(|(_, send)| judged[send.judged].message_id.0).collect();
+    let attempts: Vec<Uuid> = claims.iter().map(|(_, send)| send.attempt_id.0).collect();
+    let contacts: Vec<Uuid> = claims.iter().map(|(_, send)| send.contact_id).collect();
+    let channels: Vec<String> =
+        claims.iter().map(|(_, send)| judged[send.judged].channel.as_str().to_owned()).collect();
+    let lanes: Vec<i16> = claims.iter().map(|(_, send)| send.lane).collect();
     let rows = sqlx::query_file!(
         "src/db/outbound/claim.sql",
         &tenants,
@@ -353,10 +365,12 @@ async fn claim(
     )
     .fetch_all(tx.conn())
     .await?;
-    let claims: HashMap<(TenantId, MessageId), &Eligible> =
-        claims.iter().map(|send| ((judged[send.judged].tenant_id, judged[send.judged].message_id), send)).collect();
+    let claims: HashMap<(TenantId, MessageId), &(Rates, Eligible)> = claims
+        .iter()
+        .map(|claim| ((judged[claim.1.judged].tenant_id, judged[claim.1.judged].message_id), claim))
+        .collect();
     for row in rows {
-        let Some(send) = claims.get(&(TenantId(row.tenant_id), MessageId(row.message_id))) else { continue };
+        let Some((rates, send)) = claims.get(&(TenantId(row.tenant_id), MessageId(row.message_id))) else { continue };
         let judged = &mut judged[send.judged];
         if row.opted_out {
             judged.answer = Answer::NotNow(Obstacle::OptedOut);
@@ -370,11 +384,12 @@ async fn claim(
             recipient_kind: row.recipient_kind,
             recipient: row.recipient,
             content: row.content,
-            quotes: row.refers_to,
+            refers_to: row.refers_to,
+            human_agent: row.human_agent,
         }));
         let moved = moves.entry((judged.tenant_id, judged.channel_account_id)).or_default();
-        moved.granted += 1;
+        taken.add(rates, send.units);
         moved.answered |= send.lane == NOW_LANE;
     }
-    Ok(())
+    Ok(taken)
 }
