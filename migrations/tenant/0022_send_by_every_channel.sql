@@ -65,3 +65,9 @@ AS $$
     ORDER BY found.rank, found.created_at DESC
     LIMIT 1
 $$;
+
+-- How often and when what was not sent is tried again is counted for each kind of obstacle.
+ALTER TABLE send_attempts ADD COLUMN class text;
+ALTER TABLE tenant_settings
+    -- Rules that differ from the usual ones, as domain::retrying::Policy reads them.
+    ADD COLUMN retry jsonb NOT NULL DEFAULT '{}';

@@ -58,6 +58,11 @@ pub fn before_retry(attempts: u32) -> Duration {
     Pauses::new(wait, LONGEST_RETRY).next_wait()
 }
 
+/// A wait ± 50 %, so that what failed together does not come back together.
+pub fn spread(wait: Duration) -> Duration {
+    Pauses::new(wait, wait.saturating_mul(2)).next_wait()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

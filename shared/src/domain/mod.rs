@@ -13,6 +13,7 @@ pub mod messages;
 pub mod outcome;
 pub mod people;
 pub mod permissions;
+pub mod retrying;
 pub mod sends;
 pub mod sms;
 pub mod tenants;

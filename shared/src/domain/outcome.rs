@@ -1,5 +1,6 @@
 //! What a provider's answer to a send means, for every provider alike.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What became of one call to a provider.
@@ -74,7 +75,8 @@ pub struct NotSent {
 }
 
 /// Why a message was not sent, as far as trying again goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The provider could not be reached: not a byte was written.
     Unreachable,

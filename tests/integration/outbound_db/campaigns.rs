@@ -8,11 +8,12 @@ use shared::{
         outbound::{
             counts,
             grant::{Answer, Obstacle},
-            outcomes::{CAMPAIGN, Record, What, record},
+            outcomes::{CAMPAIGN, Record, Says, What, record},
         },
     },
     domain::{
         ids::{AttemptId, CampaignId, ConversationId, MessageId},
+        outcome::Class,
         sends::SendState::{self, Cancelled, Delivered, Queued, Waiting},
     },
 };
@@ -117,7 +118,7 @@ async fn what_is_shown_follows_every_send() {
     let ends = [
         accepted(attempts[0], "wamid.0"),
         accepted(attempts[1], "wamid.1"),
-        What::Failed { attempt_id: attempts[2], code: "131026".into(), reason: "no".into(), window_closed: false },
+        What::Failed { attempt_id: attempts[2], code: "131026".into(), reason: "no".into(), says: Says::Nothing },
         What::Unknown { attempt_id: attempts[3], reason: "cut".into() },
         What::GivenBack { attempt_id: attempts[4], reason: "old".into(), after: None },
         What::NotSent {
@@ -125,7 +126,8 @@ async fn what_is_shown_follows_every_send() {
             code: "130429".into(),
             reason: "slowly".into(),
             after: Duration::from_secs(77),
-            slow_account: None,
+            class: Class::Transient,
+            slow: None,
         },
     ];
     for (what, (conversation, message)) in ends.iter().zip(&sends) {

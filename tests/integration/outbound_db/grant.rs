@@ -8,6 +8,7 @@ use shared::{
     },
     domain::{
         ids::{AttemptId, MessageId, TenantId},
+        outcome::Class,
         sends::SendState::{self, Queued, Sending, Unknown, Waiting},
     },
 };
@@ -192,7 +193,8 @@ async fn a_throttled_account_stops_slows_down_and_creeps_back() {
         code: "130429".into(),
         reason: "too fast".into(),
         after: Duration::from_secs(7),
-        slow_account: Some(Duration::from_secs(7)),
+        class: Class::Account,
+        slow: Some(Duration::from_secs(7)),
     };
     stage.record(message, conversation, throttled.clone()).await;
     let rate = async |stage: &mut Stage| -> f64 {

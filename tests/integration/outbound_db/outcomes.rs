@@ -5,10 +5,11 @@ use super::{Given, PATIENCE, Stage};
 use shared::{
     db::outbound::{
         grant::{Answer, Obstacle},
-        outcomes::{ACCOUNT_DOWN, Record, What, record},
+        outcomes::{ACCOUNT_DOWN, Record, Says, What, record},
     },
     domain::{
         ids::AttemptId,
+        outcome::Class,
         sends::SendState::{self, Failed, Held, Queued, Sending, Sent, Unknown, Waiting},
     },
 };
@@ -43,9 +44,15 @@ fn cases(mine: AttemptId, other: AttemptId) -> Vec<Case> {
     let case = |name, what, moves, attempt| Case { name, what, moves, attempt, resend: false };
     let accepted = |attempt_id| What::Accepted { attempt_id, provider_message_id: "wamid.1".into() };
     let (code, reason) = (|| "131016".to_owned(), || "overloaded".to_owned());
-    let not_sent =
-        |attempt_id| What::NotSent { attempt_id, code: code(), reason: reason(), after: AFTER, slow_account: None };
-    let failed = |attempt_id| What::Failed { attempt_id, code: code(), reason: reason(), window_closed: false };
+    let not_sent = |attempt_id| What::NotSent {
+        attempt_id,
+        code: code(),
+        reason: reason(),
+        after: AFTER,
+        class: Class::Transient,
+        slow: None,
+    };
+    let failed = |attempt_id| What::Failed { attempt_id, code: code(), reason: reason(), says: Says::Nothing };
     let down = |attempt_id| What::AccountDown { attempt_id, code: code(), reason: reason() };
     vec![
         case(
@@ -375,7 +382,8 @@ async fn a_second_job_does_not_bring_forward_what_waits_for_a_time() {
         code: "131056".into(),
         reason: "too many to this person".into(),
         after: Duration::from_secs(64),
-        slow_account: None,
+        class: Class::Transient,
+        slow: None,
     };
     stage.record(message, conversation, what).await;
     // Somebody who held a second job for it all the while has no room for it.
@@ -421,7 +429,8 @@ async fn a_day_of_trying_begins_with_the_first_try() {
         code: "connect".into(),
         reason: "refused".into(),
         after: Duration::ZERO,
-        slow_account: None,
+        class: Class::Transient,
+        slow: None,
     };
     let (first, minutes) = tried_for(&mut stage).await;
     assert_eq!(minutes, 0, "it has only waited");

@@ -8,11 +8,15 @@ use shared::{
             refs::{self, Ref},
             reports::{self, Report},
         },
-        outbound::{counts, outcomes::What},
+        outbound::{
+            counts,
+            outcomes::{Says, What},
+        },
     },
     domain::{
         events::SendToken,
         ids::{AttemptId, ConversationId, MessageId},
+        outcome::Class,
         sends::SendState::{self, Delivered, Failed, Queued, Read, Sending, Sent},
     },
 };
@@ -332,7 +336,7 @@ async fn an_attempt_that_was_unknown_before_a_retry_is_believed_whatever_it_repo
     ] {
         let (conversation, message, first, second) = stage.sent_again().await;
         let (code, reason) = ("131026".to_owned(), "not reachable".to_owned());
-        let refused = What::Failed { attempt_id: second, code, reason, window_closed: false };
+        let refused = What::Failed { attempt_id: second, code, reason, says: Says::Nothing };
         stage.record(message, conversation, refused).await;
         stage.let_go_again(message).await;
         for state in late.iter().copied() {
@@ -365,7 +369,7 @@ async fn of_two_attempts_the_later_counts_if_it_was_taken() {
                 What::Accepted { attempt_id: second, provider_message_id: id_of_second.clone() }
             } else {
                 let (code, reason, after) = ("131016".into(), "overloaded".into(), std::time::Duration::ZERO);
-                What::NotSent { attempt_id: second, code, reason, after, slow_account: None }
+                What::NotSent { attempt_id: second, code, reason, class: Class::Transient, after, slow: None }
             };
             stage.record(message, conversation, what).await;
             assert_eq!(stage.state(message).await, Sent, "no third call");

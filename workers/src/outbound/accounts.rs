@@ -8,7 +8,10 @@ use shared::{
         channel_accounts::{self, AccountSecrets},
         outbound::accounts,
     },
-    domain::ids::{ChannelAccountId, TenantId},
+    domain::{
+        ids::{ChannelAccountId, TenantId},
+        retrying::Policy,
+    },
     providers::http::{self, Endpoint, ProviderClient},
     seal::{CannotOpen, Keyring},
 };
@@ -29,6 +32,8 @@ pub(super) struct Account {
     pub(super) endpoint: Endpoint,
     /// Its configured rate per second, if limited.
     pub(super) rate: Option<f64>,
+    /// When its tenant wants what was not sent tried again.
+    pub(super) retry: Policy,
 }
 
 type Key = (TenantId, ChannelAccountId);
@@ -112,6 +117,6 @@ impl Accounts {
                 status_url: None,
             })
             .map_err(|error| Unusable::Secrets(error.to_string()))?;
-        Ok(Account { revision: row.revision, endpoint, rate: row.rate })
+        Ok(Account { revision: row.revision, endpoint, rate: row.rate, retry: row.retry })
     }
 }

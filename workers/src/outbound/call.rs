@@ -13,7 +13,7 @@ use shared::{
         Placement,
         outbound::{
             grant::{Grant, Room},
-            outcomes::{Place, What},
+            outcomes::{Place, Says, What},
         },
     },
     domain::{
@@ -22,6 +22,7 @@ use shared::{
         ids::ChannelAccountId,
         outcome::{Accepted, Class, NotSent, Outcome},
         people::{Recipient, RecipientKind},
+        retrying::{Next, Policy},
     },
     health::Condition,
     lifecycle::Lifecycle,
@@ -46,8 +47,6 @@ const GRANT_GOOD_FOR: Duration = Duration::from_secs(1);
 const TOO_OLD: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 /// How long nothing is granted to an account whose provider throttles without saying for how long.
 const THROTTLED: Duration = Duration::from_millis(500);
-/// WhatsApp's advice for the pair limit: 4^X seconds, X = 0, 1, 2 … (providers/whatsapp section 11); at most about an hour.
-const PAIR_EXPONENT_MAX: u32 = 6;
 
 /// How long another worker is given to find a key that this one lacks.
 const NO_KEY: Duration = Duration::from_secs(30);
@@ -189,7 +188,7 @@ impl Caller {
                         attempt_id: grant.attempt_id,
                         code: "content".into(),
                         reason,
-                        window_closed: false,
+                        says: Says::Nothing,
                     };
                     return send.record(Some(place), what);
                 }
@@ -219,7 +218,7 @@ impl Caller {
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
-            let what = what(outcome, &grant, send.carrier.growing_tries(), account.rate.is_some());
+            let what = what(outcome, &grant, &account.retry, send.carrier.longest_wait(), account.rate.is_some());
             send.record(Some(place), what);
         });
     }
@@ -251,73 +250,93 @@ fn label(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// What is written down for an outcome. The wait before another try grows with so many tries. Where an account is limited a
+/// What is written down for an outcome. No wait before another try is longer than `longest`, if there is one. Where an account is limited a
 /// throttle lowers its rate; where it is not, its sends wait ever longer.
-fn what(outcome: Outcome, grant: &Grant, growing_tries: u32, limited: bool) -> What {
+fn what(outcome: Outcome, grant: &Grant, policy: &Policy, longest: Option<Duration>, limited: bool) -> What {
     let attempt_id = grant.attempt_id;
     match outcome {
         Outcome::Accepted(Accepted { provider_message_id, .. }) => What::Accepted { attempt_id, provider_message_id },
         Outcome::Unknown { reason } => What::Unknown { attempt_id, reason },
-        Outcome::Failed { code, reason } | Outcome::OptedOut { code, reason } => {
-            What::Failed { attempt_id, code, reason, window_closed: false }
-        }
-        Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, window_closed: true },
+        Outcome::Failed { code, reason } => What::Failed { attempt_id, code, reason, says: Says::Nothing },
+        Outcome::OptedOut { code, reason } => What::Failed { attempt_id, code, reason, says: Says::OptedOut },
+        Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, says: Says::WindowClosed },
         Outcome::AccountDown { code, reason } => What::AccountDown { attempt_id, code, reason },
         Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.tried_since > TOO_OLD => {
             let reason = format!("given up after a day of trying; the last time: {reason}");
-            What::Failed { attempt_id, code, reason, window_closed: false }
+            What::Failed { attempt_id, code, reason, says: Says::Nothing }
         }
         Outcome::NotSent(NotSent { code, reason, retry_after, class }) => {
-            let tries = u32::try_from(grant.attempts.max(1)).unwrap_or(1);
-            let (after, slow_account) = match class {
-                Class::Account | Class::ProviderAccount | Class::Day => {
-                    let stop = retry_after.unwrap_or(THROTTLED);
-                    let wait = if limited { stop } else { stop.max(retry::before_retry(tries.min(growing_tries))) };
-                    (wait, Some(stop))
-                }
-                Class::Pair => {
-                    let by_page = Duration::from_secs(4_u64.pow((tries - 1).min(PAIR_EXPONENT_MAX)));
-                    (retry_after.unwrap_or(by_page), None)
-                }
-                Class::Unreachable | Class::Transient | Class::Once | Class::File | Class::Thread => {
-                    (retry_after.unwrap_or_else(|| retry::before_retry(tries.min(growing_tries))), None)
+            let failed_before = grant.failed_before.get(class.as_str()).copied().unwrap_or(0);
+            let trying_for = (grant.granted_at - grant.tried_since).to_std().unwrap_or_default();
+            let wait = match policy.next(class, failed_before, trying_for, longest) {
+                Next::After(wait) => retry::spread(wait),
+                Next::GiveUp => {
+                    let reason = format!("given up after {} tries; the last time: {reason}", failed_before + 1);
+                    return What::Failed { attempt_id, code, reason, says: Says::Nothing };
                 }
             };
-            What::NotSent { attempt_id, code, reason, after, slow_account }
+            let (after, slow) = match class {
+                Class::Account | Class::ProviderAccount => {
+                    let stop = retry_after.unwrap_or(THROTTLED);
+                    (if limited { stop } else { stop.max(wait) }, Some(stop))
+                }
+                // Until the day is over nothing goes; what the provider does not say is an hour at a time.
+                Class::Day => {
+                    let stop = retry_after.unwrap_or(wait);
+                    (stop, Some(stop))
+                }
+                _ => (retry_after.unwrap_or(wait), None),
+            };
+            What::NotSent { attempt_id, code, reason, class, after, slow }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::carrier::CAMPAIGN_TRIES, *};
+    use super::{super::carrier::CAMPAIGN_WAIT, *};
     use shared::domain::ids::AttemptId;
+
+    fn again(longest: Option<Duration>, limited: bool, class: Class, failed_before: u32, trying_for: i64) -> What {
+        let now = chrono::DateTime::UNIX_EPOCH;
+        let grant = Grant {
+            attempt_id: AttemptId::new(),
+            attempts: 12,
+            granted_at: now,
+            failed_before: [(class.as_str().to_owned(), failed_before)].into(),
+            tried_since: now - chrono::TimeDelta::seconds(trying_for),
+            recipient_kind: "phone".into(),
+            recipient: "+15557770142".into(),
+            content: String::new(),
+            refers_to: None,
+            human_agent: false,
+        };
+        let away = NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, class };
+        what(Outcome::NotSent(away), &grant, &Policy::default(), longest, limited)
+    }
 
     #[test]
     fn a_campaigns_send_is_never_asleep_for_minutes() {
-        let after = |growing_tries, limited, class| {
-            let now = chrono::DateTime::UNIX_EPOCH;
-            let grant = Grant {
-                attempt_id: AttemptId::new(),
-                attempts: 12,
-                granted_at: now,
-                tried_since: now,
-                recipient_kind: "phone".into(),
-                recipient: "+15557770142".into(),
-                content: String::new(),
-                refers_to: None,
-                human_agent: false,
-            };
-            let away =
-                NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, class };
-            match what(Outcome::NotSent(away), &grant, growing_tries, limited) {
-                What::NotSent { after, .. } => after.as_secs(),
-                other => panic!("{other:?}"),
-            }
+        let after = |longest, limited, class| match again(longest, limited, class, 12, 3_600) {
+            What::NotSent { after, .. } => after.as_secs(),
+            other => panic!("{other:?}"),
         };
-        assert!((8..=24).contains(&after(CAMPAIGN_TRIES, true, Class::Unreachable)));
-        assert!(after(u32::MAX, true, Class::Unreachable) > 400);
-        assert_eq!(after(CAMPAIGN_TRIES, true, Class::Account), 0, "the account's rate is lowered");
-        assert!(after(CAMPAIGN_TRIES, false, Class::Account) >= 8, "it has none that could be");
+        assert!((8..=24).contains(&after(Some(CAMPAIGN_WAIT), true, Class::Unreachable)));
+        assert!(after(None, true, Class::Unreachable) >= 300);
+        assert_eq!(after(Some(CAMPAIGN_WAIT), true, Class::Account), 0, "the account's rate is lowered");
+        assert!(after(Some(CAMPAIGN_WAIT), false, Class::Account) >= 8, "it has none that could be");
+    }
+
+    #[test]
+    fn what_passes_is_given_up_when_it_does_not() {
+        assert!(matches!(again(None, true, Class::Transient, 2, 95), What::NotSent { class: Class::Transient, .. }));
+        let What::Failed { code, reason, .. } = again(None, true, Class::Transient, 3, 220) else {
+            panic!("it is over")
+        };
+        assert_eq!(
+            (code.as_str(), reason.as_str()),
+            ("connect", "given up after 4 tries; the last time: connection refused")
+        );
+        assert!(matches!(again(None, true, Class::Once, 1, 61), What::Failed { .. }));
     }
 }

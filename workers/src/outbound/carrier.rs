@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-/// Sixteen seconds (± 50 %) between tries, however many there were.
-pub(super) const CAMPAIGN_TRIES: u32 = 4;
+/// A campaign's send is tried again after this time (± 50 %) at the latest.
+pub(super) const CAMPAIGN_WAIT: Duration = Duration::from_secs(16);
 
 /// A send's job, or its share in one.
 pub(super) enum Carrier {
@@ -84,12 +84,12 @@ impl Carrier {
         }
     }
 
-    /// With so many tries the wait before another one grows. A campaign's send has a place among its account's sends in flight,
+    /// The longest wait before another try, if there is one. A campaign's send has a place among its account's sends in flight,
     /// of which there are few: when the provider is back after an outage, these must not be asleep for minutes.
-    pub(super) fn growing_tries(&self) -> u32 {
+    pub(super) fn longest_wait(&self) -> Option<Duration> {
         match self {
-            Carrier::Job(_) => u32::MAX,
-            Carrier::Slice(_) => CAMPAIGN_TRIES,
+            Carrier::Job(_) => None,
+            Carrier::Slice(_) => Some(CAMPAIGN_WAIT),
         }
     }
 

@@ -6,9 +6,11 @@ use crate::{
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
+        retrying::Policy,
     },
     jobs::outbound::{OutboundSlice, SLICE},
 };
+use sqlx::types::Json;
 use uuid::Uuid;
 
 /// An account that can be called for. Its secrets are sealed.
@@ -32,6 +34,8 @@ pub struct Account {
     pub sealed_secrets: Vec<u8>,
     /// Its configured rate per second, if it has one: the ceiling of each worker's own spacing.
     pub rate: Option<f64>,
+    /// When its tenant wants what was not sent tried again.
+    pub retry: Policy,
 }
 
 /// Loads accounts; one that does not exist is missing from the answer.
@@ -42,10 +46,12 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
     let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?"
+        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?",
+            s.retry AS "retry?: Json<Policy>"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
         JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
-        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id"#,
+        LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
+        LEFT JOIN tenant_settings s ON s.tenant_id = a.tenant_id"#,
         &tenants,
         &accounts,
     )
@@ -64,6 +70,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
                 secret_key_id: row.secret_key_id,
                 sealed_secrets: row.sealed_secrets,
                 rate: row.rate,
+                retry: row.retry.map(|retry| retry.0).unwrap_or_default(),
             })
         })
         .collect())

@@ -33,6 +33,17 @@ SELECT
         FROM send_attempts a
         WHERE a.tenant_id = g.tenant_id AND a.message_id = g.message_id AND (g.retried_at IS NULL OR a.granted_at > g.retried_at)
     ) END, $4) AS "tried_since!", m.content::text AS "content!", m.refers_to,
+    -- What it has failed with before, and how often.
+    CASE WHEN g.attempts > 1 THEN (
+        SELECT jsonb_object_agg(failed.class, failed.times)
+        FROM (
+            SELECT a.class, count(*) AS times
+            FROM send_attempts a
+            WHERE a.tenant_id = g.tenant_id AND a.message_id = g.message_id AND a.class IS NOT NULL
+                AND (g.retried_at IS NULL OR a.granted_at > g.retried_at)
+            GROUP BY a.class
+        ) AS failed
+    ) END AS "failed_before: Json<BTreeMap<String, u32>>",
     -- Only as a person's answer, if the window has closed.
     CASE WHEN g.by_a_person THEN NOT EXISTS (
         SELECT FROM conversations v WHERE v.tenant_id = g.tenant_id AND v.id = g.conversation_id AND v.window_expires_at > $4
@@ -42,4 +53,4 @@ CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1
 ) AS m
 UNION ALL
-SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL, false FROM claim WHERE opted_out
+SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL, NULL, false FROM claim WHERE opted_out

@@ -3,14 +3,14 @@
 WITH record AS MATERIALIZED (
     SELECT
         s.tenant_id, s.message_id, s.state AS before, s.turn_released, s.attempt_id AS current_attempt_id, s.attempts, s.granted_at,
-        s.unknown_at, s.due_at, s.wait_reason, s.possibly_doubled AS doubled, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id,
+        s.unknown_at, s.due_at, s.wait_reason, s.possibly_doubled AS doubled, s.lane, s.campaign_id, s.channel_account_id, s.conversation_id, s.seq, r.attempt_id, r.kind, r.code, r.reason, r.wait AS asked_wait, r.provider_message_id, r.class,
         r.attempt_id IS NOT DISTINCT FROM s.attempt_id AS mine,
         -- That the provider took it is no news where it said afterwards that it failed.
         coalesce(r.attempt_id = ANY (s.retried_attempts), false) AS refuted,
         clock_timestamp() AS now
     FROM unnest(
-        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::text[]
-    ) AS r (tenant_id, message_id, attempt_id, kind, code, reason, wait, provider_message_id)
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::text[], $11::text[]
+    ) AS r (tenant_id, message_id, attempt_id, kind, code, reason, wait, provider_message_id, class)
     JOIN sends s ON s.tenant_id = r.tenant_id AND s.message_id = r.message_id
     ORDER BY s.tenant_id, s.message_id
     FOR UPDATE OF s
@@ -97,13 +97,13 @@ noted AS (
     RETURNING s.message_id
 ),
 attempt AS (
-    INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, code, reason, granted_at, ended_at)
-    SELECT tenant_id, message_id, attempt_id, attempts, kind, code, reason, granted_at, now
+    INSERT INTO send_attempts (tenant_id, message_id, id, number, outcome, code, reason, granted_at, ended_at, class)
+    SELECT tenant_id, message_id, attempt_id, attempts, kind, code, reason, granted_at, now, class
     FROM verdict
     WHERE attempt_id IS NOT NULL AND kind <> 'given_back' AND (kind <> 'expired' OR state IS NOT NULL)
     -- An attempt given up as expired may turn out better; the first word on anything else stands.
     ON CONFLICT (tenant_id, message_id, id) DO UPDATE
-        SET outcome = excluded.outcome, code = excluded.code, reason = excluded.reason, ended_at = excluded.ended_at
+        SET outcome = excluded.outcome, code = excluded.code, reason = excluded.reason, ended_at = excluded.ended_at, class = excluded.class
         WHERE send_attempts.outcome = 'expired' AND excluded.outcome <> 'expired'
 ),
 -- One that was given up as expired turns out never to have been called.

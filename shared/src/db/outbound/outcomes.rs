@@ -14,10 +14,13 @@ use crate::{
             watermarks::{self, Reached},
         },
         scope::FleetTx,
+        suppressions::{self, OptedOut, Wish, Wishes},
     },
     domain::{
         channel::Channel,
-        ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        consent::{Consent, Purpose},
+        ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
+        outcome::Class,
         sends::SendState,
     },
     jobs::outbound::{OutboundJob, OutboundSlice, Task},
@@ -34,6 +37,9 @@ pub const ACCOUNT_DOWN: &str = "account_down";
 
 /// The reason of a send that waits for its campaign to go on.
 pub const CAMPAIGN: &str = "campaign";
+
+/// How an opt-out is written down that a provider's refusal told.
+const REFUSED: &str = "refused by the provider";
 
 /// The code of a send whose person does not want it.
 pub const OPTED_OUT: &str = "opted_out";
@@ -90,10 +96,13 @@ pub enum What {
         code: String,
         /// What happened.
         reason: String,
+        /// What kind of obstacle it was.
+        class: Class,
         /// How long to wait.
         after: Duration,
-        /// Whether the account's rate is to be lowered, and nothing to be granted for so long.
-        slow_account: Option<Duration>,
+        /// Whether a rate is to be lowered, the account's or that of the provider's account, as the class says, and nothing to be
+        /// granted for so long.
+        slow: Option<Duration>,
     },
     /// Perhaps it was sent.
     Unknown {
@@ -110,8 +119,8 @@ pub enum What {
         code: String,
         /// What it means.
         reason: String,
-        /// Whether the provider says that the customer service window is closed.
-        window_closed: bool,
+        /// Whether it says something about more than this message.
+        says: Says,
     },
     /// The account cannot send: it and all it has wait.
     AccountDown {
@@ -156,6 +165,17 @@ pub enum What {
     TurnReleased,
     /// It has been unknown for the time evidence is given: held, or sent again if the account says so.
     Settled,
+}
+
+/// What a refusal says beside that the message failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing.
+    Nothing,
+    /// That the customer service window is closed.
+    WindowClosed,
+    /// That the person wants nothing from the account any more.
+    OptedOut,
 }
 
 /// How long the fate of a send may stay unknown.
@@ -220,6 +240,13 @@ impl What {
         }
     }
 
+    fn class(&self) -> Option<Class> {
+        match self {
+            What::NotSent { class, .. } => Some(*class),
+            _ => None,
+        }
+    }
+
     fn after(&self) -> Option<Duration> {
         match self {
             What::NotSent { after, .. } => Some(*after),
@@ -241,6 +268,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     slow_down(tx, records).await?;
     take_down(tx, records).await?;
     look_at_campaigns(tx, records).await?;
+    let opted_out = opt_out(tx, records).await?;
     let parked = link(tx, records).await?;
     close_windows(tx, records).await?;
     // One send twice in a batch (a job and its redelivery): in the order they came, each in a statement of its own.
@@ -260,6 +288,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     }
     went.moved.extend(reports::apply(tx, &parked).await?);
     went.moved.extend(catch_up(tx, records, &parked).await?);
+    went.moved.extend(suppressions::end_sends(tx, &opted_out).await?);
     turns::wake_next(tx, &went.settled).await?;
     counts::count(tx, &went.moved).await
 }
@@ -321,27 +350,40 @@ impl Went {
     }
 }
 
-/// Lowers the rate of throttled accounts: halved, at most once a second, and stopped for as long as the provider asked.
+/// Lowers the rate of throttled accounts: halved, at most once a second, and stopped for as long as the provider asked. Where all of
+/// the provider's account is throttled, that of what its accounts send together; if that is not limited, each account's own.
 async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut slow: BTreeMap<(TenantId, ChannelAccountId), Duration> = BTreeMap::new();
+    let mut slow: BTreeMap<(TenantId, ChannelAccountId, bool), Duration> = BTreeMap::new();
     for r in records {
-        if let (What::NotSent { slow_account: Some(stop), .. }, Some(place)) = (&r.what, r.place) {
-            let longest = slow.entry((r.tenant_id, place.channel_account_id)).or_default();
+        if let (What::NotSent { slow: Some(stop), class, .. }, Some(place)) = (&r.what, r.place) {
+            let together = *class == Class::ProviderAccount;
+            let longest = slow.entry((r.tenant_id, place.channel_account_id, together)).or_default();
             *longest = (*longest).max(*stop);
         }
     }
     if slow.is_empty() {
         return Ok(());
     }
-    let tenants: Vec<Uuid> = slow.keys().map(|(tenant_id, _)| tenant_id.0).collect();
-    let accounts: Vec<Uuid> = slow.keys().map(|(_, id)| id.0).collect();
+    let tenants: Vec<Uuid> = slow.keys().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = slow.keys().map(|(_, id, _)| id.0).collect();
+    let together: Vec<bool> = slow.keys().map(|(.., together)| *together).collect();
     let stops: Vec<f64> = slow.values().map(Duration::as_secs_f64).collect();
     sqlx::query!(
-        "WITH slow AS MATERIALIZED (
-            SELECT l.tenant_id, l.key, s.stop
-            FROM unnest($1::uuid[], $2::uuid[], $3::float8[]) AS s (tenant_id, key, stop)
-            JOIN limits l ON l.tenant_id = s.tenant_id AND l.scope = 'account' AND l.key = s.key
-            ORDER BY l.tenant_id, l.key
+        "WITH asked AS MATERIALIZED (
+            SELECT s.tenant_id, s.stop, coalesce(shared.scope, 'account') AS scope, coalesce(shared.key, s.account) AS key
+            FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::float8[]) AS s (tenant_id, account, together, stop)
+            LEFT JOIN LATERAL (
+                SELECT l.scope, l.key
+                FROM channel_accounts a
+                JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'provider_account' AND l.key = a.portfolio_id
+                WHERE s.together AND a.tenant_id = s.tenant_id AND a.id = s.account
+            ) AS shared ON true
+        ),
+        slow AS MATERIALIZED (
+            SELECT l.tenant_id, l.scope, l.key, asked.stop
+            FROM (SELECT tenant_id, scope, key, max(stop) AS stop FROM asked GROUP BY 1, 2, 3) AS asked
+            JOIN limits l ON l.tenant_id = asked.tenant_id AND l.scope = asked.scope AND l.key = asked.key
+            ORDER BY l.tenant_id, l.scope, l.key
             FOR UPDATE OF l
         )
         UPDATE limits l
@@ -352,14 +394,46 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
             lowered_at = CASE WHEN l.lowered_at > clock_timestamp() - interval '1 second' THEN l.lowered_at ELSE clock_timestamp() END,
             stopped_until = greatest(l.stopped_until, clock_timestamp() + make_interval(secs => slow.stop))
         FROM slow
-        WHERE l.tenant_id = slow.tenant_id AND l.scope = 'account' AND l.key = slow.key",
+        WHERE l.tenant_id = slow.tenant_id AND l.scope = slow.scope AND l.key = slow.key",
         &tenants,
         &accounts,
+        &together,
         &stops,
     )
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// What somebody said to the provider alone is known from its refusal: they want nothing more from the account.
+async fn opt_out(tx: &mut FleetTx, records: &[Record]) -> Result<OptedOut> {
+    let refused: BTreeMap<(TenantId, ConversationId), Channel> = records
+        .iter()
+        .filter(|r| matches!(r.what, What::Failed { says: Says::OptedOut, .. }))
+        .filter_map(|r| Some(((r.tenant_id, r.place?.conversation_id), r.place?.channel)))
+        .collect();
+    if refused.is_empty() {
+        return Ok(OptedOut::default());
+    }
+    let now = tx.now().await?;
+    let tenants: Vec<Uuid> = refused.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let ids: Vec<Uuid> = refused.keys().map(|(_, id)| id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ConversationId", contact_id AS "contact_id: ContactId"
+        FROM conversations
+        WHERE (tenant_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))"#,
+        &tenants,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut wishes = Wishes::default();
+    for row in rows {
+        let Some(channel) = refused.get(&(row.tenant_id, row.id)) else { continue };
+        let wish = Wish { consent: Consent::OptedOut, since: now, source: REFUSED };
+        wishes.add((row.tenant_id, row.contact_id, *channel, Purpose::All), wish);
+    }
+    suppressions::set(tx, &wishes).await
 }
 
 /// Ties the provider's ids to our messages. Returns the reports that were there first; an echo that was takes its leave.
@@ -414,7 +488,7 @@ async fn catch_up(tx: &mut FleetTx, records: &[Record], parked: &[Report]) -> Re
 async fn close_windows(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let mut closed: Vec<(TenantId, ConversationId)> = records
         .iter()
-        .filter(|r| matches!(r.what, What::Failed { window_closed: true, .. }))
+        .filter(|r| matches!(r.what, What::Failed { says: Says::WindowClosed, .. }))
         .filter_map(|r| Some((r.tenant_id, r.place?.conversation_id)))
         .collect();
     if closed.is_empty() {
@@ -505,6 +579,8 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went
             _ => None,
         })
         .collect();
+    let classes: Vec<Option<String>> =
+        records.iter().map(|r| r.what.class().map(|class| class.as_str().to_owned())).collect();
     let rows = sqlx::query_file!(
         "src/db/outbound/move_on.sql",
         &tenants,
@@ -517,6 +593,7 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went
         &provider_ids as &[Option<String>],
         patience.evidence.as_secs_f64(),
         patience.turn.as_secs_f64(),
+        &classes as &[Option<String>],
     )
     .fetch_all(tx.conn())
     .await?;

@@ -24,6 +24,7 @@ use crate::{
     },
 };
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -87,6 +88,8 @@ pub struct Grant {
     pub attempts: i32,
     /// When it was granted, by the database's clock.
     pub granted_at: DateTime<Utc>,
+    /// How often it has failed with an obstacle of each class (`domain::outcome::Class`).
+    pub failed_before: BTreeMap<String, u32>,
     /// Since when it has been tried: the first attempt's grant, or the first since it was let go again.
     pub tried_since: DateTime<Utc>,
     /// What kind of address it is, as `domain::people::RecipientKind` says.
@@ -380,6 +383,7 @@ async fn claim(
             attempt_id: send.attempt_id,
             attempts: row.attempts,
             granted_at: now,
+            failed_before: row.failed_before.map(|failed| failed.0).unwrap_or_default(),
             tried_since: row.tried_since,
             recipient_kind: row.recipient_kind,
             recipient: row.recipient,
