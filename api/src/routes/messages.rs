@@ -3,6 +3,7 @@
 //! Sending is accepted here and done elsewhere: the message, its place in the conversation's order and its job are committed
 //! together, and the answer is 202.
 
+mod fate;
 mod sending;
 
 pub(super) use sending::{check_known_template, check_provider, read_content};
@@ -17,7 +18,7 @@ use crate::{
 };
 use axum::{Json as View, extract::State, http::HeaderMap, response::IntoResponse};
 use chrono::{DateTime, Utc};
-use sending::Into;
+use sending::{Into, Saying};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
@@ -38,25 +39,36 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list, send_into_conversation))
         .routes(routes!(send_to_contact))
         .routes(routes!(show))
+        .merge(fate::router())
 }
 
 /// What to say in a conversation.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessage {
+    /// The message of the conversation that this one answers.
+    reply_to: Option<Uuid>,
+    /// After so many seconds it is of no use any more, and not sent; at most a day.
+    expires_in_seconds: Option<u32>,
     #[schema(inline)]
+    #[serde(flatten)]
     content: OutboundContent,
 }
 
 /// What to say to a contact.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessageToContact {
     /// To whom.
     contact_id: Uuid,
     /// From which account.
     channel_account_id: Uuid,
+    /// The message of the conversation that this one answers.
+    reply_to: Option<Uuid>,
+    /// After so many seconds it is of no use any more, and not sent; at most a day.
+    expires_in_seconds: Option<u32>,
     #[schema(inline)]
+    #[serde(flatten)]
     content: OutboundContent,
 }
 
@@ -240,7 +252,15 @@ async fn show(
     let attempts = messages::attempts(&mut tx, id).await?;
     let trail = messages::trail(&mut tx, id).await?;
     tx.commit().await?;
-    let attempt = |a: messages::Attempt| AttemptView {
+    Ok(View(MessageHistory {
+        message: MessageView { files, ..message.into() },
+        attempts: attempts.into_iter().map(attempt_view).collect(),
+        trail: trail.into_iter().map(step_view).collect(),
+    }))
+}
+
+fn attempt_view(a: messages::Attempt) -> AttemptView {
+    AttemptView {
         id: a.id.0,
         number: a.number,
         outcome: a.outcome,
@@ -248,13 +268,11 @@ async fn show(
         reason: a.reason,
         granted_at: a.granted_at,
         ended_at: a.ended_at,
-    };
-    let step = |s: messages::Step| StepView { event: s.event, at: s.at, code: s.code, reason: s.reason };
-    Ok(View(MessageHistory {
-        message: MessageView { files, ..message.into() },
-        attempts: attempts.into_iter().map(attempt).collect(),
-        trail: trail.into_iter().map(step).collect(),
-    }))
+    }
+}
+
+fn step_view(s: messages::Step) -> StepView {
+    StepView { event: s.event, at: s.at, code: s.code, reason: s.reason }
 }
 
 /// The files of messages, with links to them.
@@ -294,8 +312,8 @@ async fn send_into_conversation(
     headers: HeaderMap,
     Json { value: fields, digest }: Json<Map<String, Value>>,
 ) -> Result<impl IntoResponse> {
-    let content = sending::read_content(fields)?;
-    sending::send(&app, &caller, Into::Conversation(id), &content, &key, &digest, &headers).await
+    let saying = Saying::read(fields)?;
+    sending::send(&app, &caller, Into::Conversation(id), &saying, &key, &digest, &headers).await
 }
 
 /// Sends to a contact over an account: into their open conversation, or one resolved lately, or a new one.
@@ -319,6 +337,6 @@ async fn send_to_contact(
     Json { value: mut fields, digest }: Json<Map<String, Value>>,
 ) -> Result<impl IntoResponse> {
     let into = Into::Contact(take_id(&mut fields, "contact_id")?, take_id(&mut fields, "channel_account_id")?);
-    let content = sending::read_content(fields)?;
-    sending::send(&app, &caller, into, &content, &key, &digest, &headers).await
+    let saying = Saying::read(fields)?;
+    sending::send(&app, &caller, into, &saying, &key, &digest, &headers).await
 }

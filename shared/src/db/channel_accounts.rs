@@ -82,6 +82,12 @@ pub struct NewAccount<'a> {
     pub portfolio: Option<&'a str>,
     /// Its limits, and its portfolio's.
     pub limits: &'a [(Scope, LimitChange)],
+    /// Limits that its provider documents: set where there are none yet.
+    pub defaults: &'a [(Scope, LimitChange)],
+    /// The last part of its own webhook URL, if it has one.
+    pub webhook_key: Option<&'a str>,
+    /// Whether its app may send a person's answers for seven days; `None`: as it was.
+    pub human_agent: Option<bool>,
 }
 
 /// A channel account as an operator sees it.
@@ -130,8 +136,8 @@ pub struct Account {
 pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<bool> {
     let done = sqlx::query!(
         "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, display_address,
-            sealed_secrets, secret_key_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            sealed_secrets, secret_key_id, webhook_key, human_agent)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, false))
         ON CONFLICT ON CONSTRAINT channel_accounts_external_key DO NOTHING",
         tenant_id.0,
         account.id.0,
@@ -142,6 +148,8 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.display_address,
         account.secrets.bytes,
         account.secrets.key_id,
+        account.webhook_key,
+        account.human_agent,
     )
     .execute(tx.conn())
     .await?;
@@ -162,7 +170,8 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     sqlx::query!(
         "UPDATE channel_accounts
         SET name = $3, business_account_id = COALESCE($4, business_account_id),
-            display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7
+            display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
+            webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent)
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         account.id.0,
@@ -171,6 +180,8 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.display_address,
         account.secrets.bytes,
         account.secrets.key_id,
+        account.webhook_key,
+        account.human_agent,
     )
     .execute(tx.conn())
     .await?;
@@ -183,10 +194,15 @@ async fn set_limits(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         Some(external_id) => Some(find_portfolio(tx, tenant_id, account.provider, external_id).await?),
         None => None,
     };
+    let key = |scope: Scope| if scope.is_of_portfolio() { portfolio } else { Some(account.id.0) };
     for (scope, change) in account.limits {
-        let key = if scope.is_of_portfolio() { portfolio } else { Some(account.id.0) };
-        if let Some(key) = key {
+        if let Some(key) = key(*scope) {
             limits::change(tx.conn(), tenant_id, (*scope, key), *change, account.provider).await?;
+        }
+    }
+    for (scope, change) in account.defaults {
+        if let Some(key) = key(*scope) {
+            limits::begin(tx.conn(), tenant_id, (*scope, key), *change, account.provider).await?;
         }
     }
     // After the limits: whoever locks both does so in this order.

@@ -186,6 +186,20 @@ pub(super) async fn change(
     write(conn, tenant_id, scope, key, &change.of(before, scope, provider)).await
 }
 
+/// Sets a limit of an account or portfolio that is this transaction's own, unless there is one.
+pub(super) async fn begin(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    (scope, key): (Scope, Uuid),
+    change: LimitChange,
+    provider: Provider,
+) -> Result<()> {
+    if locked(conn, tenant_id, scope, key).await?.is_some() {
+        return Ok(());
+    }
+    write(conn, tenant_id, scope, key, &change.of(None, scope, provider)).await
+}
+
 async fn write(
     conn: &mut PgConnection,
     tenant_id: TenantId,

@@ -53,6 +53,8 @@ pub struct Message {
     pub read_at: Option<DateTime<Utc>>,
     /// When it failed.
     pub failed_at: Option<DateTime<Utc>>,
+    /// Whether a campaign sends it.
+    pub of_campaign: Option<bool>,
 }
 
 /// One try at handing a message to the provider that has ended.
@@ -134,7 +136,7 @@ pub async fn list(
             COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
             s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
             s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
-            s.sent_at, s.delivered_at, s.read_at, s.failed_at
+            s.sent_at, s.delivered_at, s.read_at, s.failed_at, s.campaign_id IS NOT NULL AS "of_campaign?"
         FROM messages m
         LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
         WHERE m.tenant_id = $1
@@ -168,7 +170,7 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
             COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
             s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
             s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
-            s.sent_at, s.delivered_at, s.read_at, s.failed_at
+            s.sent_at, s.delivered_at, s.read_at, s.failed_at, s.campaign_id IS NOT NULL AS "of_campaign?"
         FROM messages m
         LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
         WHERE m.tenant_id = $1 AND m.id = $2"#,
@@ -178,6 +180,26 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
     .fetch_optional(tx.conn())
     .await?;
     Ok(message)
+}
+
+/// The provider's id of a message of a conversation; `None` if there is no such message there, or the provider does not know it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn provider_id(tx: &mut TenantTx, conversation_id: ConversationId, id: MessageId) -> Result<Option<String>> {
+    let tenant_id = tx.tenant_id();
+    let found = sqlx::query_scalar!(
+        r#"SELECT coalesce(m.provider_message_id, s.provider_message_id) AS id
+        FROM messages m
+        LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
+        WHERE m.tenant_id = $1 AND m.id = $2 AND m.conversation_id = $3"#,
+        tenant_id.0,
+        id.0,
+        conversation_id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.flatten())
 }
 
 /// A message's attempts that have ended, in order.

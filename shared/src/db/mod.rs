@@ -28,6 +28,7 @@ pub mod suppressions;
 pub mod templates;
 pub mod tenants;
 pub mod tokens;
+pub mod trace;
 pub mod unroutable;
 pub mod waiting;
 pub mod webhook_log;

@@ -26,7 +26,7 @@ pub struct Removed {
 }
 
 impl Removed {
-    fn of_at_most(limit: u32, rows: u64) -> Self {
+    pub(super) fn of_at_most(limit: u32, rows: u64) -> Self {
         Self { rows, more: rows >= u64::from(limit) }
     }
 }

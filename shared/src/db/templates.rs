@@ -42,6 +42,27 @@ pub async fn find(tx: &mut TenantTx, channel_account_id: ChannelAccountId, name:
     Ok(templates)
 }
 
+/// The names of templates that can be sent from an account now, so many at most.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn sendable(tx: &mut TenantTx, channel_account_id: ChannelAccountId, at_most: i64) -> Result<Vec<String>> {
+    let tenant_id = tx.tenant_id();
+    let names = sqlx::query_scalar!(
+        "SELECT DISTINCT name
+        FROM templates
+        WHERE tenant_id = $1 AND channel_account_id = $2 AND status = 'APPROVED'
+        ORDER BY name
+        LIMIT $3",
+        tenant_id.0,
+        channel_account_id.0,
+        at_most,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(names)
+}
+
 /// Replaces what is known of an account's templates.
 ///
 /// # Errors

@@ -5,8 +5,8 @@ use crate::domain::ids::{ChannelAccountId, MessageId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The newest version this release writes and reads.
-pub const VERSION: u16 = 1;
+/// The newest version this release writes and reads. What a person decides came with version 2; all else is as in version 1.
+pub const VERSION: u16 = 2;
 
 /// What is to be done with a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +18,22 @@ pub enum Task {
     ReleaseTurn,
     /// It is `unknown`: the time for evidence is over, hold it or send it again.
     Settle,
+    /// It is held, and a person has decided.
+    Decide(Decision),
+    /// It has failed, and a person wants it tried again.
+    Retry,
+}
+
+/// What a person decides about a send of which nobody knows whether it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It arrived.
+    Sent,
+    /// It did not, and is not to be sent any more.
+    Failed,
+    /// It is sent again, whether it arrived or not: it is then shown as possibly doubled.
+    Resend,
 }
 
 impl Task {
@@ -26,6 +42,15 @@ impl Task {
             Task::Send => "outbound.send",
             Task::ReleaseTurn => "outbound.release_turn",
             Task::Settle => "outbound.settle",
+            Task::Decide(_) => "outbound.decide",
+            Task::Retry => "outbound.retry",
+        }
+    }
+
+    fn version(self) -> u16 {
+        match self {
+            Task::Send | Task::ReleaseTurn | Task::Settle => 1,
+            Task::Decide(_) | Task::Retry => 2,
         }
     }
 }
@@ -76,7 +101,7 @@ impl OutboundJob {
     pub fn to_job(&self, now: DateTime<Utc>) -> Job {
         let body = serde_json::to_vec(&Payload { message_id: self.message_id, account: self.account, task: self.task });
         let body = body.expect("plain fields are always JSON");
-        Job::new(self.task.kind(), VERSION, Some(self.tenant_id), now, body)
+        Job::new(self.task.kind(), self.task.version(), Some(self.tenant_id), now, body)
     }
 
     /// From a job.
@@ -97,7 +122,7 @@ impl OutboundSlice {
     pub fn to_job(&self, now: DateTime<Utc>) -> Job {
         let payload = SlicePayload { account: self.account, message_ids: self.message_ids.clone() };
         let body = serde_json::to_vec(&payload).expect("plain fields are always JSON");
-        Job::new(Self::KIND, VERSION, Some(self.tenant_id), now, body)
+        Job::new(Self::KIND, 1, Some(self.tenant_id), now, body)
     }
 
     /// From a job.
@@ -139,6 +164,18 @@ mod tests {
     fn a_job_comes_back_as_it_went() {
         let (job, now) = (job(), DateTime::UNIX_EPOCH);
         assert_eq!(OutboundJob::from_job(&job.to_job(now)).ok(), Some(job));
+    }
+
+    #[test]
+    fn what_earlier_releases_know_stays_readable_for_them() {
+        let of = |task| OutboundJob { task, ..job() }.to_job(DateTime::UNIX_EPOCH);
+        let version = |task| of(task).headers.version;
+        assert_eq!([version(Task::Send), version(Task::Retry), version(Task::Decide(Decision::Sent))], [1, 2, 2]);
+        let body = of(Task::Settle).body;
+        assert!(std::str::from_utf8(&body).unwrap().contains(r#""task":"settle""#));
+        for task in [Task::Decide(Decision::Resend), Task::Retry] {
+            assert_eq!(OutboundJob::from_job(&of(task)).unwrap().task, task);
+        }
     }
 
     #[test]

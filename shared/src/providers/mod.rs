@@ -20,6 +20,7 @@
 pub mod download;
 pub mod http;
 pub mod instagram;
+pub mod limits;
 pub mod messenger;
 pub mod meta;
 pub mod sending;

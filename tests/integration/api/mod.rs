@@ -240,6 +240,9 @@ impl Stage {
             secrets: &self.keyring.seal(&seal_context(id), &secrets),
             portfolio: None,
             limits: &[(Scope::Account, LimitChange { rate: 80.0, burst: None, inbound_cost: None })],
+            defaults: &[],
+            webhook_key: None,
+            human_agent: None,
         };
         let mut tx = operator.fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
         assert!(db::channel_accounts::insert(&mut tx, tenant.id, &account).await.unwrap());

@@ -120,6 +120,7 @@ impl Stage {
                     channel_account_id: judged.channel_account_id,
                     channel: judged.channel,
                     account_revision: judged.account_revision,
+                    probe: false,
                     conversation_id: judged.conversation_id,
                 });
                 Some(Record { tenant_id: self.tenant, message_id: judged.message_id, place, what, slice: None })

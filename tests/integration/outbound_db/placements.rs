@@ -74,6 +74,7 @@ async fn a_tenant_placed_elsewhere_lives_there_and_only_there() {
             channel_account_id: account,
             channel: Channel::Whatsapp,
             account_revision: 1,
+            probe: false,
             conversation_id: conversation,
         };
         let records = [Record {

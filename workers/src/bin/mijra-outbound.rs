@@ -2,7 +2,7 @@
 
 use clap::Args;
 use shared::{
-    config::{ProviderApis, SecretArgs},
+    config::{ProviderApis, PublicUrlArgs, SecretArgs},
     db::outbound::outcomes::Patience,
     providers::http::ProviderClient,
     seal::Keyring,
@@ -19,6 +19,8 @@ struct Own {
     secrets: SecretArgs,
     #[command(flatten)]
     apis: ProviderApis,
+    #[command(flatten)]
+    public_url: PublicUrlArgs,
     /// A call to a provider takes at most so many seconds.
     #[arg(long, env = "PROVIDER_CALL_TIMEOUT_SECONDS", default_value_t = 10)]
     call_timeout: u64,
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         let client = ProviderClient::new(own.apis.clone(), call_timeout)?;
         let keyring = Keyring::parse(&own.secrets.secret_keys)?;
         let settings = OutboundSettings {
+            public_url: own.public_url.public_url.clone(),
             patience: Patience {
                 turn: Duration::from_secs(own.unknown_turn),
                 evidence: Duration::from_secs(own.unknown_settle),

@@ -9,10 +9,14 @@ use shared::{
         outbound::accounts,
     },
     domain::{
+        channel::Provider,
         ids::{ChannelAccountId, TenantId},
         retrying::Policy,
     },
-    providers::http::{self, Endpoint, ProviderClient},
+    providers::{
+        http::{self, Endpoint, ProviderClient},
+        twilio,
+    },
     seal::{CannotOpen, Keyring},
 };
 use std::{
@@ -52,13 +56,14 @@ pub(super) struct Accounts {
     databases: Databases,
     keyring: Keyring,
     client: ProviderClient,
+    public_url: String,
     known: Cache<Key, Arc<Account>>,
 }
 
 impl Accounts {
-    pub(super) fn new(databases: Databases, keyring: Keyring, client: ProviderClient) -> Self {
+    pub(super) fn new(databases: Databases, keyring: Keyring, client: ProviderClient, public_url: String) -> Self {
         let known = Cache::builder().max_capacity(10_000).time_to_idle(REMEMBERED).build();
-        Self { databases, keyring, client, known }
+        Self { databases, keyring, client, public_url, known }
     }
 
     /// The accounts asked for, of the revision asked for or a later one, in one question for all that are not remembered;
@@ -95,6 +100,14 @@ impl Accounts {
         Ok(found)
     }
 
+    /// Where the provider is told to report what becomes of each message, where it has to be told: the account's own address, or the
+    /// platform's.
+    fn status_url(&self, row: &accounts::Account) -> Option<String> {
+        let Provider::Twilio = row.provider else { return None };
+        let key = row.webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
+        Some(format!("{}/webhooks/{}{key}{}", self.public_url, row.provider, twilio::OVERRIDES))
+    }
+
     fn open(&self, row: accounts::Account) -> Result<Account, Unusable> {
         let context = channel_accounts::seal_context(row.id);
         let bytes = match self.keyring.open(&row.secret_key_id, &context, &row.sealed_secrets) {
@@ -105,6 +118,8 @@ impl Accounts {
         // What serde says might quote them.
         let secrets: AccountSecrets =
             serde_json::from_slice(&bytes).map_err(|_| Unusable::Secrets("its secrets are not readable".into()))?;
+        // An address that makes no URL is one that nothing can be reported to.
+        let status_url = self.status_url(&row).and_then(|url| url.parse().ok());
         let endpoint = self
             .client
             .endpoint(&http::Account {
@@ -114,7 +129,7 @@ impl Accounts {
                 username: secrets.username.as_deref(),
                 token: &SecretString::from(secrets.access_token),
                 login: secrets.login,
-                status_url: None,
+                status_url: status_url.as_ref(),
             })
             .map_err(|error| Unusable::Secrets(error.to_string()))?;
         Ok(Account { revision: row.revision, endpoint, rate: row.rate, retry: row.retry })

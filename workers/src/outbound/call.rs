@@ -3,6 +3,7 @@
 
 use super::{
     accounts::{Account, Accounts, Unusable},
+    breaker::Breakers,
     hold::HeldSend,
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -14,6 +15,7 @@ use shared::{
         outbound::{
             grant::{Grant, Room},
             outcomes::{Place, Says, What},
+            probes::{ERROR_RATE, SECRETS},
         },
     },
     domain::{
@@ -57,6 +59,7 @@ const ACCOUNT_SHARE: usize = 4;
 pub(super) struct Caller {
     client: ProviderClient,
     accounts: Accounts,
+    breakers: Arc<Breakers>,
     calls: Arc<Calls>,
     max_calls: usize,
     spacing: Cache<(ChannelAccountId, u32), Arc<DefaultDirectRateLimiter>>,
@@ -108,7 +111,7 @@ impl Caller {
     ) -> Self {
         let spacing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(60)).build();
         keys.ready();
-        Self { client, accounts, calls: Arc::default(), max_calls, spacing, keys, life }
+        Self { client, accounts, breakers: Arc::default(), calls: Arc::default(), max_calls, spacing, keys, life }
     }
 
     /// So many more calls can be made now.
@@ -157,7 +160,7 @@ impl Caller {
                 Some(Err(Unusable::Secrets(why))) => {
                     tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
                     let what =
-                        What::AccountDown { attempt_id: grant.attempt_id, code: "secrets".into(), reason: why.clone() };
+                        What::AccountDown { attempt_id: grant.attempt_id, code: SECRETS.into(), reason: why.clone() };
                     send.record(Some(place), what);
                 }
                 // Our own fault: nobody is charged, and another worker may have the key.
@@ -174,6 +177,7 @@ impl Caller {
 
     fn spawn(&self, asked_at: Instant, account: Arc<Account>, send: HeldSend, place: Place, grant: Box<Grant>) {
         let (client, call) = (self.client.clone(), self.calls.begin(place.channel_account_id));
+        let breakers = self.breakers.clone();
         let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
         self.life.spawn(async move {
             let _call = call;
@@ -218,8 +222,16 @@ impl Caller {
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
+            let tripped = breakers.note(place.channel_account_id, &outcome, Instant::now());
             let what = what(outcome, &grant, &account.retry, send.carrier.longest_wait(), account.rate.is_some());
-            send.record(Some(place), what);
+            match (tripped, what) {
+                (None, what) => send.record(Some(place), what),
+                // It was not sent: like all others of the account it waits until that is back.
+                (Some(reason), What::NotSent { attempt_id, .. }) => {
+                    send.record(Some(place), What::AccountDown { attempt_id, code: ERROR_RATE.into(), reason });
+                }
+                (Some(reason), what) => send.record_all(Some(place), [what, What::Tripped { reason }]),
+            }
         });
     }
 

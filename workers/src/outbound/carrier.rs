@@ -103,10 +103,10 @@ impl Carrier {
     }
 
     /// This became of it.
-    pub(super) fn record(self, settle: &Settle<Record>, record: Placed<Record>) {
+    pub(super) fn record(self, settle: &Settle<Record>, records: Vec<Placed<Record>>) {
         match self {
-            Carrier::Job(ticket) => settle.done(ticket, vec![record]),
-            Carrier::Slice(share) => share.end(|slice, ticket| slice.settle.progress(ticket, vec![record])),
+            Carrier::Job(ticket) => settle.done(ticket, records),
+            Carrier::Slice(share) => share.end(|slice, ticket| slice.settle.progress(ticket, records)),
         }
     }
 

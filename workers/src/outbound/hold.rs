@@ -30,8 +30,10 @@ use tokio::{
 };
 
 /// How the outbound worker goes about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OutboundSettings {
+    /// The address at which providers reach the receiver, without a slash at its end.
+    pub public_url: String,
     /// How long the fate of a send may stay unknown.
     pub patience: Patience,
     /// A granted send whose fate is not known by then counts as unknown; longer than a call can take.
@@ -74,9 +76,19 @@ pub(super) struct HeldSend {
 impl HeldSend {
     /// Settles it with what happened.
     pub(super) fn record(self, place: Option<Place>, what: What) {
+        self.record_all(place, [what]);
+    }
+
+    /// Settles it with what happened to it, and what else that shows.
+    pub(super) fn record_all(self, place: Option<Place>, whats: impl IntoIterator<Item = What>) {
         let Self { tenant_id, message_id, placement, carrier, settle, .. } = self;
-        let effect = Record { tenant_id, message_id, place, what, slice: carrier.slice_account() };
-        carrier.record(&settle, Placed { placement, tenant: tenant_id, effect });
+        let slice = carrier.slice_account();
+        let effect = |what| Record { tenant_id, message_id, place, what, slice };
+        let records = whats
+            .into_iter()
+            .map(|what| Placed { placement: placement.clone(), tenant: tenant_id, effect: effect(what) })
+            .collect();
+        carrier.record(&settle, records);
     }
 
     /// There is nothing to do about it.
@@ -310,6 +322,7 @@ fn answered(
             channel: judged.channel,
             account_revision: judged.account_revision,
             conversation_id: judged.conversation_id,
+            probe: judged.probe,
         };
         let send = sends.remove(0);
         // Further jobs for the same send have nothing to add to this one.

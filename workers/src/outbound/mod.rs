@@ -2,6 +2,7 @@
 //! decides (grants), the provider is called, and what became of it is written down before the job is acknowledged.
 
 mod accounts;
+mod breaker;
 mod call;
 mod carrier;
 mod hold;
@@ -74,7 +75,7 @@ impl OutboundWorker {
         readiness: &Readiness,
         life: &Lifecycle,
     ) -> Self {
-        let accounts = Accounts::new(databases.clone(), keyring, client.clone());
+        let accounts = Accounts::new(databases.clone(), keyring, client.clone(), settings.public_url.clone());
         let patience = settings.patience;
         let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
         Self {
@@ -127,7 +128,12 @@ impl Worker for OutboundWorker {
                     self.holder.hold(Brought { tenant_id, message_id, account, carrier }, placement, settle.clone());
                 }
                 Outbound::One(job) => {
-                    let what = if job.task == Task::ReleaseTurn { What::TurnReleased } else { What::Settled };
+                    let what = match job.task {
+                        Task::ReleaseTurn => What::TurnReleased,
+                        Task::Decide(decision) => What::Decided(decision),
+                        Task::Retry => What::Retried,
+                        Task::Settle | Task::Send => What::Settled,
+                    };
                     settle.done(ticket, vec![timer(job, placement, what)]);
                 }
                 Outbound::Slice(slice) => {

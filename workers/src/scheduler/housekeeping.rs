@@ -4,7 +4,7 @@ use super::{Fault, steps::Next};
 use shared::{
     db::{
         Databases, Placement, erasing,
-        outbound::outcomes,
+        outbound::{outcomes, probes, undecided},
         retention::{self, Expiring, Removed},
     },
     domain::ids::TenantId,
@@ -26,6 +26,18 @@ pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants:
         tx.commit().await?;
     }
     Ok(Next::Later)
+}
+
+/// Accounts that are down are tried again, and what waits for those that are back is woken.
+pub(super) async fn accounts(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+    if tenants.is_empty() {
+        return Ok(Next::Later);
+    }
+    let mut tx = databases.fleet(placement, tenants).await?;
+    let more = probes::see_to(&mut tx).await?;
+    // What is due comes by the sweep.
+    drop(tx.commit().await?);
+    Ok(if more { Next::AtOnce } else { Next::Later })
 }
 
 /// Partitions ahead, and those past their time: of the raw log, after `log_days`.
@@ -118,6 +130,13 @@ pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants
     removed += while_more(REMOVE_FOR, async || {
         let mut tx = databases.fleet(placement, tenants).await?;
         let removed = retention::expire_portfolio_people(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
+    removed += while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = undecided::forget_settled(&mut tx).await?;
         tx.commit().await?;
         Ok(removed)
     })

@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_millis(200);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Files whose time is over go, and objects to which nobody refers any more, this long after at most.
 const FILES: Duration = Duration::from_secs(60);
+/// Between looks for accounts that are to be tried again, or whose messages are to be woken.
+const ACCOUNTS: Duration = Duration::from_secs(2);
 /// Between steps of rates that creep back.
 const RATES: Duration = Duration::from_secs(1);
 /// Between looks whose campaigns' people are to be released: those of accounts without a limit each time, others each second.
@@ -115,6 +117,7 @@ struct PlacementSteps {
     campaigns: Step,
     replays: Step,
     rates: Step,
+    accounts: Step,
     statistics: Step,
     gone: Step,
     expire: Step,
@@ -131,6 +134,7 @@ impl PlacementSteps {
             campaigns: step("asking for releases of campaigns"),
             replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
+            accounts: step("trying accounts that are down"),
             statistics: step("analysing grown tables"),
             gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
@@ -156,6 +160,7 @@ impl PlacementSteps {
                 replays::go_on(databases, broker, publisher, clock, placement, &tenants()).await
             }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
+            self.accounts.every(ACCOUNTS, async || housekeeping::accounts(databases, placement, &tenants()).await),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
             self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),

@@ -22,6 +22,7 @@ use shared::{
         ids::ChannelAccountId,
         limits::{LimitChange, Scope},
     },
+    providers,
     seal::Keyring,
 };
 use std::process::ExitCode;
@@ -70,12 +71,12 @@ pub(super) struct Wanted<'a> {
     /// The word of the handshake at its own address, where it was given.
     pub(super) verify_token: Option<&'a SecretString>,
     pub(super) portfolio: Option<&'a str>,
-    /// Messages a second, unless others are given.
-    pub(super) rate: f64,
-    /// What a new one may write to one person.
-    pub(super) pair: Option<LimitChange>,
     /// Limits that were given besides its rate.
     pub(super) further_limits: Vec<(Scope, LimitChange)>,
+    /// Documented limits that it is not to have.
+    pub(super) without: &'a [Scope],
+    /// Whether its app may send a person's answers for seven days, if that was said.
+    pub(super) human_agent: Option<bool>,
     /// What was given, for the audit: without secrets.
     pub(super) shown: Value,
 }
@@ -114,7 +115,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     let (webhook_key, verify_token) = endpoint(&mut control, args, wanted, &keyring, &tenant, id, created).await?;
     if created || args.update {
         let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
-        let limits = limits(args, wanted, created);
+        let (given, defaults) = limits(args, wanted, created);
         let account = NewAccount {
             id,
             provider,
@@ -124,7 +125,10 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
             display_address: wanted.display_address,
             secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&wanted.secrets)?),
             portfolio: wanted.portfolio,
-            limits: &limits,
+            limits: &given,
+            defaults: &defaults,
+            webhook_key: webhook_key.as_deref(),
+            human_agent: wanted.human_agent,
         };
         if created {
             let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
@@ -152,14 +156,15 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     Ok(if created || args.if_missing || args.update { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the account is allowed, as far as it is known: of one that is there already, only what was given.
-fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> Vec<(Scope, LimitChange)> {
-    let rate = args.rate.or(created.then_some(wanted.rate));
-    let mut limits = Vec::new();
-    limits.extend(rate.map(|rate| (Scope::Account, LimitChange { rate, burst: None, inbound_cost: None })));
-    limits.extend(wanted.pair.filter(|_| created).map(|pair| (Scope::Pair, pair)));
-    limits.extend(wanted.further_limits.iter().copied());
-    limits
+type Limits = Vec<(Scope, LimitChange)>;
+
+/// What was given that the account is allowed; and of a new one what its provider documents, where there is nothing yet.
+fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> (Limits, Limits) {
+    let mut given = wanted.further_limits.clone();
+    given.extend(args.rate.map(|rate| (Scope::Account, LimitChange { rate, burst: None, inbound_cost: None })));
+    let documented = if created { providers::limits::documented(wanted.provider, wanted.external_id) } else { Vec::new() };
+    let defaults = documented.into_iter().map(|limit| (limit.scope, limit.change));
+    (given, defaults.filter(|(scope, _)| !wanted.without.contains(scope)).collect())
 }
 
 /// What an operator gave, without the secrets; those of its own webhook address are named if they were given.
@@ -211,7 +216,7 @@ fn has_handshake(provider: Provider) -> bool {
 fn overrides(provider: Provider) -> &'static str {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => "",
-        Provider::Twilio => "#rc=5&rp=all&ct=3000",
+        Provider::Twilio => providers::twilio::OVERRIDES,
     }
 }
 

@@ -10,10 +10,6 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::{db::channel_accounts::AccountSecrets, domain::channel::InstagramLogin, domain::channel::Provider};
 use std::process::ExitCode;
 
-/// Above 72,000 messages, both ways together, an account cannot send any more; in which time is not said (providers/instagram
-/// section 6). Taken for an hour, that is 20 a second.
-const MESSAGES_PER_SECOND: f64 = 20.0;
-
 /// An Instagram professional account. It may handle 20 messages a second, those received included: 72,000 in an hour
 /// (providers/instagram section 6).
 #[derive(clap::Args, Debug)]
@@ -35,6 +31,9 @@ pub(in crate::cli) struct Instagram {
     /// The word of the handshake at the account's own address; made up unless given.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
+    /// The app has Meta's Human Agent feature: what people write may be sent for seven days after the customer's last message.
+    #[arg(long)]
+    human_agent: bool,
 }
 
 /// How it was connected.
@@ -65,9 +64,9 @@ impl Instagram {
             },
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
-            rate: MESSAGES_PER_SECOND,
-            pair: None,
             further_limits: Vec::new(),
+            without: &[],
+            human_agent: self.human_agent.then_some(true),
             shown: serde_json::json!({"account_id": self.account_id, "username": self.username, "login": shown}),
         };
         add(&self.common, &wanted, out).await

@@ -9,10 +9,6 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::{db::channel_accounts::AccountSecrets, domain::channel::Provider};
 use std::process::ExitCode;
 
-/// Above so many messages a second, both ways together, a Page cannot send any more (providers/messenger section 8). That the Send
-/// API takes 300 calls a second is no help then.
-const MESSAGES_PER_SECOND: f64 = 40.0;
-
 /// A Facebook Page. It may handle 40 messages a second, those received included (providers/messenger section 8).
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Messenger {
@@ -27,6 +23,9 @@ pub(in crate::cli) struct Messenger {
     /// The word of the handshake at the account's own address; made up unless given.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
+    /// The app has Meta's Human Agent feature: what people write may be sent for seven days after the customer's last message.
+    #[arg(long)]
+    human_agent: bool,
 }
 
 impl Messenger {
@@ -43,9 +42,9 @@ impl Messenger {
             },
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
-            rate: MESSAGES_PER_SECOND,
-            pair: None,
             further_limits: Vec::new(),
+            without: &[],
+            human_agent: self.human_agent.then_some(true),
             shown: serde_json::json!({"page_id": self.page_id}),
         };
         add(&self.common, &wanted, out).await

@@ -8,8 +8,8 @@ use crate::cli::output::Output;
 use secrecy::{ExposeSecret, SecretString};
 use shared::{
     db::channel_accounts::AccountSecrets,
-    domain::channel::{Channel, Provider},
-    providers::{twilio, whatsapp},
+    domain::channel::Provider,
+    providers::twilio,
 };
 use std::process::ExitCode;
 
@@ -36,7 +36,6 @@ pub(in crate::cli) struct Twilio {
 
 impl Twilio {
     pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
-        let on_whatsapp = Channel::of_account(Provider::Twilio, &self.sender) == Channel::Whatsapp;
         let wanted = Wanted {
             provider: Provider::Twilio,
             external_id: &self.sender,
@@ -49,11 +48,10 @@ impl Twilio {
                 ..AccountSecrets::default()
             },
             verify_token: None,
-            portfolio: None,
-            rate: twilio::messages_per_second(&self.sender),
-            // Meta's, whoever stands between (providers/twilio section 9).
-            pair: on_whatsapp.then_some(whatsapp::PAIR_LIMIT),
+            portfolio: Some(&self.account_sid),
             further_limits: Vec::new(),
+            without: &[],
+            human_agent: None,
             shown: serde_json::json!({
                 "sender": self.sender,
                 "account_sid": self.account_sid,

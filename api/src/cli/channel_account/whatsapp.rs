@@ -12,7 +12,6 @@ use shared::{
         channel::Provider,
         limits::{LimitChange, Scope},
     },
-    providers::whatsapp,
 };
 use std::process::ExitCode;
 
@@ -66,9 +65,9 @@ impl Whatsapp {
             },
             verify_token: self.verify_token.as_ref(),
             portfolio: self.portfolio_id.as_deref(),
-            rate: whatsapp::MESSAGES_PER_SECOND,
-            pair: (!self.no_pair_limit).then_some(whatsapp::PAIR_LIMIT),
             further_limits: people.into_iter().collect(),
+            without: if self.no_pair_limit { &[Scope::Pair] } else { &[] },
+            human_agent: None,
             shown: serde_json::json!({
                 "phone_number_id": self.phone_number_id,
                 "business_account_id": self.business_account_id,

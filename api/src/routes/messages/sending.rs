@@ -9,7 +9,7 @@ use crate::{
     state::App,
 };
 use axum::http::{HeaderMap, StatusCode};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use shared::{
     crash::{self, CrashPoint},
@@ -22,7 +22,7 @@ use shared::{
     domain::{
         channel::Provider,
         content::{self, OutboundContent, Unreadable},
-        ids::{ChannelAccountId, ContactId, ConversationId},
+        ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
         people::Address,
         sms,
     },
@@ -44,6 +44,43 @@ pub(super) enum Into {
     Contact(ContactId, ChannelAccountId),
 }
 
+/// What is to be said, and how.
+#[derive(Debug)]
+pub(super) struct Saying {
+    /// What.
+    content: OutboundContent,
+    /// The message of the conversation that it answers.
+    reply_to: Option<MessageId>,
+    /// After so many seconds it is of no use any more.
+    expires_in: Option<u32>,
+}
+
+/// Longer than this no message is kept waiting.
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
+
+impl Saying {
+    /// From a body's fields, but for those that only its route knows.
+    pub(super) fn read(mut fields: Map<String, Value>) -> Result<Self, Problem> {
+        let invalid = |field: &str, message: &str| Problem::new(error::Kind::Invalid).field(field, message);
+        let reply_to = match fields.contains_key("reply_to") {
+            true => Some(extract::take_id(&mut fields, "reply_to")?),
+            false => None,
+        };
+        let expires_in = match fields.remove("expires_in_seconds") {
+            None => None,
+            Some(value) => match value.as_u64() {
+                Some(seconds @ 1..=LONGEST_LIFE) => u32::try_from(seconds).ok(),
+                _ => return Err(invalid("expires_in_seconds", &format!("must be a whole number, 1 to {LONGEST_LIFE}"))),
+            },
+        };
+        let content = read_content(fields)?;
+        if reply_to.is_some() && content.about().is_some() {
+            return Err(invalid("reply_to", "a reaction answers nothing: it names its message itself"));
+        }
+        Ok(Self { content, reply_to, expires_in })
+    }
+}
+
 /// What a body says beside what only its route knows.
 ///
 /// # Errors
@@ -57,14 +94,14 @@ pub(super) async fn send(
     app: &App,
     caller: &Caller<MessagesSend>,
     into: Into,
-    content: &OutboundContent,
+    saying: &Saying,
     key: &IdempotencyKey,
     digest: &[u8; 32],
     headers: &HeaderMap,
 ) -> Result<Answer> {
     let mut tries = 1;
     loop {
-        match accept(app, caller, into, content, key, digest, headers).await {
+        match accept(app, caller, into, saying, key, digest, headers).await {
             Err(error) if error.is_contention() && tries < TRIES => tries += 1,
             answer => return answer,
         }
@@ -75,7 +112,7 @@ async fn accept(
     app: &App,
     caller: &Caller<MessagesSend>,
     into: Into,
-    content: &OutboundContent,
+    saying: &Saying,
     key: &IdempotencyKey,
     digest: &[u8; 32],
     headers: &HeaderMap,
@@ -85,14 +122,16 @@ async fn accept(
         return Ok(answer);
     }
     let conversation = lock(&mut tx, into).await?;
-    check(&mut tx, &conversation, content, app.clock.now()).await?;
+    let (content, now) = (&saying.content, app.clock.now());
+    check(&mut tx, &conversation, content, now).await?;
+    let refers_to = refers_to(&mut tx, &conversation, saying).await?;
     let sending = Sending {
         address: address(&conversation)?,
         content,
-        refers_to: None,
+        refers_to: refers_to.as_deref(),
         units: sms::units(conversation.channel, content),
         human_agent: conversation.human_agent,
-        expires_at: None,
+        expires_at: saying.expires_in.map(|seconds| now + TimeDelta::seconds(seconds.into())),
     };
     let accepted = messages::accept(&mut tx, &conversation, &sending, caller.token_id).await?;
     if accepted.head {
@@ -135,6 +174,22 @@ fn address(conversation: &Locked) -> Result<&Address, Problem> {
     })
 }
 
+/// The provider's id of the message that this one answers or reacts to.
+async fn refers_to(tx: &mut TenantTx, to: &Locked, saying: &Saying) -> Result<Option<String>> {
+    let (field, id) = match (saying.reply_to, saying.content.about()) {
+        (Some(id), _) => ("reply_to", id),
+        (None, Some(id)) => ("message_id", id),
+        (None, None) => return Ok(None),
+    };
+    match messages::provider_id(tx, to.id, id).await? {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let message = "must be a message of this conversation that has reached the provider";
+            Err(Problem::new(error::Kind::Invalid).field(field, message).into())
+        }
+    }
+}
+
 async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: DateTime<Utc>) -> Result<()> {
     if to.account_state == "disabled" {
         return Err(Problem::new(error::Kind::AccountDisabled).into());
@@ -146,7 +201,12 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
         return Err(Problem::new(error::Kind::OptedOut).field("contact_id", message).into());
     }
     if content.needs_open_window(to.channel) {
-        check_window(to.window_expires_at, now)?;
+        // A person's answer may be given for seven days, of which the window is the first.
+        let longer = if to.human_agent { HUMAN_AGENT_DAYS } else { TimeDelta::zero() };
+        if let Err(problem) = check_window(to.window_expires_at.map(|at| at + longer), now) {
+            let fit = db::templates::sendable(tx, to.channel_account_id, TEMPLATES_NAMED).await?;
+            return Err(with_templates(problem, &fit).into());
+        }
     }
     Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
 }
@@ -177,6 +237,19 @@ pub(in crate::routes) async fn check_known_template(
     }
     let known = db::templates::find(tx, account, name).await?;
     Ok(check_template(&known, name, language, variables))
+}
+
+/// So many templates are named to who cannot say anything else.
+const TEMPLATES_NAMED: i64 = 20;
+/// For so much longer than the window a person may answer.
+const HUMAN_AGENT_DAYS: TimeDelta = TimeDelta::days(6);
+
+fn with_templates(problem: Problem, fit: &[String]) -> Problem {
+    if fit.is_empty() {
+        return problem;
+    }
+    let detail = format!("{} These can be sent: {}.", problem.detail.clone().unwrap_or_default(), fit.join(", "));
+    problem.detail(detail)
 }
 
 fn check_window(expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Problem> {
@@ -223,7 +296,6 @@ fn check_template(known: &[Template], name: &str, language: &str, variables: &[S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
     use serde_json::json;
 
     fn fields(problem: &Problem) -> Vec<&str> {
@@ -232,14 +304,17 @@ mod tests {
 
     #[test]
     fn what_a_body_lacks_is_named() {
-        let read = |value: Value| read_content(value.as_object().cloned().unwrap());
+        let read = |value: Value| Saying::read(value.as_object().cloned().unwrap());
         assert!(read(json!({"type": "text", "text": "Hello"})).is_ok());
         for (body, expected) in [
             (json!({}), "type"),
             (json!({"type": "text"}), "text"),
             (json!({"type": "text", "text": "Hello", "name": "x"}), "name"),
             (json!({"type": "template", "name": "x"}), "language"),
-            (json!({"type": "buttons", "text": "x", "buttons": [{"type": "reply", "id": "1"}]}), "buttons[0].title"),
+            (json!({"type": "list", "text": "x", "button": "y", "sections": [{"rows": [{"id": "1"}]}]}), "sections[0].rows[0].title"),
+            (json!({"type": "text", "text": "x", "reply_to": "7"}), "reply_to"),
+            (json!({"type": "text", "text": "x", "expires_in_seconds": 0}), "expires_in_seconds"),
+            (json!({"type": "text", "text": "x", "expires_in_seconds": 86_401}), "expires_in_seconds"),
         ] {
             assert_eq!(fields(&read(body.clone()).unwrap_err()), [expected], "{body}");
         }

@@ -28,6 +28,8 @@ pub struct Account {
     pub external_id: String,
     /// The provider's id of the account it belongs to.
     pub business_account_id: Option<String>,
+    /// The last part of its own webhook URL, if it has one.
+    pub webhook_key: Option<String>,
     /// Which key sealed its secrets.
     pub secret_key_id: String,
     /// The sealed secrets.
@@ -46,7 +48,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
     let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?",
+        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.webhook_key, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?",
             s.retry AS "retry?: Json<Policy>"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
         JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
@@ -67,6 +69,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
                 provider: row.provider.parse().ok()?,
                 external_id: row.external_id,
                 business_account_id: row.business_account_id,
+                webhook_key: row.webhook_key,
                 secret_key_id: row.secret_key_id,
                 sealed_secrets: row.sealed_secrets,
                 rate: row.rate,
@@ -88,7 +91,7 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
         )
         UPDATE channel_accounts a
         SET state = CASE before.state WHEN 'down' THEN 'active' ELSE before.state END, revision = revision + 1,
-            down_code = NULL, down_reason = NULL, down_at = NULL, state_told_at = now()
+            down_code = NULL, down_reason = NULL, down_at = NULL, state_told_at = now(), probes = 0, probe_at = NULL, probe_with = NULL
         FROM before
         WHERE a.tenant_id = before.tenant_id AND a.id = before.id
         RETURNING before.state",

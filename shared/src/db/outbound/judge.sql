@@ -3,7 +3,7 @@
 -- from thinking of anything else.
 SELECT
     s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
-    s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", a.portfolio_id, a.channel AS "channel!",
+    s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", a.state <> 'active' AS "probe!", a.portfolio_id, a.channel AS "channel!",
     -- Whose consent is looked up at the claim.
     (SELECT contact_id FROM conversations WHERE tenant_id = s.tenant_id AND id = s.conversation_id LIMIT 1) AS "contact_id!",
     s.conversation_id AS "conversation_id!",
@@ -17,7 +17,7 @@ SELECT
         WHEN c.state = 'paused' THEN 'campaign_paused'
         WHEN c.state <> 'running' THEN 'campaign_over'
         WHEN s.expires_at <= clock_timestamp() THEN 'expired'
-        WHEN a.state <> 'active' THEN 'account_down'
+        WHEN a.state <> 'active' AND (a.state <> 'down' OR a.probe_at IS NULL OR a.probe_at > clock_timestamp()) THEN 'account_down'
         -- A person's answer may be given for seven days, of which the window is the first.
         WHEN s.needs_window AND NOT EXISTS (
             SELECT FROM conversations
@@ -36,7 +36,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM sends WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
 ) AS s
 CROSS JOIN LATERAL (
-    SELECT state, revision, portfolio_id, channel FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
+    SELECT state, revision, portfolio_id, channel, probe_at FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
 LEFT JOIN LATERAL (
     SELECT state FROM campaigns WHERE tenant_id = held.tenant_id AND id = s.campaign_id LIMIT 1

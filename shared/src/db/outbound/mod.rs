@@ -5,4 +5,6 @@ pub mod accounts;
 pub mod counts;
 pub mod grant;
 pub mod outcomes;
+pub mod probes;
 pub mod turns;
+pub mod undecided;

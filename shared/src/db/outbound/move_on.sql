@@ -46,6 +46,10 @@ verdict AS MATERIALIZED (
             WHEN kind = 'settled' AND before = 'unknown' AND a.when_unknown = 'resend'
                 AND (c.state IS NULL OR c.state IN ('running', 'paused')) THEN 'queued'
             WHEN kind = 'settled' AND before = 'unknown' THEN 'held'
+            -- A person has decided. What its campaign no longer asks for is not sent again.
+            WHEN kind = 'decided_sent' AND before = 'held' THEN 'sent'
+            WHEN kind = 'decided_failed' AND before = 'held' THEN 'failed'
+            WHEN kind = 'decided_resend' AND before = 'held' AND (c.state IS NULL OR c.state IN ('running', 'paused')) THEN 'queued'
         END AS state,
         -- By so many seconds a timer comes too early for what is unknown now: it is one of an earlier unknown, or the time has
         -- been raised since. It comes again: this unknown's own may have gone the same way.
@@ -74,7 +78,7 @@ moved AS (
             ELSE s.turn_released
         END,
         -- The later attempt is being called when the earlier turns out to have been taken.
-        possibly_doubled = s.possibly_doubled OR (v.kind = 'settled' AND v.state = 'queued')
+        possibly_doubled = s.possibly_doubled OR (v.kind IN ('settled', 'decided_resend') AND v.state = 'queued')
             OR (v.kind = 'accepted' AND NOT v.mine AND v.before = 'sending'),
         provider_message_id = coalesce(v.provider_message_id, s.provider_message_id),
         code = CASE WHEN v.state IN ('failed', 'waiting') AND v.kind <> 'waits' THEN v.code WHEN v.state = 'sent' THEN NULL ELSE s.code END,
@@ -119,6 +123,7 @@ note AS (
     INSERT INTO trail (tenant_id, message_id, event, at, code, reason)
     SELECT tenant_id, message_id,
         CASE
+            WHEN kind IN ('decided_sent', 'decided_failed', 'decided_resend') THEN kind
             WHEN state = 'queued' AND kind = 'settled' THEN 'sent_again'
             WHEN state = 'waiting' THEN 'not_sent'
             WHEN kind = 'turn_released' THEN 'turn_released'
@@ -126,8 +131,23 @@ note AS (
         END,
         now, code, reason
     FROM moved
-    WHERE state IN ('unknown', 'held', 'failed', 'cancelled') OR kind IN ('settled', 'not_sent', 'account_down')
+    WHERE state IN ('unknown', 'held', 'failed', 'cancelled')
+        OR kind IN ('settled', 'not_sent', 'account_down', 'decided_sent', 'decided_resend')
     ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
+),
+-- Why an answer waits is told whenever it is another reason than before; campaigns' messages wait for their turn as a rule.
+waited AS (
+    INSERT INTO trail (tenant_id, message_id, event, at, code)
+    SELECT m.tenant_id, m.message_id, 'waits', m.now, m.code
+    FROM moved m
+    JOIN verdict v ON v.tenant_id = m.tenant_id AND v.message_id = m.message_id
+    WHERE m.kind = 'waits' AND m.state = 'waiting' AND (m.lane = 0 OR m.code NOT IN ('rate', 'room')) AND v.wait_reason IS DISTINCT FROM m.code
+    ON CONFLICT (tenant_id, message_id, event, at) DO NOTHING
+),
+open AS (
+    INSERT INTO undecided (tenant_id, message_id, channel_account_id, since)
+    SELECT tenant_id, message_id, channel_account_id, now FROM moved WHERE state IN ('unknown', 'held') AND before NOT IN ('unknown', 'held')
+    ON CONFLICT (tenant_id, message_id) DO UPDATE SET since = excluded.since
 )
 SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", channel_account_id AS "channel_account_id!", conversation_id AS "conversation_id!", seq AS "seq!",
     lane AS "lane!", campaign_id, state AS "state!", before AS "before!", kind AS "kind!", wait AS "wait_seconds?", NULL::float8 AS "early_seconds?", now AS "now!",

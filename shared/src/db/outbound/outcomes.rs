@@ -2,7 +2,8 @@
 
 use super::{
     counts::{self, Moved},
-    turns::{self, CAMPAIGN_LANE, Settled},
+    probes,
+    turns::{self, CAMPAIGN_LANE, NOW_LANE, Settled},
 };
 use crate::{
     db::{
@@ -23,7 +24,7 @@ use crate::{
         outcome::Class,
         sends::SendState,
     },
-    jobs::outbound::{OutboundJob, OutboundSlice, Task},
+    jobs::outbound::{Decision, OutboundJob, OutboundSlice, Task},
 };
 use chrono::TimeDelta;
 use std::{
@@ -31,6 +32,12 @@ use std::{
     time::Duration,
 };
 use uuid::Uuid;
+
+/// The code of a send of which a person has decided that it did not arrive.
+pub const DECIDED: &str = "decided";
+
+/// What that means.
+const DECIDED_REASON: &str = "nobody knows whether it arrived; a person has decided that it did not";
 
 /// The reason of a send that waits for its account to be brought back.
 pub const ACCOUNT_DOWN: &str = "account_down";
@@ -76,6 +83,8 @@ pub struct Place {
     pub account_revision: i32,
     /// Its conversation.
     pub conversation_id: ConversationId,
+    /// Whether the account was down, and this was to find out if it is back.
+    pub probe: bool,
 }
 
 /// What happened to a send.
@@ -131,6 +140,11 @@ pub enum What {
         /// What it means.
         reason: String,
     },
+    /// Nothing happened to this one; but its account fails too often, and is taken for down.
+    Tripped {
+        /// How often.
+        reason: String,
+    },
     /// It was claimed and never called: as if it had not been claimed.
     GivenBack {
         /// By which attempt.
@@ -165,6 +179,10 @@ pub enum What {
     TurnReleased,
     /// It has been unknown for the time evidence is given: held, or sent again if the account says so.
     Settled,
+    /// It is held, and a person has decided.
+    Decided(Decision),
+    /// It has failed, and a person wants it tried again.
+    Retried,
 }
 
 /// What a refusal says beside that the message failed.
@@ -195,6 +213,7 @@ impl What {
             What::Unknown { .. } => "unknown",
             What::Failed { .. } => "failed",
             What::AccountDown { .. } => "account_down",
+            What::Tripped { .. } => "tripped",
             What::GivenBack { .. } => "given_back",
             What::Expired { .. } => "expired",
             What::Waits { .. } => "waits",
@@ -202,6 +221,10 @@ impl What {
             What::Cancelled => "cancelled",
             What::TurnReleased => "turn_released",
             What::Settled => "settled",
+            What::Decided(Decision::Sent) => "decided_sent",
+            What::Decided(Decision::Failed) => "decided_failed",
+            What::Decided(Decision::Resend) => "decided_resend",
+            What::Retried => "retried",
         }
     }
 
@@ -214,7 +237,14 @@ impl What {
             | What::AccountDown { attempt_id, .. }
             | What::GivenBack { attempt_id, .. } => Some(*attempt_id),
             What::Expired { attempt_id } => *attempt_id,
-            What::Waits { .. } | What::Refused { .. } | What::Cancelled | What::TurnReleased | What::Settled => None,
+            What::Tripped { .. }
+            | What::Waits { .. }
+            | What::Refused { .. }
+            | What::Cancelled
+            | What::TurnReleased
+            | What::Settled
+            | What::Decided(_)
+            | What::Retried => None,
         }
     }
 
@@ -224,6 +254,7 @@ impl What {
             What::Refused { code, .. } => Some(code),
             What::Waits { reason, .. } => Some(reason),
             What::GivenBack { after: Some(_), .. } => Some("given_back"),
+            What::Decided(Decision::Failed) => Some(DECIDED),
             _ => None,
         }
     }
@@ -236,6 +267,7 @@ impl What {
             | What::Unknown { reason, .. }
             | What::GivenBack { reason, .. }
             | What::Refused { reason, .. } => Some(reason),
+            What::Decided(Decision::Failed) => Some(DECIDED_REASON),
             _ => None,
         }
     }
@@ -267,6 +299,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     }
     slow_down(tx, records).await?;
     take_down(tx, records).await?;
+    put_back(tx, records).await?;
     look_at_campaigns(tx, records).await?;
     let opted_out = opt_out(tx, records).await?;
     let parked = link(tx, records).await?;
@@ -282,6 +315,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         rounds[*round].push(record);
     }
     let mut went = Went::default();
+    let_go_again(tx, records).await?;
     for mut round in rounds {
         accept(tx, &mut round, &mut went).await?;
         move_on(tx, &round, patience, &mut went).await?;
@@ -560,6 +594,40 @@ async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>, went: &mut Went) -
     Ok(())
 }
 
+/// People's messages that have failed begin anew. (A campaign's are tried again by their campaign.) What they had been refused with
+/// stays with their attempts.
+async fn let_go_again(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let asked: BTreeSet<(TenantId, MessageId)> =
+        records.iter().filter(|r| r.what == What::Retried).map(|r| (r.tenant_id, r.message_id)).collect();
+    for (tenant_id, message_id) in asked {
+        let row = sqlx::query!(
+            r#"SELECT channel_account_id AS "account: ChannelAccountId", now() AS "now!"
+            FROM sends
+            WHERE tenant_id = $1 AND message_id = $2 AND lane = $3 AND state = 'failed'
+            FOR UPDATE"#,
+            tenant_id.0,
+            message_id.0,
+            NOW_LANE,
+        )
+        .fetch_optional(tx.conn())
+        .await?;
+        let Some(row) = row else { continue };
+        let again = sqlx::query_file_scalar!(
+            "src/db/campaigns/let_go_again.sql",
+            tenant_id.0,
+            &[message_id.0],
+            None::<String>
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        if !again.is_empty() {
+            let job = OutboundJob { tenant_id, message_id, account: Some(row.account), task: Task::Send };
+            tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), None);
+        }
+    }
+    Ok(())
+}
+
 /// The states, attempts, trail and timers of sends, no send twice.
 async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went: &mut Went) -> Result<()> {
     if records.is_empty() {
@@ -681,15 +749,20 @@ async fn look_at_campaigns(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 /// first, and `move_on.sql`, a statement of its own with a newer snapshot, finds the account active and lets its sends go.
 async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let mut waited_for: BTreeSet<(TenantId, ChannelAccountId)> = BTreeSet::new();
-    let mut down: BTreeMap<(TenantId, ChannelAccountId), (i32, &str, &str)> = BTreeMap::new();
+    let mut down: BTreeMap<(TenantId, ChannelAccountId), (i32, &str, &str, MessageId)> = BTreeMap::new();
     for r in records {
         let Some(place) = r.place else { continue };
         let account = (r.tenant_id, place.channel_account_id);
         match &r.what {
             What::AccountDown { code, reason, .. } => {
                 waited_for.insert(account);
-                let latest = down.entry(account).or_insert((place.account_revision, code, reason));
-                *latest = (*latest).max((place.account_revision, code, reason));
+                let this = (place.account_revision, code.as_str(), reason.as_str(), r.message_id);
+                let latest = down.entry(account).or_insert(this);
+                *latest = (*latest).max(this);
+            }
+            What::Tripped { reason } => {
+                waited_for.insert(account);
+                down.entry(account).or_insert((place.account_revision, probes::ERROR_RATE, reason, r.message_id));
             }
             What::Waits { reason: ACCOUNT_DOWN, .. } => drop(waited_for.insert(account)),
             _ => {}
@@ -716,22 +789,44 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let tenants: Vec<Uuid> = down.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = down.keys().map(|(_, id)| id.0).collect();
     let revisions: Vec<i32> = down.values().map(|(revision, ..)| *revision).collect();
-    let codes: Vec<String> = down.values().map(|(_, code, _)| (*code).to_owned()).collect();
-    let reasons: Vec<String> = down.values().map(|(.., reason)| (*reason).to_owned()).collect();
+    let messages: Vec<Uuid> = down.values().map(|(.., message_id)| message_id.0).collect();
+    let codes: Vec<String> = down.values().map(|(_, code, ..)| (*code).to_owned()).collect();
+    let reasons: Vec<String> = down.values().map(|(_, _, reason, _)| (*reason).to_owned()).collect();
     sqlx::query!(
         "UPDATE channel_accounts a
-        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now()
-        FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[]) AS d (tenant_id, id, revision, code, reason)
+        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now(), probes = 0, probe_with = d.message_id,
+            probe_at = CASE d.code
+                WHEN $7 THEN NULL
+                WHEN $8 THEN clock_timestamp() + make_interval(secs => $9)
+                ELSE clock_timestamp() + make_interval(secs => $10)
+            END
+        FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::uuid[]) AS d (tenant_id, id, revision, code, reason, message_id)
         WHERE a.tenant_id = d.tenant_id AND a.id = d.id AND a.state = 'active' AND a.revision = d.revision",
         &tenants,
         &accounts,
         &revisions,
         &codes,
         &reasons,
+        &messages,
+        probes::SECRETS,
+        probes::ERROR_RATE,
+        probes::FIRST_AFTER_ERRORS,
+        probes::FIRST_AFTER_REFUSAL,
     )
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// An account that was down and with which the provider has taken a message is back.
+async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let is_back = |r: &&Record| matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.probe);
+    let back: BTreeSet<(TenantId, ChannelAccountId)> = records
+        .iter()
+        .filter(is_back)
+        .filter_map(|r| Some((r.tenant_id, r.place?.channel_account_id)))
+        .collect();
+    probes::passed(tx, &back).await
 }
 
 /// When a rate that was lowered may creep back: so long after the last refusal.

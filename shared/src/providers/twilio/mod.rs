@@ -15,6 +15,10 @@ pub use errors::report_reason;
 pub use parse::parse;
 pub use verify::{Request, verify, verify_any};
 
+/// How Twilio is to call us, as the fragment of an address that it is given: again whatever goes wrong, five times (contract,
+/// section 5).
+pub const OVERRIDES: &str = "#rc=5&rp=all&ct=3000";
+
 /// Segments a second that a sender may send unless Twilio has agreed to more (contract, section 9): by what its address looks like.
 pub fn messages_per_second(sender: &str) -> f64 {
     const TOLL_FREE: [&str; 7] = ["+1800", "+1833", "+1844", "+1855", "+1866", "+1877", "+1888"];

@@ -14,7 +14,10 @@ use self::{
     meters::{Meters, Move, Rates, Taken, rates},
     people::{Asked, People, Refusal},
 };
-use super::turns::{CAMPAIGN_LANE, NOW_LANE};
+use super::{
+    probes,
+    turns::{CAMPAIGN_LANE, NOW_LANE},
+};
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
@@ -26,7 +29,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 use uuid::Uuid;
@@ -64,6 +67,8 @@ pub struct Judged {
     pub channel: Channel,
     /// The account's revision.
     pub account_revision: i32,
+    /// Whether the account is down, and this finds out if it is back.
+    pub probe: bool,
     /// In which conversation.
     pub conversation_id: ConversationId,
     /// The answer.
@@ -178,8 +183,15 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
         // `now` before `bulk`, then in the order of acceptance.
         account.sends.sort_by_key(|send| (send.lane, judged[send.judged].message_id));
     }
+    let down: BTreeSet<Account> = eligible
+        .iter()
+        .filter(|(_, candidates)| candidates.sends.iter().any(|send| judged[send.judged].probe))
+        .map(|(account, _)| *account)
+        .collect();
     let portfolios = eligible.iter().map(|(account, candidates)| (*account, candidates.portfolio)).collect();
     let mut meters = Meters::lock(tx, &portfolios).await?;
+    // After the limits: whoever locks both does so in this order.
+    let probes = probes::claim(tx, &down).await?;
     let asked = about_people(&judged, &eligible, &meters, room);
     let mut people = People::read(tx, &asked, &mut meters).await?;
     let asked: HashMap<(TenantId, MessageId), Asked> =
@@ -187,7 +199,13 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
     let mut moves: BTreeMap<Account, Move> = BTreeMap::new();
     let (mut claims, mut taken) = (Vec::new(), Taken::default());
     for (account, candidates) in eligible {
-        let left = room_for(room, &account);
+        // Of an account that is down one message goes, if it is time.
+        let is_down = down.contains(&account);
+        let left = match (is_down, probes.contains(&account)) {
+            (false, _) => room_for(room, &account),
+            (true, true) => 1,
+            (true, false) => 0,
+        };
         let about_people = is_about_people(&meters, &account, candidates.portfolio);
         let answers_wait = meters.answers_wait(&account);
         let moved = moves.entry(account).or_default();
@@ -197,7 +215,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             let rates = rates(&account, candidates.portfolio, send.heavy);
             let answer_waits = answers_wait.filter(|_| send.lane != NOW_LANE && !answered);
             let obstacle = if calls >= left {
-                Some(Obstacle::Room)
+                Some(if is_down { Obstacle::AccountDown } else { Obstacle::Room })
             } else if let Some(wait) = answer_waits {
                 Some(Obstacle::Rate(wait))
             } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting) {
@@ -323,6 +341,7 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             channel_account_id,
             channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
             account_revision: row.account_revision,
+            probe: row.probe,
             conversation_id: ConversationId(row.conversation_id),
             answer: Answer::NotNow(obstacle),
         });

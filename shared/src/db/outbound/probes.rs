@@ -1,0 +1,143 @@
+//! Whether an account that is down is back: one message at a time is let through, ever more seldom; when one is taken, the account is
+//! put back to work, and what waits for it is woken.
+
+use super::{
+    accounts,
+    turns::{self, CAMPAIGN_LANE},
+};
+use crate::{
+    db::{error::Result, scope::FleetTx},
+    domain::ids::{ChannelAccountId, MessageId, TenantId},
+    jobs::outbound::{OutboundJob, OutboundSlice, Task},
+};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// Seconds until an account is tried again the first time, by why it is down: a provider that fails is back sooner than one that
+/// refuses. It doubles with every try, up to an hour.
+pub(super) const FIRST_AFTER_ERRORS: f64 = 30.0;
+/// As [`FIRST_AFTER_ERRORS`], of one that was refused.
+pub(super) const FIRST_AFTER_REFUSAL: f64 = 60.0;
+
+/// Why an account is down that failed too often.
+pub const ERROR_RATE: &str = "error_rate";
+/// Why an account is down whose secrets are of no use: nobody but an operator brings it back.
+pub const SECRETS: &str = "secrets";
+
+/// Which of these accounts, all down, may be tried with one message now. It counts as tried from here on: nobody else gets it
+/// before its next time.
+pub(super) async fn claim(
+    tx: &mut FleetTx,
+    wanted: &BTreeSet<(TenantId, ChannelAccountId)>,
+) -> Result<BTreeSet<(TenantId, ChannelAccountId)>> {
+    if wanted.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let tenants: Vec<Uuid> = wanted.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = wanted.iter().map(|(_, id)| id.0).collect();
+    let rows = sqlx::query!(
+        r#"WITH due AS MATERIALIZED (
+            SELECT a.tenant_id, a.id
+            FROM channel_accounts a
+            WHERE (a.tenant_id, a.id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+                AND a.state = 'down' AND a.probe_at <= clock_timestamp()
+            ORDER BY a.tenant_id, a.id
+            FOR NO KEY UPDATE
+        )
+        UPDATE channel_accounts a
+        SET probes = a.probes + 1,
+            probe_at = clock_timestamp() + make_interval(secs => least(3600, $3 * power(2, least(a.probes, 10))))
+        FROM due
+        WHERE a.tenant_id = due.tenant_id AND a.id = due.id
+        RETURNING a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId""#,
+        &tenants,
+        &accounts,
+        FIRST_AFTER_REFUSAL,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant_id, row.id)).collect())
+}
+
+/// Puts accounts back to work with which a message was taken although they were down.
+pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeSet<(TenantId, ChannelAccountId)>) -> Result<()> {
+    for (tenant_id, id) in taken {
+        if accounts::resume(tx, *tenant_id, *id).await?.as_deref() == Some("down") {
+            wake_later(tx, *tenant_id, *id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What waits for an account is woken by and by ([`go_on_waking`]).
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn wake_later(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<()> {
+    sqlx::query!(
+        "UPDATE channel_accounts SET wake_after = $3 WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+        Uuid::nil(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Brings the message of each account whose time has come, and wakes the next of what waits for one that is back. Whether there is
+/// more to wake.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn see_to(tx: &mut FleetTx) -> Result<bool> {
+    bring_probes(tx).await?;
+    go_on_waking(tx).await
+}
+
+async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
+    let due = sqlx::query!(
+        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId",
+            s.channel_account_id AS "account: ChannelAccountId", s.lane, now() AS "now!"
+        FROM channel_accounts a
+        JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
+        WHERE a.state = 'down' AND a.probe_at <= clock_timestamp() AND s.state = 'waiting'"#,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for row in due {
+        let (tenant_id, account) = (row.tenant_id, row.account);
+        if row.lane == CAMPAIGN_LANE {
+            let slice = OutboundSlice { tenant_id, account, message_ids: vec![row.message_id] };
+            tx.enqueue(tenant_id, turns::BULK_QUEUE, slice.to_job(row.now), None);
+        } else {
+            let job = OutboundJob { tenant_id, message_id: row.message_id, account: Some(account), task: Task::Send };
+            tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), None);
+        }
+    }
+    Ok(())
+}
+
+async fn go_on_waking(tx: &mut FleetTx) -> Result<bool> {
+    let row = sqlx::query!(
+        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ChannelAccountId", wake_after AS "after!: MessageId"
+        FROM channel_accounts
+        WHERE wake_after IS NOT NULL
+        ORDER BY tenant_id, id
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED"#,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(false) };
+    let next = accounts::wake(tx, row.tenant_id, row.id, Some(row.after)).await?;
+    sqlx::query!(
+        "UPDATE channel_accounts SET wake_after = $3 WHERE tenant_id = $1 AND id = $2",
+        row.tenant_id.0,
+        row.id.0,
+        next.map(|id| id.0),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}
