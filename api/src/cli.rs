@@ -15,6 +15,7 @@ mod settings;
 mod templates;
 mod tenant;
 mod token;
+mod trace;
 mod webhooks;
 mod when;
 
@@ -57,6 +58,11 @@ enum Command {
     /// Campaigns
     #[command(subcommand)]
     Campaign(campaign::Command),
+    /// Why a message is where it is: its attempts, what it waited for, what was reported, what will bring it
+    Trace(trace::Args),
+    /// Sends of which nobody knows whether they arrived
+    #[command(subcommand)]
+    Undecided(trace::Command),
     /// Who changed what of a tenant's, the newest first
     Audit(audit::Args),
     /// The people tenants talk with
@@ -99,6 +105,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ChannelAccount(command) => channel_account::run(command, &out).await,
         Command::Limits(command) => limits::run(command, &out).await,
         Command::Campaign(command) => campaign::run(command, &out).await,
+        Command::Trace(args) => trace::run(args, &out).await,
+        Command::Undecided(command) => trace::undecided(command, &out).await,
         Command::Audit(args) => audit::run(args, &out).await,
         Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
