@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crash", &[]),
     ("config", &[]),
     ("lifecycle", &[]),
+    ("links", &["domain", "seal"]),
     ("retry", &[]),
     ("seal", &[]),
     ("telemetry", &["config", "lifecycle"]),

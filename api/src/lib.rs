@@ -11,7 +11,6 @@ pub mod error;
 pub mod extract;
 pub mod idempotency;
 pub mod imports;
-pub mod links;
 mod observe;
 pub mod openapi;
 pub mod relay;

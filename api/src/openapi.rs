@@ -50,6 +50,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::audit::router())
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
+        .merge(routes::files::router())
         .merge(routes::limits::router())
         .merge(routes::messages::router())
         .merge(routes::webhooks::router());
@@ -91,6 +92,8 @@ mod tests {
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",
                 "/api/{tenant}/conversations/{id}/messages",
+                "/api/{tenant}/files",
+                "/api/{tenant}/files/{id}",
                 "/api/{tenant}/limits",
                 "/api/{tenant}/limits/{scope}/{id}",
                 "/api/{tenant}/messages",

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod campaigns;
 pub mod contacts;
+pub mod files;
 pub mod conversations;
 pub mod limits;
 pub mod media;

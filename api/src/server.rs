@@ -3,7 +3,6 @@
 use crate::{
     auth::Tokens,
     imports::Imports,
-    links::Links,
     observe, openapi,
     relay::Relay,
     routes::media::Placements,

@@ -1,11 +1,12 @@
 //! What the handlers of the API share.
 
-use crate::{auth::Tokens, imports::Imports, links::Links, relay::Relay, routes::media::Placements};
+use crate::{auth::Tokens, imports::Imports, relay::Relay, routes::media::Placements};
 use shared::{
     cache::RateLimits,
     clock::Clock,
     db::{Databases, TenantTx},
     domain::ids::TenantId,
+    links::Links,
     storage::Storage,
 };
 use std::sync::Arc;

@@ -11,6 +11,7 @@ pub mod health;
 pub mod import;
 pub mod jobs;
 pub mod lifecycle;
+pub mod links;
 pub mod providers;
 pub mod queue;
 pub mod retry;

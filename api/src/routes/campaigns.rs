@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_known_template, check_provider, read_content},
+    messages::{NewMessage, check_known_template, check_provider, facts, read_content},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -511,8 +511,8 @@ fn with_variables(said: &OutboundContent) -> Result<CampaignContent, Problem> {
 }
 
 /// What comes of it fits for everybody.
-fn check_longest(provider: Provider, content: &CampaignContent) -> Result<(), Problem> {
-    providers::check(provider, &content.longest(), &Facts::new()).map_err(|problems| {
+fn check_longest(provider: Provider, content: &CampaignContent, files: &Facts) -> Result<(), Problem> {
+    providers::check(provider, &content.longest(), files).map_err(|problems| {
         let detail = "With the longest name and number filled in, it is more than the provider takes.";
         Problem::invalid(problems).under("content").detail(detail)
     })
@@ -543,7 +543,8 @@ async fn check_account(
     if account.state == "disabled" {
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
-    check_longest(check_provider(&account.provider)?, content)?;
+    let files = facts(tx, said).await?.map_err(|problem| problem.under("content"))?;
+    check_longest(check_provider(&account.provider)?, content, &files)?;
     check_known_template(tx, id, account.templates_synced_at, said)
         .await?
         .map_err(|problem| problem.under("content"))?;

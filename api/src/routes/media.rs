@@ -4,7 +4,6 @@
 use crate::{
     error::{Error, Kind, Problem},
     extract::Params,
-    links::{Links, Shut},
     state::App,
 };
 use axum::{
@@ -16,11 +15,12 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::{
-    db::{self, media::reading},
+    db::{self, files, media::reading},
     domain::{
-        ids::{MediaId, TenantId},
+        ids::{FileId, MediaId, TenantId},
         media::{Linked, MediaState, is_safe_inline},
     },
+    links::{Links, Shut},
     storage::Reading,
 };
 use std::{ops::Range, time::Duration};
@@ -112,7 +112,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
         answers may be kept by anybody until the link is over.",
     params(
         ("tenant_id" = Uuid, Path), ("id" = Uuid, Path),
-        ("what" = String, Path, description = "file or thumbnail"),
+        ("what" = String, Path, description = "file, thumbnail or upload"),
         ("expires" = i64, Path, description = "Unix seconds"), ("signature" = String, Path),
         ("Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header), ("If-Range" = Option<String>, Header),
     ),
@@ -141,6 +141,10 @@ async fn show(
         Err(Shut::NotOurs) => return Err(nothing().into()),
         Err(Shut::Over) => return Err(Problem::new(Kind::LinkOver).into()),
     };
+    if linked == Linked::Upload {
+        let file = find_upload(&app, tenant_id, FileId(id.0)).await?.ok_or_else(nothing)?;
+        return serve(&app, Served::upload(file), left_s, &headers).await;
+    }
     let file = find(&app, tenant_id, id).await?.filter(|file| file.state == MediaState::Stored.as_str());
     let file = file.ok_or_else(nothing)?;
     // What may not be kept for longer is gone then, whoever is late to remove it, and from caches, too.
@@ -150,10 +154,15 @@ async fn show(
     }
     let left_s = kept_s.map_or(left_s, |kept_s| kept_s.min(left_s));
     let served = match linked {
-        Linked::File => Served::file(file),
+        Linked::File | Linked::Upload => Served::file(file),
         Linked::Thumbnail => Served::thumbnail(file),
     };
-    let served = served.ok_or_else(nothing)?;
+    serve(&app, served.ok_or_else(nothing)?, left_s, &headers).await
+}
+
+/// All of something, or the part that is asked for.
+async fn serve(app: &App, served: Served, left_s: i64, headers: &HeaderMap) -> Result<Response<Body>, Error> {
+    let nothing = || Problem::not_found("file");
     if matches_etag(headers.get(header::IF_NONE_MATCH), &served.etag) {
         return Ok(served.head(StatusCode::NOT_MODIFIED, left_s).body(Body::empty()).expect("a whole answer"));
     }
@@ -195,6 +204,14 @@ async fn find(app: &App, tenant_id: TenantId, id: MediaId) -> Result<Option<read
     Ok(file)
 }
 
+async fn find_upload(app: &App, tenant_id: TenantId, id: FileId) -> Result<Option<files::File>, Error> {
+    let Some(placement) = app.placements.find(tenant_id).await? else { return Ok(None) };
+    let mut tx = app.tenant(&placement, tenant_id).await?;
+    let file = files::find(&mut tx, &[id]).await?.pop();
+    tx.commit().await?;
+    Ok(file)
+}
+
 fn away(error: &shared::storage::Error) -> Problem {
     tracing::error!(%error, "files cannot be read");
     Problem::new(Kind::Unavailable).retry_after(TRY_AGAIN)
@@ -218,6 +235,16 @@ impl Served {
             disposition: disposition(how, file.filename.as_deref()),
             content_type,
         })
+    }
+
+    fn upload(file: files::File) -> Self {
+        let how = if is_safe_inline(&file.content_type) { "inline" } else { "attachment" };
+        Self {
+            key: file.storage_key,
+            etag: format!("\"{}\"", hex::encode(file.sha256)),
+            disposition: disposition(how, file.filename.as_deref()),
+            content_type: file.content_type,
+        }
     }
 
     fn thumbnail(file: reading::Shown) -> Option<Self> {

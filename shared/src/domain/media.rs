@@ -281,6 +281,8 @@ pub enum Linked {
     File,
     /// A small picture of it.
     Thumbnail,
+    /// A file that was uploaded to be sent.
+    Upload,
 }
 
 impl Linked {
@@ -289,12 +291,13 @@ impl Linked {
         match self {
             Linked::File => "file",
             Linked::Thumbnail => "thumbnail",
+            Linked::Upload => "upload",
         }
     }
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Linked::File, Linked::Thumbnail].into_iter().find(|linked| linked.as_str() == name)
+        [Linked::File, Linked::Thumbnail, Linked::Upload].into_iter().find(|linked| linked.as_str() == name)
     }
 }
 

@@ -3,16 +3,20 @@
 use moka::sync::Cache;
 use secrecy::SecretString;
 use shared::{
+    clock::Clock,
     db::{
         self, Databases, Placement,
         channel_accounts::{self, AccountSecrets},
+        files::{self, Wanted},
         outbound::accounts,
     },
     domain::{
         channel::Provider,
-        ids::{ChannelAccountId, TenantId},
+        ids::{ChannelAccountId, FileId, MediaId, TenantId},
+        media::Linked,
         retrying::Policy,
     },
+    links::Links,
     providers::{
         http::{self, Endpoint, ProviderClient},
         twilio,
@@ -57,13 +61,16 @@ pub(super) struct Accounts {
     keyring: Keyring,
     client: ProviderClient,
     public_url: String,
+    links: Links,
+    clock: Clock,
     known: Cache<Key, Arc<Account>>,
 }
 
 impl Accounts {
     pub(super) fn new(databases: Databases, keyring: Keyring, client: ProviderClient, public_url: String) -> Self {
         let known = Cache::builder().max_capacity(10_000).time_to_idle(REMEMBERED).build();
-        Self { databases, keyring, client, public_url, known }
+        let links = Links::new(keyring.clone());
+        Self { databases, keyring, client, public_url, links, clock: Clock::system(), known }
     }
 
     /// The accounts asked for, of the revision asked for or a later one, in one question for all that are not remembered;
@@ -98,6 +105,22 @@ impl Accounts {
         }
         tx.commit().await?;
         Ok(found)
+    }
+
+    /// By which ids the accounts' providers keep these files.
+    pub(super) async fn kept_files(&self, placement: &Placement, wanted: &[Wanted]) -> db::Result<HashMap<Wanted, String>> {
+        let mut tenants: Vec<TenantId> = wanted.iter().map(|(tenant_id, ..)| *tenant_id).collect();
+        tenants.dedup();
+        let mut tx = self.databases.fleet(placement, &tenants).await?;
+        let kept = files::kept(&mut tx, wanted).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    /// Where a provider can fetch a file for the next quarter of an hour at least.
+    pub(super) fn link(&self, tenant_id: TenantId, id: FileId) -> String {
+        let (path, _) = self.links.make(tenant_id, MediaId(id.0), Linked::Upload, self.clock.now());
+        format!("{}{path}", self.public_url)
     }
 
     /// Where the provider is told to report what becomes of each message, where it has to be told: the account's own address, or the

@@ -11,7 +11,8 @@ use moka::sync::Cache;
 use shared::{
     crash::{self, CrashPoint},
     db::{
-        Placement,
+        self, Placement,
+        files::Wanted,
         outbound::{
             grant::{Grant, Room},
             outcomes::{Place, Says, What},
@@ -21,7 +22,7 @@ use shared::{
     domain::{
         content::OutboundContent,
         events::SendToken,
-        ids::ChannelAccountId,
+        ids::{ChannelAccountId, FileId, TenantId},
         outcome::{Accepted, Class, NotSent, Outcome},
         people::{Recipient, RecipientKind},
         retrying::{Next, Policy},
@@ -30,13 +31,13 @@ use shared::{
     lifecycle::Lifecycle,
     providers::{
         http::{ProviderClient, Send},
-        sending::Handles,
+        sending::{Handle, Handles},
     },
     retry,
     telemetry::names,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
@@ -54,6 +55,11 @@ const THROTTLED: Duration = Duration::from_millis(500);
 const NO_KEY: Duration = Duration::from_secs(30);
 /// One account may have this part of all calls under way.
 const ACCOUNT_SHARE: usize = 4;
+
+type Granted = (HeldSend, Place, Box<Grant>);
+type Readable = (HeldSend, Place, Box<Grant>, OutboundContent);
+/// By which ids providers keep files.
+type Kept = HashMap<Wanted, String>;
 
 /// Makes calls.
 pub(super) struct Caller {
@@ -151,11 +157,23 @@ impl Caller {
                 return;
             }
         };
-        for (send, mut place, grant) in granted {
+        let (granted, files) = match self.with_files(placement, granted).await {
+            Ok(granted) => granted,
+            Err((granted, error)) => {
+                tracing::warn!(%error, "files could not be looked up, their grants are given back");
+                for (send, place, grant) in granted {
+                    send.record(Some(place), given_back(&grant, "its files could not be looked up"));
+                }
+                return;
+            }
+        };
+        for (send, mut place, grant, content) in granted {
             match accounts.get(&(send.tenant_id, place.channel_account_id)) {
                 Some(Ok(account)) => {
                     place.account_revision = account.revision;
-                    self.spawn(asked_at, account.clone(), send, place, grant);
+                    let handles = self.handles(&content, send.tenant_id, place.channel_account_id, &files);
+                    let said = Said { content, handles };
+                    self.spawn(asked_at, account.clone(), send, place, grant, said);
                 }
                 Some(Err(Unusable::Secrets(why))) => {
                     tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
@@ -175,7 +193,58 @@ impl Caller {
         }
     }
 
-    fn spawn(&self, asked_at: Instant, account: Arc<Account>, send: HeldSend, place: Place, grant: Box<Grant>) {
+    /// What each of these says, and by which ids the accounts' providers keep the files in it. One that cannot be read is settled here.
+    async fn with_files(&self, placement: &Placement, granted: Vec<Granted>) -> Result<(Vec<Readable>, Kept), (Vec<Granted>, db::Error)> {
+        let mut wanted: BTreeSet<Wanted> = BTreeSet::new();
+        let mut readable = Vec::with_capacity(granted.len());
+        for (send, place, grant) in granted {
+            match serde_json::from_str::<OutboundContent>(&grant.content) {
+                Ok(content) => {
+                    let ids = content.files().into_iter().filter_map(|(_, file)| file.id);
+                    wanted.extend(ids.map(|id| (send.tenant_id, place.channel_account_id, id)));
+                    readable.push((send, place, grant, content));
+                }
+                Err(error) => {
+                    let reason = format!("the stored content is not readable: {error}");
+                    let (attempt_id, code) = (grant.attempt_id, "content".to_owned());
+                    send.record(Some(place), What::Failed { attempt_id, code, reason, says: Says::Nothing });
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return Ok((readable, Kept::default()));
+        }
+        match self.accounts.kept_files(placement, &wanted.into_iter().collect::<Vec<_>>()).await {
+            Ok(kept) => Ok((readable, kept)),
+            Err(error) => {
+                let granted = readable.into_iter().map(|(send, place, grant, _)| (send, place, grant)).collect();
+                Err((granted, error))
+            }
+        }
+    }
+
+    /// Where the files of a content are: by the provider's id where it has one, else behind a link of ours.
+    fn handles(&self, content: &OutboundContent, tenant_id: TenantId, account: ChannelAccountId, kept: &Kept) -> Handles {
+        let ids = content.files().into_iter().filter_map(|(_, file)| file.id);
+        ids.map(|id| {
+            let handle = match kept.get(&(tenant_id, account, id)) {
+                Some(provider_file_id) => Handle::Id(provider_file_id.clone()),
+                None => Handle::Link(self.accounts.link(tenant_id, id)),
+            };
+            (id, handle)
+        })
+        .collect()
+    }
+
+    fn spawn(
+        &self,
+        asked_at: Instant,
+        account: Arc<Account>,
+        send: HeldSend,
+        place: Place,
+        grant: Box<Grant>,
+        said: Said,
+    ) {
         let (client, call) = (self.client.clone(), self.calls.begin(place.channel_account_id));
         let breakers = self.breakers.clone();
         let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
@@ -184,19 +253,6 @@ impl Caller {
             if let Some(spacing) = spacing {
                 spacing.until_ready().await;
             }
-            let content = match serde_json::from_str::<OutboundContent>(&grant.content) {
-                Ok(content) => content,
-                Err(error) => {
-                    let reason = format!("the stored content is not readable: {error}");
-                    let what = What::Failed {
-                        attempt_id: grant.attempt_id,
-                        code: "content".into(),
-                        reason,
-                        says: Says::Nothing,
-                    };
-                    return send.record(Some(place), what);
-                }
-            };
             // The last look before the call. A machine that was stopped between grant and here gives the grant back.
             if asked_at.elapsed() > GRANT_GOOD_FOR {
                 return send.record(Some(place), given_back(&grant, "the grant was too old to be used"));
@@ -210,8 +266,8 @@ impl Caller {
                         kind: RecipientKind::from_name(&grant.recipient_kind).unwrap_or(RecipientKind::Address),
                         address: &grant.recipient,
                     },
-                    content: &content,
-                    files: &Handles::new(),
+                    content: &said.content,
+                    files: &said.handles,
                     token: &token,
                     refers_to: grant.refers_to.as_deref(),
                     human_agent: grant.human_agent,
@@ -222,10 +278,12 @@ impl Caller {
             metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
                 .record(began.elapsed().as_secs_f64());
             metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
+            let outcome_of_file = FileNews::of(&outcome);
             let tripped = breakers.note(place.channel_account_id, &outcome, Instant::now());
             let what = what(outcome, &grant, &account.retry, send.carrier.longest_wait(), account.rate.is_some());
+            let file = about_file(&said, &outcome_of_file);
             match (tripped, what) {
-                (None, what) => send.record(Some(place), what),
+                (None, what) => send.record_all(Some(place), std::iter::once(what).chain(file)),
                 // It was not sent: like all others of the account it waits until that is back.
                 (Some(reason), What::NotSent { attempt_id, .. }) => {
                     send.record(Some(place), What::AccountDown { attempt_id, code: ERROR_RATE.into(), reason });
@@ -243,6 +301,45 @@ impl Caller {
             let burst = NonZeroU32::new(per_second.get().div_ceil(32)).unwrap_or(NonZeroU32::MIN);
             Arc::new(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
         })
+    }
+}
+
+/// What one send says.
+struct Said {
+    content: OutboundContent,
+    handles: Handles,
+}
+
+/// What an answer says of the file of its message.
+enum FileNews {
+    Nothing,
+    /// The provider keeps it under this id.
+    Kept(String),
+    /// It does not know the id any more.
+    Lost,
+}
+
+impl FileNews {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Accepted(Accepted { kept_file: Some(id), .. }) => Self::Kept(id.clone()),
+            Outcome::NotSent(NotSent { class: Class::File, .. }) => Self::Lost,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// A provider says such a thing of a message's only file.
+fn about_file(said: &Said, news: &FileNews) -> Option<What> {
+    let files = said.content.files();
+    let ids: Vec<FileId> = files.iter().filter_map(|(_, file)| file.id).collect();
+    match news {
+        FileNews::Nothing => None,
+        FileNews::Kept(provider_file_id) => match ids[..] {
+            [file_id] if files.len() == 1 => Some(What::FileKept { file_id, provider_file_id: provider_file_id.clone() }),
+            _ => None,
+        },
+        FileNews::Lost => Some(What::FilesLost { file_ids: ids }),
     }
 }
 

@@ -22,12 +22,15 @@ use shared::{
     domain::{
         channel::Provider,
         content::{self, OutboundContent, Unreadable},
-        ids::{ChannelAccountId, ContactId, ConversationId, MessageId},
+        ids::{ChannelAccountId, ContactId, ConversationId, FileId, MessageId},
         people::Address,
         sms,
     },
     jobs::outbound::{OutboundJob, Task},
-    providers::{self, sending::Facts},
+    providers::{
+        self,
+        sending::{Facts, FileFacts},
+    },
     queue::topology::OUTBOUND_NOW,
     telemetry::TraceContext,
 };
@@ -195,7 +198,8 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
         return Err(Problem::new(error::Kind::AccountDisabled).into());
     }
     let provider = check_provider(&to.provider)?;
-    providers::check(provider, content, &Facts::new()).map_err(Problem::invalid)?;
+    let files = facts(tx, content).await??;
+    providers::check(provider, content, &files).map_err(Problem::invalid)?;
     if to.opted_out {
         let message = "has opted out of everything on this channel";
         return Err(Problem::new(error::Kind::OptedOut).field("contact_id", message).into());
@@ -209,6 +213,24 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
         }
     }
     Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
+}
+
+/// What is known of the uploaded files that a message names; all of them must be there.
+pub(in crate::routes) async fn facts(tx: &mut TenantTx, content: &OutboundContent) -> db::Result<Result<Facts, Problem>> {
+    let named = content.files();
+    let ids: Vec<FileId> = named.iter().filter_map(|(_, file)| file.id).collect();
+    let found = db::files::find(tx, &ids).await?.into_iter();
+    let facts: Facts = found
+        .map(|file| {
+            let bytes = u64::try_from(file.size_bytes).unwrap_or(0);
+            (file.id, FileFacts { mime_type: file.content_type, bytes })
+        })
+        .collect();
+    let missing = named.iter().filter(|(_, file)| file.id.is_some_and(|id| !facts.contains_key(&id)));
+    let problem = missing.fold(Problem::new(error::Kind::Invalid), |problem, (field, _)| {
+        problem.field(format!("{field}.id"), "must be the id of an uploaded file")
+    });
+    Ok(if problem.errors.is_empty() { Ok(facts) } else { Err(problem) })
 }
 
 /// Whether anything can be sent by this provider: from all of them messages are received.

@@ -209,7 +209,7 @@ async fn store(tx: &mut FleetTx, attempt: &Attempt, stored: &Stored) -> Result<(
     let keys: Vec<String> =
         [Some(&stored.storage_key), stored.thumbnail_key.as_ref()].into_iter().flatten().cloned().collect();
     // Whoever looks for objects that nobody refers to waits for us, or has found these before.
-    if !super::objects::hold(tx, attempt.tenant_id, &keys).await? {
+    if !super::objects::hold(tx.conn(), attempt.tenant_id, &keys).await? {
         let why = Why { code: "storage_busy", reason: "It is stored again.".to_owned() };
         return put_off(tx, attempt, TimeDelta::zero(), &why).await;
     }

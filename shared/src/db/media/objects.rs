@@ -12,6 +12,7 @@ use crate::{
     jobs::media::{MediaJob, Task},
 };
 use chrono::TimeDelta;
+use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -25,6 +26,15 @@ const IN_A_JOB: usize = 50;
 /// # Errors
 /// If the database does not answer.
 pub async fn touch(tx: &mut FleetTx, tenant_id: TenantId, keys: &[String]) -> Result<Option<TimeDelta>> {
+    touch_on(tx.conn(), tenant_id, keys).await
+}
+
+/// As [`touch`].
+pub(in crate::db) async fn touch_on(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    keys: &[String],
+) -> Result<Option<TimeDelta>> {
     // Looked at in an hour, when the reference to it has long been written down, if it ever is.
     let busy_s = sqlx::query_scalar!(
         r#"WITH touched AS (
@@ -39,13 +49,13 @@ pub async fn touch(tx: &mut FleetTx, tenant_id: TenantId, keys: &[String]) -> Re
         tenant_id.0,
         keys,
     )
-    .fetch_one(tx.conn())
+    .fetch_one(conn)
     .await?;
     Ok(busy_s.map(|s| TimeDelta::milliseconds((s * 1000.0).ceil() as i64)))
 }
 
 /// Holds the rows of objects that are stored until the reference to them is committed. Whether all are there and stay.
-pub(super) async fn hold(tx: &mut FleetTx, tenant_id: TenantId, keys: &[String]) -> Result<bool> {
+pub(in crate::db) async fn hold(conn: &mut PgConnection, tenant_id: TenantId, keys: &[String]) -> Result<bool> {
     let there = sqlx::query_scalar!(
         "SELECT key FROM media_objects
         WHERE tenant_id = $1 AND key = ANY ($2) AND deleting_until IS NULL
@@ -54,7 +64,7 @@ pub(super) async fn hold(tx: &mut FleetTx, tenant_id: TenantId, keys: &[String])
         tenant_id.0,
         keys,
     )
-    .fetch_all(tx.conn())
+    .fetch_all(conn)
     .await?;
     Ok(keys.iter().all(|key| there.contains(key)))
 }
@@ -88,7 +98,8 @@ pub async fn check(tx: &mut FleetTx) -> Result<(u64, bool)> {
             SELECT d.tenant_id, d.key,
                 EXISTS (SELECT FROM media WHERE tenant_id = d.tenant_id AND storage_key = d.key)
                 OR EXISTS (SELECT FROM media WHERE tenant_id = d.tenant_id AND thumbnail_key = d.key)
-                OR EXISTS (SELECT FROM contact_profiles WHERE tenant_id = d.tenant_id AND storage_key = d.key) AS used
+                OR EXISTS (SELECT FROM contact_profiles WHERE tenant_id = d.tenant_id AND storage_key = d.key)
+                OR EXISTS (SELECT FROM files WHERE tenant_id = d.tenant_id AND storage_key = d.key) AS used
             FROM unnest($1::uuid[], $2::text[]) AS d (tenant_id, key)
         ) AS due
         WHERE o.tenant_id = due.tenant_id AND o.key = due.key

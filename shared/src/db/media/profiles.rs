@@ -182,7 +182,7 @@ WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
             .await?;
             let mut avatar = avatar.as_ref();
             if let Some(a) = avatar
-                && !super::objects::hold(tx, tenant_id, std::slice::from_ref(&a.storage_key)).await?
+                && !super::objects::hold(tx.conn(), tenant_id, std::slice::from_ref(&a.storage_key)).await?
             {
                 avatar = None;
             }

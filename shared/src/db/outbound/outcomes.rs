@@ -8,6 +8,7 @@ use super::{
 use crate::{
     db::{
         error::Result,
+        files,
         inbound::{
             messages,
             refs::{self, Ref},
@@ -20,7 +21,7 @@ use crate::{
     domain::{
         channel::Channel,
         consent::{Consent, Purpose},
-        ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
+        ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, FileId, MessageId, TenantId},
         outcome::Class,
         sends::SendState,
     },
@@ -145,6 +146,18 @@ pub enum What {
         /// How often.
         reason: String,
     },
+    /// The provider keeps its file under this id.
+    FileKept {
+        /// Which.
+        file_id: FileId,
+        /// The provider's id of it.
+        provider_file_id: String,
+    },
+    /// The provider does not know the ids of its files any more.
+    FilesLost {
+        /// Which.
+        file_ids: Vec<FileId>,
+    },
     /// It was claimed and never called: as if it had not been claimed.
     GivenBack {
         /// By which attempt.
@@ -214,6 +227,8 @@ impl What {
             What::Failed { .. } => "failed",
             What::AccountDown { .. } => "account_down",
             What::Tripped { .. } => "tripped",
+            What::FileKept { .. } => "file_kept",
+            What::FilesLost { .. } => "files_lost",
             What::GivenBack { .. } => "given_back",
             What::Expired { .. } => "expired",
             What::Waits { .. } => "waits",
@@ -238,6 +253,8 @@ impl What {
             | What::GivenBack { attempt_id, .. } => Some(*attempt_id),
             What::Expired { attempt_id } => *attempt_id,
             What::Tripped { .. }
+            | What::FileKept { .. }
+            | What::FilesLost { .. }
             | What::Waits { .. }
             | What::Refused { .. }
             | What::Cancelled
@@ -314,6 +331,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         }
         rounds[*round].push(record);
     }
+    note_files(tx, records).await?;
     let mut went = Went::default();
     let_go_again(tx, records).await?;
     for mut round in rounds {
@@ -590,6 +608,31 @@ async fn accept(tx: &mut FleetTx, records: &mut Vec<&Record>, went: &mut Went) -
             after: SendState::Sent,
             settled: true,
         });
+    }
+    Ok(())
+}
+
+/// Providers keep a file that was sent once for so long (providers/messenger section 3.2).
+const FILES_LIVE: TimeDelta = TimeDelta::days(90);
+
+async fn note_files(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let mut kept: BTreeMap<files::Wanted, &str> = BTreeMap::new();
+    let mut lost: BTreeSet<files::Wanted> = BTreeSet::new();
+    for r in records {
+        let Some(place) = r.place else { continue };
+        match &r.what {
+            What::FileKept { file_id, provider_file_id } => {
+                kept.insert((r.tenant_id, place.channel_account_id, *file_id), provider_file_id);
+            }
+            What::FilesLost { file_ids } => {
+                lost.extend(file_ids.iter().map(|id| (r.tenant_id, place.channel_account_id, *id)));
+            }
+            _ => {}
+        }
+    }
+    files::lose(tx, &lost.into_iter().collect::<Vec<_>>()).await?;
+    for (of, provider_file_id) in kept {
+        files::keep(tx, of, provider_file_id, FILES_LIVE).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! one thing alone. Within a quarter of an hour the same thing has the same link, so that browsers and proxies fetch it once.
 
 use chrono::{DateTime, Utc};
-use shared::{
+use crate::{
     domain::{
         ids::{MediaId, TenantId},
         media::{Linked, link_message},

@@ -1,0 +1,176 @@
+//! Files that are uploaded to be sent: what they are, and by which ids providers keep them.
+
+use super::{
+    error::Result,
+    media::objects,
+    scope::{FleetTx, TenantTx},
+};
+use crate::domain::ids::{ApiTokenId, ChannelAccountId, FileId, TenantId};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// A file that lies in storage and is to be known.
+#[derive(Clone, Debug)]
+pub struct NewFile<'a> {
+    /// Its id.
+    pub id: FileId,
+    /// Its key in storage.
+    pub storage_key: &'a str,
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+    /// How large it is.
+    pub size_bytes: i64,
+    /// Its type, by its first bytes.
+    pub content_type: &'a str,
+    /// The name it came with.
+    pub filename: Option<&'a str>,
+    /// Who uploaded it.
+    pub created_by: ApiTokenId,
+}
+
+/// A file as it is known.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its id.
+    pub id: FileId,
+    /// Its key in storage.
+    pub storage_key: String,
+    /// Its SHA-256.
+    pub sha256: Vec<u8>,
+    /// How large it is.
+    pub size_bytes: i64,
+    /// Its type.
+    pub content_type: String,
+    /// The name it came with.
+    pub filename: Option<String>,
+    /// When it was uploaded.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Says that an object is about to be stored. `Some`: it is being deleted, for so long at most.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn announce(tx: &mut TenantTx, key: &str) -> Result<Option<TimeDelta>> {
+    let tenant_id = tx.tenant_id();
+    objects::touch_on(tx.conn(), tenant_id, &[key.to_owned()]).await
+}
+
+/// Keeps what is known of a file whose object is stored. Whether the object is still there.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn insert(tx: &mut TenantTx, file: &NewFile<'_>) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    if !objects::hold(tx.conn(), tenant_id, &[file.storage_key.to_owned()]).await? {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "INSERT INTO files (tenant_id, id, storage_key, sha256, size_bytes, content_type, filename, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        tenant_id.0,
+        file.id.0,
+        file.storage_key,
+        &file.sha256,
+        file.size_bytes,
+        file.content_type,
+        file.filename,
+        file.created_by.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}
+
+/// Those of these files that there are.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<File>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenant_id = tx.tenant_id();
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    Ok(sqlx::query_as!(
+        File,
+        r#"SELECT id AS "id: FileId", storage_key, sha256, size_bytes, content_type, filename, created_at
+        FROM files
+        WHERE tenant_id = $1 AND id = ANY ($2)"#,
+        tenant_id.0,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// A file that an account is to send.
+pub type Wanted = (TenantId, ChannelAccountId, FileId);
+
+/// An id is not used any more when so little of its life is left.
+const LITTLE_LEFT: TimeDelta = TimeDelta::minutes(10);
+
+/// The ids by which the accounts' providers keep these files, of those that they still keep.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn kept(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Wanted, String>> {
+    let tenants: Vec<Uuid> = wanted.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = wanted.iter().map(|(_, account, _)| account.0).collect();
+    let files: Vec<Uuid> = wanted.iter().map(|(.., file)| file.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT p.tenant_id AS "tenant_id: TenantId", p.channel_account_id AS "account: ChannelAccountId", p.file_id AS "file_id: FileId",
+            p.provider_file_id
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted (tenant_id, account, file_id)
+        JOIN provider_files p ON p.tenant_id = wanted.tenant_id AND p.channel_account_id = wanted.account AND p.file_id = wanted.file_id
+        WHERE p.expires_at > now() + make_interval(secs => $4)"#,
+        &tenants,
+        &accounts,
+        &files,
+        LITTLE_LEFT.as_seconds_f64(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.tenant_id, row.account, row.file_id), row.provider_file_id)).collect())
+}
+
+/// A provider keeps a file under this id from now on, for so long.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn keep(tx: &mut FleetTx, of: Wanted, provider_file_id: &str, lives: TimeDelta) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO provider_files (tenant_id, channel_account_id, file_id, provider_file_id, expires_at)
+        SELECT $1, $2, $3, $4, now() + make_interval(secs => $5)
+        WHERE EXISTS (SELECT FROM files WHERE tenant_id = $1 AND id = $3)
+        ON CONFLICT (tenant_id, channel_account_id, file_id) DO UPDATE
+        SET provider_file_id = excluded.provider_file_id, expires_at = excluded.expires_at",
+        of.0.0,
+        of.1.0,
+        of.2.0,
+        provider_file_id,
+        lives.as_seconds_f64(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A provider does not know the ids of these files any more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn lose(tx: &mut FleetTx, of: &[Wanted]) -> Result<()> {
+    for (tenant_id, account, file) in of {
+        sqlx::query!(
+            "DELETE FROM provider_files WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3",
+            tenant_id.0,
+            account.0,
+            file.0,
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
