@@ -3,12 +3,15 @@
 
 mod accepting;
 mod campaigns;
+mod deciding;
 mod grant;
 mod limits;
 mod meter;
 mod outcomes;
 mod placements;
+mod probes;
 mod reports;
+mod units;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
