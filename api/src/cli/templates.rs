@@ -78,7 +78,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
         let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
         db::templates::replace(&mut tx, tenant.id, account.id, &rows, Clock::system().now()).await?;
         tx.commit().await?;
-        let approved = rows.iter().filter(|template| template.status == "APPROVED").count();
+        let approved = rows.iter().filter(|template| can_be_sent(template)).count();
         let value = serde_json::json!({"account": account.id, "templates": rows.len(), "approved": approved});
         out.say(&value, &format!("{}: {} templates, {approved} can be sent", account.name, rows.len()))?;
     }
@@ -113,7 +113,11 @@ async fn fetch(client: &reqwest::Client, url: &str, token: &SecretString) -> any
     anyhow::bail!("WhatsApp's list does not end")
 }
 
+fn can_be_sent(template: &Template) -> bool {
+    template.status == "APPROVED" && template.needs.as_ref().is_none_or(|needs| needs.beyond_us.is_none())
+}
+
 fn row(info: TemplateInfo) -> Template {
-    let TemplateInfo { name, language, status, category, body, variables } = info;
-    Template { name, language, status, category, body, variables }
+    let TemplateInfo { name, language, status, category, body, variables, needs } = info;
+    Template { name, language, status, category, body, variables, needs: Some(needs.into()) }
 }

@@ -16,4 +16,5 @@ pub mod permissions;
 pub mod retrying;
 pub mod sends;
 pub mod sms;
+pub mod templates;
 pub mod tenants;

@@ -216,6 +216,7 @@ async fn a_campaigns_template_is_checked_as_a_messages_is() {
             category: "MARKETING".into(),
             body: "Hi {{1}}.".into(),
             variables: 1,
+            needs: None,
         };
         let mut tx = stage.operator().fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
         templates::replace(&mut tx, tenant.id, account.id, &[known], Utc::now()).await.unwrap();

@@ -25,6 +25,7 @@ use shared::{
         ids::{ChannelAccountId, ContactId, ConversationId, FileId, MessageId},
         people::Address,
         sms,
+        templates::Needs,
     },
     jobs::outbound::{OutboundJob, Task},
     providers::{
@@ -251,14 +252,12 @@ pub(in crate::routes) async fn check_known_template(
     synced_at: Option<DateTime<Utc>>,
     content: &OutboundContent,
 ) -> db::Result<Result<(), Problem>> {
-    let OutboundContent::Template(content::Template { name, language, variables, .. }) = content else {
-        return Ok(Ok(()));
-    };
+    let OutboundContent::Template(given) = content else { return Ok(Ok(())) };
     if synced_at.is_none() {
         return Ok(Ok(()));
     }
-    let known = db::templates::find(tx, account, name).await?;
-    Ok(check_template(&known, name, language, variables))
+    let known = db::templates::find(tx, account, &given.name).await?;
+    Ok(check_template(&known, given))
 }
 
 /// So many templates are named to who cannot say anything else.
@@ -287,32 +286,35 @@ fn check_window(expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result
     Err(Problem::new(error::Kind::NeedsTemplate).detail(detail).field("type", message))
 }
 
-fn check_template(known: &[Template], name: &str, language: &str, variables: &[String]) -> Result<(), Problem> {
+fn check_template(known: &[Template], given: &content::Template) -> Result<(), Problem> {
     let refuse = || Problem::new(error::Kind::TemplateUnusable);
+    let content::Template { name, language, variables, .. } = given;
     if known.is_empty() {
         return Err(refuse().field("name", format!("the account has no template {name}")));
     }
-    let Some(template) = known.iter().find(|template| template.language == language) else {
+    let Some(template) = known.iter().find(|template| template.language == *language) else {
         let languages: Vec<&str> = known.iter().map(|template| template.language.as_str()).collect();
         return Err(refuse().field("language", format!("template {name} exists in {}", languages.join(", "))));
     };
     if template.status != "APPROVED" {
         return Err(refuse().field("name", format!("template {name} in {language} is {}", template.status)));
     }
-    let needed = usize::try_from(template.variables).unwrap_or(0);
-    if variables.len() == needed {
+    // One fetched by an earlier release is known by the number of its variables alone.
+    let by_number = Needs { variables: usize::try_from(template.variables).unwrap_or(0), ..Needs::default() };
+    let needs = template.needs.as_ref().map_or(&by_number, |needs| &needs.0);
+    if let Some(why) = &needs.beyond_us {
+        return Err(refuse().field("name", format!("template {name} in {language} cannot be sent from here: {why}")));
+    }
+    let lacks = needs.lacks(given);
+    if lacks.is_empty() {
         return Ok(());
     }
-    let mut problem = Problem::new(error::Kind::Invalid)
-        .detail(format!("Template {name} needs {needed} variables, {} were given.", variables.len()));
-    for missing in variables.len()..needed {
-        problem =
-            problem.field(format!("variables[{missing}]"), format!("is missing: the value of {{{{{}}}}}", missing + 1));
+    let mut problem = Problem::new(error::Kind::Invalid);
+    if variables.len() != needs.variables {
+        let (needed, given) = (needs.variables, variables.len());
+        problem = problem.detail(format!("Template {name} needs {needed} variables, {given} were given."));
     }
-    for surplus in needed..variables.len() {
-        problem = problem.field(format!("variables[{surplus}]"), "is one too many");
-    }
-    Err(problem)
+    Err(lacks.into_iter().fold(problem, |problem, (field, message)| problem.field(field, message)))
 }
 
 #[cfg(test)]
@@ -370,10 +372,16 @@ mod tests {
             category: "UTILITY".into(),
             body: "Hi {{1}}, see you {{2}}.".into(),
             variables: 2,
+            needs: None,
         };
         let known = [template("en_US", "APPROVED"), template("de", "PAUSED")];
-        let values = |n: usize| vec!["x".to_owned(); n];
-        assert!(check_template(&known, "reminder", "en_US", &values(2)).is_ok());
+        let given = |language: &str, n: usize| content::Template {
+            name: "reminder".into(),
+            language: language.into(),
+            variables: vec!["x".to_owned(); n],
+            ..content::Template::default()
+        };
+        assert!(check_template(&known, &given("en_US", 2)).is_ok());
         for (known, language, variables, field) in [
             (&known[..0], "en_US", 2, "name"),
             (&known[..], "fr", 2, "language"),
@@ -381,10 +389,10 @@ mod tests {
             (&known[..], "en_US", 1, "variables[1]"),
             (&known[..], "en_US", 3, "variables[2]"),
         ] {
-            let problem = check_template(known, "reminder", language, &values(variables)).unwrap_err();
+            let problem = check_template(known, &given(language, variables)).unwrap_err();
             assert_eq!((problem.status, fields(&problem)), (422, vec![field]));
         }
-        let problem = check_template(&known, "reminder", "en_US", &[]).unwrap_err();
+        let problem = check_template(&known, &given("en_US", 0)).unwrap_err();
         assert_eq!(problem.errors[1].message, "is missing: the value of {{2}}");
     }
 }

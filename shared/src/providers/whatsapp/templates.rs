@@ -1,6 +1,8 @@
 //! The list of an account's templates (contract, section 10): where to ask, and what of the answer we keep.
 
+use crate::domain::templates::{ButtonKind, ButtonNeed, HeaderNeed, Needs};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// A page is asked for with so many.
 pub const PAGE_SIZE: u32 = 100;
@@ -14,8 +16,7 @@ pub struct TemplateInfo {
     pub name: String,
     /// The language's code.
     pub language: String,
-    /// WhatsApp's word for its state; only `APPROVED` can be sent. A template that needs what we cannot give yet (a file in
-    /// its header, named variables, variables in buttons) says `UNSUPPORTED: …` here instead.
+    /// WhatsApp's word for its state; only `APPROVED` can be sent.
     pub status: String,
     /// MARKETING, UTILITY, AUTHENTICATION.
     pub category: String,
@@ -23,6 +24,8 @@ pub struct TemplateInfo {
     pub body: String,
     /// How many values the body needs.
     pub variables: i32,
+    /// All that it needs at each sending.
+    pub needs: Needs,
 }
 
 /// One page of the list.
@@ -108,6 +111,24 @@ struct Component {
     text: Option<String>,
     #[serde(default)]
     buttons: Vec<Button>,
+    #[serde(default)]
+    cards: Vec<Card>,
+    #[serde(default)]
+    limited_time_offer: Option<Offer>,
+}
+
+/// A card of a carousel.
+#[derive(Deserialize)]
+struct Card {
+    #[serde(default)]
+    components: Vec<Component>,
+}
+
+/// A limited-time offer.
+#[derive(Deserialize)]
+struct Offer {
+    #[serde(default)]
+    has_expiration: bool,
 }
 
 #[derive(Deserialize)]
@@ -120,52 +141,82 @@ struct Button {
 
 impl Element {
     fn info(self) -> TemplateInfo {
-        let body = self.component("BODY").and_then(|body| body.text.clone()).unwrap_or_default();
-        let variables = variables(&body);
-        let status = match self.beyond_us(&variables) {
-            Some(need) if self.status == "APPROVED" => format!("UNSUPPORTED: {need}"),
-            _ => self.status,
-        };
-        let count = i32::try_from(variables.len()).unwrap_or(i32::MAX);
+        let named = self.parameter_format.as_deref().is_some_and(|format| format.eq_ignore_ascii_case("NAMED"));
+        let needs = needs(&self.components, named);
+        let body = component(&self.components, "BODY").and_then(|body| body.text.clone()).unwrap_or_default();
+        let count = i32::try_from(needs.variables + needs.named.len()).unwrap_or(i32::MAX);
         TemplateInfo {
             name: self.name,
             language: self.language,
-            status,
+            status: self.status,
             category: self.category,
             body,
             variables: count,
+            needs,
         }
     }
+}
 
-    fn component(&self, kind: &str) -> Option<&Component> {
-        self.components.iter().find(|component| component.r#type.eq_ignore_ascii_case(kind))
+fn component<'a>(components: &'a [Component], kind: &str) -> Option<&'a Component> {
+    components.iter().find(|component| component.r#type.eq_ignore_ascii_case(kind))
+}
+
+/// What is needed at each sending (contract, sections 7.4 and 10.2).
+fn needs(components: &[Component], named: bool) -> Needs {
+    let mut needs = Needs::default();
+    let text = |kind: &str| component(components, kind).and_then(|found| found.text.as_deref()).unwrap_or_default();
+    let body = variables(text("BODY"));
+    // Also where the format is not told, what is no number is a name.
+    if named || body.iter().any(|name| name.parse::<u32>().is_err()) {
+        needs.named = body.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    } else {
+        needs.variables = body.len();
     }
-
-    /// What it needs at each send that [`Template`](crate::domain::content::Template) cannot say.
-    fn beyond_us(&self, variables: &[&str]) -> Option<&'static str> {
-        let named = self.parameter_format.as_deref().is_some_and(|format| format.eq_ignore_ascii_case("NAMED"));
-        if !variables.is_empty() && (named || variables.iter().any(|v| v.parse::<u32>().is_err())) {
-            return Some("its variables are named");
-        }
-        if let Some(header) = self.component("HEADER") {
-            match header.format.as_deref().map(str::to_ascii_uppercase).as_deref() {
-                None | Some("TEXT") if self::variables(header.text.as_deref().unwrap_or_default()).is_empty() => {}
-                None | Some("TEXT") => return Some("its header has a variable"),
-                Some(_) => return Some("its header is a file or a place"),
+    if let Some(header) = component(components, "HEADER") {
+        let format = header.format.as_deref().unwrap_or("TEXT").to_ascii_uppercase();
+        needs.header = match format.as_str() {
+            "TEXT" => {
+                let name = variables(header.text.as_deref().unwrap_or_default()).first().copied();
+                name.map(|name| HeaderNeed::Text(name.parse::<u32>().is_err().then(|| name.to_owned())))
             }
-        }
-        let dynamic = |button: &Button| {
-            button.url.as_deref().is_some_and(|url| url.contains("{{"))
-                || ["COPY_CODE", "OTP", "FLOW", "MPM"].iter().any(|kind| button.r#type.eq_ignore_ascii_case(kind))
+            "IMAGE" => Some(HeaderNeed::Image),
+            "VIDEO" => Some(HeaderNeed::Video),
+            "DOCUMENT" => Some(HeaderNeed::Document),
+            "LOCATION" => Some(HeaderNeed::Location),
+            other => {
+                needs.beyond_us = Some(format!("its header is a {}", other.to_ascii_lowercase()));
+                None
+            }
         };
-        if self.components.iter().flat_map(|component| &component.buttons).any(dynamic) {
-            return Some("one of its buttons needs a value");
-        }
-        ["CAROUSEL", "LIMITED_TIME_OFFER"]
-            .iter()
-            .any(|kind| self.component(kind).is_some())
-            .then_some("it is a carousel or an offer")
     }
+    let buttons = components.iter().flat_map(|component| &component.buttons);
+    for (index, button) in buttons.enumerate() {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        let need = |kind, optional| Some(ButtonNeed { index, kind, optional });
+        let dynamic = button.url.as_deref().is_some_and(|url| url.contains("{{"));
+        let need = match button.r#type.to_ascii_uppercase().as_str() {
+            "QUICK_REPLY" => need(ButtonKind::QuickReply, true),
+            // The button of a one-time password takes the password once more, as a link's end.
+            "URL" | "OTP" if dynamic || button.r#type.eq_ignore_ascii_case("OTP") => need(ButtonKind::Url, false),
+            "COPY_CODE" => need(ButtonKind::CopyCode, false),
+            "FLOW" => need(ButtonKind::Flow, true),
+            "CATALOG" => need(ButtonKind::Catalog, true),
+            "MPM" => need(ButtonKind::Products, false),
+            "URL" | "PHONE_NUMBER" | "VOICE_CALL" | "SPM" | "REQUEST_CONTACT_INFO" => None,
+            other => {
+                needs.beyond_us = Some(format!("one of its buttons is a {other}"));
+                None
+            }
+        };
+        needs.buttons.extend(need);
+    }
+    if let Some(carousel) = component(components, "CAROUSEL") {
+        needs.cards = carousel.cards.iter().map(|card| self::needs(&card.components, named)).collect();
+        needs.beyond_us = needs.beyond_us.or_else(|| needs.cards.iter().find_map(|card| card.beyond_us.clone()));
+    }
+    let offer = component(components, "LIMITED_TIME_OFFER").and_then(|offer| offer.limited_time_offer.as_ref());
+    needs.offer = offer.is_some_and(|offer| offer.has_expiration);
+    needs
 }
 
 /// The names between `{{` and `}}`, each once.
@@ -205,13 +256,44 @@ mod tests {
             shown,
             [
                 ("booking_reminder", "APPROVED", 2),
-                ("picture", "UNSUPPORTED: its header is a file or a place", 0),
-                ("named", "UNSUPPORTED: its variables are named", 1),
-                ("details", "UNSUPPORTED: one of its buttons needs a value", 0),
+                ("picture", "APPROVED", 0),
+                ("named", "APPROVED", 1),
+                ("details", "APPROVED", 0),
                 ("paused", "PAUSED", 0),
             ]
         );
         assert_eq!((page.unreadable, page.next.as_deref()), (2, Some("MjQZD")));
+        let button = |index, kind, optional| ButtonNeed { index, kind, optional };
+        let needs: Vec<&Needs> = page.templates.iter().map(|template| &template.needs).collect();
+        assert_eq!(needs[0].buttons, [button(0, ButtonKind::QuickReply, true)]);
+        assert_eq!(needs[1].header, Some(HeaderNeed::Image));
+        assert_eq!((needs[2].variables, &needs[2].named), (0, &["first_name".to_owned()].into()));
+        assert_eq!(needs[3].buttons, [button(0, ButtonKind::Url, false)]);
+    }
+
+    #[test]
+    fn carousels_offers_and_codes_are_known_and_what_is_new_is_not() {
+        let of = |components: &str| {
+            let page = format!(r#"{{"data":[{{"name":"x","language":"en","status":"APPROVED","components":{components}}}]}}"#);
+            parse_page(page.as_bytes()).unwrap().templates.pop().unwrap().needs
+        };
+        let carousel = of(
+            r#"[{"type":"BODY","text":"Hi {{1}}"},{"type":"CAROUSEL","cards":[
+                {"components":[{"type":"HEADER","format":"IMAGE"},{"type":"BODY","text":"{{1}} off"},{"type":"BUTTONS","buttons":[{"type":"URL","url":"https://x.example/{{1}}"}]}]},
+                {"components":[{"type":"HEADER","format":"VIDEO"}]}]}]"#,
+        );
+        assert_eq!((carousel.variables, carousel.cards.len(), carousel.cards[0].variables), (1, 2, 1));
+        assert_eq!(carousel.cards[0].buttons[0].kind, ButtonKind::Url);
+        assert_eq!(carousel.cards[1].header, Some(HeaderNeed::Video));
+        let offer = of(
+            r#"[{"type":"LIMITED_TIME_OFFER","limited_time_offer":{"text":"Soon","has_expiration":true}},
+                {"type":"BUTTONS","buttons":[{"type":"COPY_CODE"},{"type":"OTP"}]}]"#,
+        );
+        assert!(offer.offer);
+        let kinds: Vec<ButtonKind> = offer.buttons.iter().map(|button| button.kind).collect();
+        assert_eq!(kinds, [ButtonKind::CopyCode, ButtonKind::Url]);
+        let new = of(r#"[{"type":"BUTTONS","buttons":[{"type":"HOLOGRAM"}]}]"#);
+        assert_eq!(new.beyond_us.as_deref(), Some("one of its buttons is a HOLOGRAM"));
     }
 
     #[test]
