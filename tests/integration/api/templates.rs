@@ -13,6 +13,7 @@ fn template(name: &str, language: &str, status: &str) -> templates::Template {
         category: "UTILITY".into(),
         body: "Hi {{1}}, see you on {{2}}.".into(),
         variables: 2,
+        needs: None,
     }
 }
 
