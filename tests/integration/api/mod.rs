@@ -6,6 +6,7 @@ mod authorisation;
 mod bad_input;
 mod campaigns;
 mod doors;
+mod fates;
 mod importing;
 mod limits;
 mod lists;
