@@ -3,8 +3,8 @@
 pub mod audit;
 pub mod campaigns;
 pub mod contacts;
-pub mod files;
 pub mod conversations;
+pub mod files;
 pub mod limits;
 pub mod media;
 pub mod messages;

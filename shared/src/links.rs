@@ -1,7 +1,6 @@
 //! Links to files: whoever has one may have what it leads to, until it is over. So it is signed, lives for minutes, and leads to
 //! one thing alone. Within a quarter of an hour the same thing has the same link, so that browsers and proxies fetch it once.
 
-use chrono::{DateTime, Utc};
 use crate::{
     domain::{
         ids::{MediaId, TenantId},
@@ -9,6 +8,7 @@ use crate::{
     },
     seal::Keyring,
 };
+use chrono::{DateTime, Utc};
 
 /// A link lives for one to two of these.
 const STEP_S: i64 = 15 * 60;

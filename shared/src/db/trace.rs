@@ -123,7 +123,9 @@ pub async fn webhooks(
     account: Option<ChannelAccountId>,
     times: &[DateTime<Utc>],
 ) -> Result<Vec<Listed>> {
-    let Some(needle) = message.provider_message_id.as_deref().filter(|id| !id.is_empty()) else { return Ok(Vec::new()) };
+    let Some(needle) = message.provider_message_id.as_deref().filter(|id| !id.is_empty()) else {
+        return Ok(Vec::new());
+    };
     let mut found: Vec<Listed> = Vec::new();
     for at in times.iter().take(MOST_TIMES) {
         let filter = Filter {

@@ -186,7 +186,9 @@ impl Needs {
             let need = self.buttons.iter().find(|need| need.index == button.index());
             let words = match need {
                 None => "is about a button that needs nothing".to_owned(),
-                Some(need) if need.kind != ButtonKind::of(button) => format!("must be of the type {}", need.kind.word()),
+                Some(need) if need.kind != ButtonKind::of(button) => {
+                    format!("must be of the type {}", need.kind.word())
+                }
                 Some(_) if !seen.insert(button.index()) => "is about the same button as one before it".to_owned(),
                 Some(_) => continue,
             };
@@ -234,7 +236,11 @@ mod tests {
             (&plain, with(&|t| t.header = image()), &["variables[0]", "variables[1]", "header"]),
             (&named, with(&|t| drop(t.named_variables.insert("first_name".into(), "Ada".into()))), &[]),
             (&named, given(&[]), &["named_variables.first_name"]),
-            (&named, with(&|t| drop(t.named_variables.insert("slot".into(), "x".into()))), &["named_variables.first_name", "named_variables.slot"]),
+            (
+                &named,
+                with(&|t| drop(t.named_variables.insert("slot".into(), "x".into()))),
+                &["named_variables.first_name", "named_variables.slot"],
+            ),
             (&rich, with(&|t| (t.header, t.buttons) = (image(), vec![url(1)])), &[]),
             (&rich, with(&|t| (t.header, t.buttons) = (image(), vec![reply(0), url(1)])), &[]),
             (&rich, given(&[]), &["header", "buttons"]),
@@ -243,7 +249,9 @@ mod tests {
             (&rich, with(&|t| (t.header, t.buttons) = (image(), vec![url(1), url(2)])), &["buttons[1]"]),
             (
                 &rich,
-                with(&|t| (t.header, t.buttons) = (Some(TemplateHeader::Video { file: FileRef::default() }), vec![url(1)])),
+                with(&|t| {
+                    (t.header, t.buttons) = (Some(TemplateHeader::Video { file: FileRef::default() }), vec![url(1)])
+                }),
                 &["header"],
             ),
         ] {

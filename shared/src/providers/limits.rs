@@ -23,7 +23,8 @@ fn limit(scope: Scope, rate: f64, source: &'static str) -> Documented {
 
 /// The limits of a new account with this id.
 pub fn documented(provider: Provider, external_id: &str) -> Vec<Documented> {
-    let pair = || Documented { scope: Scope::Pair, change: whatsapp::PAIR_LIMIT, source: "providers/whatsapp section 11" };
+    let pair =
+        || Documented { scope: Scope::Pair, change: whatsapp::PAIR_LIMIT, source: "providers/whatsapp section 11" };
     match provider {
         Provider::Whatsapp => {
             vec![limit(Scope::Account, whatsapp::MESSAGES_PER_SECOND, "providers/whatsapp section 11"), pair()]

@@ -85,7 +85,13 @@ async fn a_decision_is_asked_for_where_there_is_something_to_decide() {
             UPDATE sends SET state = 'held' WHERE message_id = $1";
         let (held, failed) = (
             stage.message(&tenant, conversation, held).await,
-            stage.message(&tenant, conversation, "UPDATE sends SET state = 'failed', code = '131026' WHERE message_id = $1").await,
+            stage
+                .message(
+                    &tenant,
+                    conversation,
+                    "UPDATE sends SET state = 'failed', code = '131026' WHERE message_id = $1",
+                )
+                .await,
         );
         stage.drain(&OUTBOUND_NOW).await;
         let listed = stage.get(&tenant, "/undecided?state=held").await;
@@ -97,7 +103,10 @@ async fn a_decision_is_asked_for_where_there_is_something_to_decide() {
         assert_eq!(stage.post(&tenant, &decide(failed), &resend).await.problem().1, "wrong_state");
         assert_eq!(stage.post(&tenant, &decide(held), &json!({"decision": "maybe"})).await.problem().2, ["decision"]);
         assert_eq!(stage.post(&tenant, &decide(held), &resend).await.status, 202);
-        assert_eq!(stage.post(&tenant, &format!("/messages/{held}/retry"), &Value::Null).await.problem().1, "wrong_state");
+        assert_eq!(
+            stage.post(&tenant, &format!("/messages/{held}/retry"), &Value::Null).await.problem().1,
+            "wrong_state"
+        );
         assert_eq!(stage.post(&tenant, &format!("/messages/{failed}/retry"), &Value::Null).await.status, 202);
         let tasks: Vec<(MessageId, Task)> = stage
             .drain(&OUTBOUND_NOW)
@@ -164,11 +173,17 @@ async fn an_answer_names_a_message_that_its_provider_knows() {
             stage.message(&tenant, conversation, "UPDATE sends SET state = 'failed' WHERE message_id = $1").await,
         );
         let path = |conversation: ConversationId| format!("/conversations/{conversation}/messages");
-        let quoting = |id: MessageId| json!({"type": "text", "text": "This one", "reply_to": id, "expires_in_seconds": 60});
+        let quoting =
+            |id: MessageId| json!({"type": "text", "text": "This one", "reply_to": id, "expires_in_seconds": 60});
         let reacting = |id: MessageId| json!({"type": "reaction", "message_id": id, "emoji": "👍"});
         for body in [quoting(known), reacting(known)] {
             let answered = stage.post(&tenant, &path(conversation), &body).await;
-            assert_eq!((answered.status.as_u16(), &answered.body["refers_to"]), (202, &json!("wamid.QUOTED")), "{}", answered.body);
+            assert_eq!(
+                (answered.status.as_u16(), &answered.body["refers_to"]),
+                (202, &json!("wamid.QUOTED")),
+                "{}",
+                answered.body
+            );
         }
         assert_eq!(stage.post(&tenant, &path(conversation), &quoting(unknown)).await.problem().2, ["reply_to"]);
         assert_eq!(stage.post(&tenant, &path(elsewhere), &quoting(known)).await.problem().2, ["reply_to"]);

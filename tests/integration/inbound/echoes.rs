@@ -16,8 +16,13 @@ impl Stage {
             .fetch_one(&mut self.admin)
             .await
             .unwrap();
-        let place =
-            Place { channel_account_id: self.account, channel: self.channel, account_revision: 1, conversation_id, probe: false };
+        let place = Place {
+            channel_account_id: self.account,
+            channel: self.channel,
+            account_revision: 1,
+            conversation_id,
+            probe: false,
+        };
         let what = What::Accepted { attempt_id: of.attempt_id, provider_message_id: provider_message_id.to_owned() };
         let record_of =
             Record { tenant_id: self.tenant, message_id: of.message_id, place: Some(place), what, slice: None };

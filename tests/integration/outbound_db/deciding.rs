@@ -57,9 +57,14 @@ async fn what_is_unknown_or_held_is_listed_until_it_is_settled() {
     let (conversation, attempt) = (stage.conversation().await, AttemptId::new());
     let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt }).await;
     assert!(stage.undecided(None).await.is_empty());
-    stage.record(message, conversation, What::Unknown { attempt_id: attempt, reason: "no answer in time".into() }).await;
+    stage
+        .record(message, conversation, What::Unknown { attempt_id: attempt, reason: "no answer in time".into() })
+        .await;
     let listed = stage.undecided(Some("unknown")).await;
-    assert_eq!((listed.len(), listed[0].message_id, listed[0].reason.as_deref()), (1, message, Some("no answer in time")));
+    assert_eq!(
+        (listed.len(), listed[0].message_id, listed[0].reason.as_deref()),
+        (1, message, Some("no answer in time"))
+    );
     assert!(stage.undecided(Some("held")).await.is_empty());
     sqlx::query("UPDATE sends SET unknown_at = now() - interval '1 hour'").execute(&mut stage.admin).await.unwrap();
     stage.record(message, conversation, What::Settled).await;
@@ -82,7 +87,8 @@ async fn a_failed_message_is_tried_again_with_its_earlier_attempts_kept() {
         assert_eq!(stage.state(message).await, expected, "one that is {state}");
         if state == Failed {
             assert_eq!(stage.jobs(message).await, [("send".to_owned(), 0)]);
-            let kept: Vec<AttemptId> = stage.one("SELECT retried_attempts FROM sends WHERE message_id = $1", message).await;
+            let kept: Vec<AttemptId> =
+                stage.one("SELECT retried_attempts FROM sends WHERE message_id = $1", message).await;
             assert_eq!(kept, [attempt]);
         }
     }

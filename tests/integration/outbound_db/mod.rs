@@ -101,7 +101,13 @@ impl Stage {
     }
 
     fn place(&self, conversation_id: ConversationId) -> Place {
-        Place { channel_account_id: self.account, channel: Channel::Whatsapp, account_revision: 1, conversation_id, probe: false }
+        Place {
+            channel_account_id: self.account,
+            channel: Channel::Whatsapp,
+            account_revision: 1,
+            conversation_id,
+            probe: false,
+        }
     }
 
     /// Writes down what happened to one send.

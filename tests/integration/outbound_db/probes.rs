@@ -53,7 +53,8 @@ impl Stage {
         let mut place = self.place(judged.conversation_id);
         (place.account_revision, place.probe) = (judged.account_revision, judged.probe);
         let what = what(grant.attempt_id);
-        let record_of = Record { tenant_id: self.tenant, message_id: judged.message_id, place: Some(place), what, slice: None };
+        let record_of =
+            Record { tenant_id: self.tenant, message_id: judged.message_id, place: Some(place), what, slice: None };
         let mut tx = self.fleet().await;
         record(&mut tx, &[record_of], PATIENCE).await.unwrap();
         tx.commit().await.unwrap();
@@ -89,7 +90,9 @@ async fn what_waits_for_an_account_that_is_back_is_woken() {
     let mut stage = Stage::new().await;
     let first = stage.goes_down().await;
     let (conversation, waiting) = stage.lone_send().await;
-    stage.record(waiting, conversation, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) }).await;
+    stage
+        .record(waiting, conversation, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) })
+        .await;
     stage.execute("DELETE FROM outbox").await;
 
     stage.see_to_accounts().await;

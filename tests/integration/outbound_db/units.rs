@@ -73,8 +73,12 @@ async fn films_and_recordings_have_a_rate_of_their_own_and_hold_up_nothing_else(
     let light = stage.sends(stage.account, 5).await;
     let all: Vec<MessageId> = heavy.iter().chain(&light).copied().collect();
     let answers = stage.ask(&all).await;
-    let is_granted = |id: &MessageId| answers.iter().any(|j| j.message_id == *id && matches!(j.answer, Answer::Granted(_)));
-    assert_eq!((heavy.iter().filter(|id| is_granted(id)).count(), light.iter().filter(|id| is_granted(id)).count()), (2, 5));
+    let is_granted =
+        |id: &MessageId| answers.iter().any(|j| j.message_id == *id && matches!(j.answer, Answer::Granted(_)));
+    assert_eq!(
+        (heavy.iter().filter(|id| is_granted(id)).count(), light.iter().filter(|id| is_granted(id)).count()),
+        (2, 5)
+    );
 }
 
 #[tokio::test]
@@ -88,7 +92,11 @@ async fn accounts_of_one_provider_account_share_its_rate() {
         .execute(&mut stage.admin)
         .await
         .unwrap();
-    sqlx::query("UPDATE channel_accounts SET portfolio_id = $1").bind(portfolio).execute(&mut stage.admin).await.unwrap();
+    sqlx::query("UPDATE channel_accounts SET portfolio_id = $1")
+        .bind(portfolio)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
     stage.limit("provider_account", portfolio, 10.0, Some(5)).await;
     let (ours, others) = (stage.sends(stage.account, 4).await, stage.sends(other, 4).await);
     let all: Vec<MessageId> = ours.into_iter().chain(others).collect();

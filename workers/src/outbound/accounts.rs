@@ -108,7 +108,11 @@ impl Accounts {
     }
 
     /// By which ids the accounts' providers keep these files.
-    pub(super) async fn kept_files(&self, placement: &Placement, wanted: &[Wanted]) -> db::Result<HashMap<Wanted, String>> {
+    pub(super) async fn kept_files(
+        &self,
+        placement: &Placement,
+        wanted: &[Wanted],
+    ) -> db::Result<HashMap<Wanted, String>> {
         let mut tenants: Vec<TenantId> = wanted.iter().map(|(tenant_id, ..)| *tenant_id).collect();
         tenants.dedup();
         let mut tx = self.databases.fleet(placement, &tenants).await?;

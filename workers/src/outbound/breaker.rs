@@ -2,11 +2,7 @@
 //! an account is another matter: that takes it down at once.
 
 use shared::domain::{ids::ChannelAccountId, outcome::Outcome};
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 use tokio::time::Instant;
 
 /// Calls are counted over so long a time, in two halves.
@@ -47,11 +43,8 @@ impl Breakers {
             windows.entry(account).or_insert(Window { since: now, before: Half::default(), now: Half::default() });
         if now >= window.since + HALF {
             let is_next = now < window.since + 2 * HALF;
-            *window = Window {
-                since: now,
-                before: if is_next { window.now } else { Half::default() },
-                now: Half::default(),
-            };
+            *window =
+                Window { since: now, before: if is_next { window.now } else { Half::default() }, now: Half::default() };
         }
         window.now.calls += 1;
         window.now.failures += u32::from(failed);
@@ -114,6 +107,10 @@ mod tests {
         let one_in_three = |n| if n % 3 == 0 { unknown() } else { taken() };
         assert_eq!(opens_after((0..300).map(one_in_three), quick), None, "most are taken");
         assert_eq!(opens_after((0..300).map(|_| outcome(Class::Account)), quick), None, "throttling is no failure");
-        assert_eq!(opens_after((0..100).map(|_| unknown()), Duration::from_secs(4)), None, "15 a minute are too few to tell");
+        assert_eq!(
+            opens_after((0..100).map(|_| unknown()), Duration::from_secs(4)),
+            None,
+            "15 a minute are too few to tell"
+        );
     }
 }

@@ -194,7 +194,11 @@ impl Caller {
     }
 
     /// What each of these says, and by which ids the accounts' providers keep the files in it. One that cannot be read is settled here.
-    async fn with_files(&self, placement: &Placement, granted: Vec<Granted>) -> Result<(Vec<Readable>, Kept), (Vec<Granted>, db::Error)> {
+    async fn with_files(
+        &self,
+        placement: &Placement,
+        granted: Vec<Granted>,
+    ) -> Result<(Vec<Readable>, Kept), (Vec<Granted>, db::Error)> {
         let mut wanted: BTreeSet<Wanted> = BTreeSet::new();
         let mut readable = Vec::with_capacity(granted.len());
         for (send, place, grant) in granted {
@@ -224,7 +228,13 @@ impl Caller {
     }
 
     /// Where the files of a content are: by the provider's id where it has one, else behind a link of ours.
-    fn handles(&self, content: &OutboundContent, tenant_id: TenantId, account: ChannelAccountId, kept: &Kept) -> Handles {
+    fn handles(
+        &self,
+        content: &OutboundContent,
+        tenant_id: TenantId,
+        account: ChannelAccountId,
+        kept: &Kept,
+    ) -> Handles {
         let ids = content.files().into_iter().filter_map(|(_, file)| file.id);
         ids.map(|id| {
             let handle = match kept.get(&(tenant_id, account, id)) {
@@ -336,7 +346,9 @@ fn about_file(said: &Said, news: &FileNews) -> Option<What> {
     match news {
         FileNews::Nothing => None,
         FileNews::Kept(provider_file_id) => match ids[..] {
-            [file_id] if files.len() == 1 => Some(What::FileKept { file_id, provider_file_id: provider_file_id.clone() }),
+            [file_id] if files.len() == 1 => {
+                Some(What::FileKept { file_id, provider_file_id: provider_file_id.clone() })
+            }
             _ => None,
         },
         FileNews::Lost => Some(What::FilesLost { file_ids: ids }),

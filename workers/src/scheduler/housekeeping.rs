@@ -29,7 +29,11 @@ pub(super) async fn rates(databases: &Databases, placement: &Placement, tenants:
 }
 
 /// Accounts that are down are tried again, and what waits for those that are back is woken.
-pub(super) async fn accounts(databases: &Databases, placement: &Placement, tenants: &[TenantId]) -> Result<Next, Fault> {
+pub(super) async fn accounts(
+    databases: &Databases,
+    placement: &Placement,
+    tenants: &[TenantId],
+) -> Result<Next, Fault> {
     if tenants.is_empty() {
         return Ok(Next::Later);
     }

@@ -162,7 +162,8 @@ type Limits = Vec<(Scope, LimitChange)>;
 fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> (Limits, Limits) {
     let mut given = wanted.further_limits.clone();
     given.extend(args.rate.map(|rate| (Scope::Account, LimitChange { rate, burst: None, inbound_cost: None })));
-    let documented = if created { providers::limits::documented(wanted.provider, wanted.external_id) } else { Vec::new() };
+    let documented =
+        if created { providers::limits::documented(wanted.provider, wanted.external_id) } else { Vec::new() };
     let defaults = documented.into_iter().map(|limit| (limit.scope, limit.change));
     (given, defaults.filter(|(scope, _)| !wanted.without.contains(scope)).collect())
 }

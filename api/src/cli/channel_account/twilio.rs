@@ -6,11 +6,7 @@ use super::{
 };
 use crate::cli::output::Output;
 use secrecy::{ExposeSecret, SecretString};
-use shared::{
-    db::channel_accounts::AccountSecrets,
-    domain::channel::Provider,
-    providers::twilio,
-};
+use shared::{db::channel_accounts::AccountSecrets, domain::channel::Provider, providers::twilio};
 use std::process::ExitCode;
 
 /// A Twilio sender. How many segments a second it may send depends on what it is: 1 of a long code, 3 toll-free, 100 of a short code,

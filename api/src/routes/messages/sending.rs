@@ -74,7 +74,9 @@ impl Saying {
             None => None,
             Some(value) => match value.as_u64() {
                 Some(seconds @ 1..=LONGEST_LIFE) => u32::try_from(seconds).ok(),
-                _ => return Err(invalid("expires_in_seconds", &format!("must be a whole number, 1 to {LONGEST_LIFE}"))),
+                _ => {
+                    return Err(invalid("expires_in_seconds", &format!("must be a whole number, 1 to {LONGEST_LIFE}")));
+                }
             },
         };
         let content = read_content(fields)?;
@@ -217,7 +219,10 @@ async fn check(tx: &mut TenantTx, to: &Locked, content: &OutboundContent, now: D
 }
 
 /// What is known of the uploaded files that a message names; all of them must be there.
-pub(in crate::routes) async fn facts(tx: &mut TenantTx, content: &OutboundContent) -> db::Result<Result<Facts, Problem>> {
+pub(in crate::routes) async fn facts(
+    tx: &mut TenantTx,
+    content: &OutboundContent,
+) -> db::Result<Result<Facts, Problem>> {
     let named = content.files();
     let ids: Vec<FileId> = named.iter().filter_map(|(_, file)| file.id).collect();
     let found = db::files::find(tx, &ids).await?.into_iter();
@@ -335,7 +340,10 @@ mod tests {
             (json!({"type": "text"}), "text"),
             (json!({"type": "text", "text": "Hello", "name": "x"}), "name"),
             (json!({"type": "template", "name": "x"}), "language"),
-            (json!({"type": "list", "text": "x", "button": "y", "sections": [{"rows": [{"id": "1"}]}]}), "sections[0].rows[0].title"),
+            (
+                json!({"type": "list", "text": "x", "button": "y", "sections": [{"rows": [{"id": "1"}]}]}),
+                "sections[0].rows[0].title",
+            ),
             (json!({"type": "text", "text": "x", "reply_to": "7"}), "reply_to"),
             (json!({"type": "text", "text": "x", "expires_in_seconds": 0}), "expires_in_seconds"),
             (json!({"type": "text", "text": "x", "expires_in_seconds": 86_401}), "expires_in_seconds"),

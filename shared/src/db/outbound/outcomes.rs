@@ -655,14 +655,10 @@ async fn let_go_again(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         .fetch_optional(tx.conn())
         .await?;
         let Some(row) = row else { continue };
-        let again = sqlx::query_file_scalar!(
-            "src/db/campaigns/let_go_again.sql",
-            tenant_id.0,
-            &[message_id.0],
-            None::<String>
-        )
-        .fetch_all(tx.conn())
-        .await?;
+        let again =
+            sqlx::query_file_scalar!("src/db/campaigns/let_go_again.sql", tenant_id.0, &[message_id.0], None::<String>)
+                .fetch_all(tx.conn())
+                .await?;
         if !again.is_empty() {
             let job = OutboundJob { tenant_id, message_id, account: Some(row.account), task: Task::Send };
             tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), None);
@@ -864,11 +860,8 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 /// An account that was down and with which the provider has taken a message is back.
 async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let is_back = |r: &&Record| matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.probe);
-    let back: BTreeSet<(TenantId, ChannelAccountId)> = records
-        .iter()
-        .filter(is_back)
-        .filter_map(|r| Some((r.tenant_id, r.place?.channel_account_id)))
-        .collect();
+    let back: BTreeSet<(TenantId, ChannelAccountId)> =
+        records.iter().filter(is_back).filter_map(|r| Some((r.tenant_id, r.place?.channel_account_id))).collect();
     probes::passed(tx, &back).await
 }
 

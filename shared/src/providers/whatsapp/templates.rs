@@ -274,21 +274,18 @@ mod tests {
     #[test]
     fn carousels_offers_and_codes_are_known_and_what_is_new_is_not() {
         let of = |components: &str| {
-            let page = format!(r#"{{"data":[{{"name":"x","language":"en","status":"APPROVED","components":{components}}}]}}"#);
+            let page =
+                format!(r#"{{"data":[{{"name":"x","language":"en","status":"APPROVED","components":{components}}}]}}"#);
             parse_page(page.as_bytes()).unwrap().templates.pop().unwrap().needs
         };
-        let carousel = of(
-            r#"[{"type":"BODY","text":"Hi {{1}}"},{"type":"CAROUSEL","cards":[
+        let carousel = of(r#"[{"type":"BODY","text":"Hi {{1}}"},{"type":"CAROUSEL","cards":[
                 {"components":[{"type":"HEADER","format":"IMAGE"},{"type":"BODY","text":"{{1}} off"},{"type":"BUTTONS","buttons":[{"type":"URL","url":"https://x.example/{{1}}"}]}]},
-                {"components":[{"type":"HEADER","format":"VIDEO"}]}]}]"#,
-        );
+                {"components":[{"type":"HEADER","format":"VIDEO"}]}]}]"#);
         assert_eq!((carousel.variables, carousel.cards.len(), carousel.cards[0].variables), (1, 2, 1));
         assert_eq!(carousel.cards[0].buttons[0].kind, ButtonKind::Url);
         assert_eq!(carousel.cards[1].header, Some(HeaderNeed::Video));
-        let offer = of(
-            r#"[{"type":"LIMITED_TIME_OFFER","limited_time_offer":{"text":"Soon","has_expiration":true}},
-                {"type":"BUTTONS","buttons":[{"type":"COPY_CODE"},{"type":"OTP"}]}]"#,
-        );
+        let offer = of(r#"[{"type":"LIMITED_TIME_OFFER","limited_time_offer":{"text":"Soon","has_expiration":true}},
+                {"type":"BUTTONS","buttons":[{"type":"COPY_CODE"},{"type":"OTP"}]}]"#);
         assert!(offer.offer);
         let kinds: Vec<ButtonKind> = offer.buttons.iter().map(|button| button.kind).collect();
         assert_eq!(kinds, [ButtonKind::CopyCode, ButtonKind::Url]);
