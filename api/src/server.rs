@@ -122,7 +122,7 @@ pub fn router(services: Services, life: &Lifecycle) -> anyhow::Result<Router> {
         tokens: Tokens::new(databases.clone()),
         imports: Imports::new(life.clone()),
         storage,
-        links: Links::new(keyring.clone()),
+        links: shared::links::Links::new(keyring.clone()),
         placements: Placements::new(databases.clone()),
         clock: clock.clone(),
         databases: databases.clone(),

@@ -44,7 +44,6 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// What to say in a conversation.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessage {
     /// The message of the conversation that this one answers.
     reply_to: Option<Uuid>,
@@ -57,7 +56,6 @@ pub struct NewMessage {
 
 /// What to say to a contact.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "describes what is read by hand, so that a problem names its field")]
 pub struct NewMessageToContact {
     /// To whom.
     contact_id: Uuid,

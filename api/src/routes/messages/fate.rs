@@ -38,7 +38,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// Why a message is where it is.
 #[derive(Serialize, ToSchema)]
-pub struct Trace {
+pub(super) struct Trace {
     message: MessageView,
     /// The send as it stands; absent of a message that was received or written elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct Trace {
 
 /// A send as it stands.
 #[derive(Serialize, ToSchema)]
-pub struct TraceSend {
+pub(super) struct TraceSend {
     channel_account_id: Uuid,
     account_name: String,
     /// active, down or disabled.
@@ -89,7 +89,7 @@ pub struct TraceSend {
 
 /// A job that is due later.
 #[derive(Serialize, ToSchema)]
-pub struct TraceJob {
+pub(super) struct TraceJob {
     queue: String,
     /// outbound.send, outbound.slice, outbound.release_turn, outbound.settle …
     kind: String,
@@ -98,7 +98,7 @@ pub struct TraceJob {
 
 /// A webhook that names the message.
 #[derive(Serialize, ToSchema)]
-pub struct TraceWebhook {
+pub(super) struct TraceWebhook {
     /// Its id in the raw log.
     id: Uuid,
     received_at: DateTime<Utc>,
@@ -135,7 +135,7 @@ impl From<Listed> for TraceWebhook {
 /// A send of which nobody knows whether it arrived.
 #[derive(Serialize, ToSchema)]
 #[schema(as = UndecidedSend)]
-pub struct UndecidedView {
+pub(super) struct UndecidedView {
     message_id: Uuid,
     conversation_id: Uuid,
     channel_account_id: Uuid,
@@ -168,7 +168,7 @@ impl From<Undecided> for UndecidedView {
 /// What a person decides.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewDecision {
+pub(super) struct NewDecision {
     /// sent: it arrived. failed: it did not, and is not to be sent. resend: it is sent again, and shown as possibly doubled.
     #[schema(value_type = String, example = "resend")]
     decision: Decision,
