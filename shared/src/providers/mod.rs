@@ -26,6 +26,8 @@ pub mod sending;
 pub mod twilio;
 pub mod whatsapp;
 
+mod answering;
+mod checking;
 mod json;
 mod lenient;
 mod repair;

@@ -55,6 +55,33 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// Where a file is.
+    ///
+    /// # Errors
+    /// If nobody has seen to it that the provider can have it.
+    pub fn file(&self, file: &FileRef) -> Result<Handle, Unsendable> {
+        self.handle(file).ok_or_else(|| Unsendable("a file of the message has not been handed over".to_owned()))
+    }
+
+    /// Where a file can be fetched, for a place in a message that takes addresses only.
+    ///
+    /// # Errors
+    /// If the provider was given the file itself, or nothing.
+    pub fn link(&self, file: &FileRef) -> Result<String, Unsendable> {
+        match self.file(file)? {
+            Handle::Link(link) => Ok(link),
+            Handle::Id(_) => Err(Unsendable("a file of the message has to be given by its address".to_owned())),
+        }
+    }
+
+    /// The provider's id of the message that is reacted to.
+    ///
+    /// # Errors
+    /// If it has none: it was never sent or received.
+    pub fn target(&self) -> Result<&str, Unsendable> {
+        self.refers_to.ok_or_else(|| Unsendable("the message reacted to has no id at the provider".to_owned()))
+    }
+
     /// Where a file is; `None` if one of ours has not been handed over to the provider, which whoever sends sees to.
     pub fn handle(&self, file: &FileRef) -> Option<Handle> {
         match (&file.id, &file.link) {

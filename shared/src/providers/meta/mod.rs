@@ -7,6 +7,7 @@ pub mod verify;
 pub(super) mod envelope;
 pub(super) mod excerpt;
 pub(super) mod reading;
+pub(super) mod template;
 pub(super) mod time;
 
 mod content;
