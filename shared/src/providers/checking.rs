@@ -130,7 +130,10 @@ impl<'a> Checking<'a> {
     pub(super) fn phone(&mut self, field: &str, number: &str) {
         let digits = number.strip_prefix('+').unwrap_or_default();
         if !(7..=15).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            self.problem(field, "must be a telephone number with + and the country code, and nothing but digits after it");
+            self.problem(
+                field,
+                "must be a telephone number with + and the country code, and nothing but digits after it",
+            );
         }
     }
 
@@ -158,6 +161,22 @@ impl<'a> Checking<'a> {
                     }
                 }
             },
+        }
+    }
+
+    /// One emoji, or nothing.
+    pub(super) fn emoji(&mut self, field: &str, emoji: &str) {
+        // A family of four with its joiners has eleven characters.
+        let plain = |c: char| c.is_ascii_alphanumeric() && emoji.chars().all(|c| c.is_ascii()) || c.is_alphabetic();
+        if emoji.chars().count() > 11 || emoji.chars().any(plain) || emoji.chars().any(char::is_whitespace) {
+            self.problem(field, "must be one emoji, or empty to take a reaction back");
+        }
+    }
+
+    /// Degrees of a circle around nought.
+    pub(super) fn degrees(&mut self, field: &str, degrees: f64, most: f64) {
+        if !(-most..=most).contains(&degrees) {
+            self.problem(field, format!("must be a number of degrees from -{most} to {most}"));
         }
     }
 
@@ -255,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_number_is_dialled_from_anywhere() {
-        for (number, is_good) in [("+15035550142", true), ("15035550142", false), ("+1 503 555", false), ("+12", false)] {
+        for (number, is_good) in [("+15035550142", true), ("15035550142", false), ("+1 503 555", false), ("+12", false)]
+        {
             assert_eq!(found(|checking| checking.phone("phone", number)).is_empty(), is_good, "{number}");
         }
     }

@@ -90,9 +90,7 @@ fn content(message: &Outgoing<'_>) -> Result<(&'static str, Value), Unsendable> 
         Is::Sticker(Sticker { file }) => ("sticker", with(file, &[])?),
         Is::Location(location) => ("location", place(location)),
         Is::Contacts(contacts) => ("contacts", contacts.contacts.iter().map(card).collect()),
-        Is::Reaction(Reaction { emoji, .. }) => {
-            ("reaction", json!({"message_id": message.target()?, "emoji": emoji}))
-        }
+        Is::Reaction(Reaction { emoji, .. }) => ("reaction", json!({"message_id": message.target()?, "emoji": emoji})),
         Is::Buttons(_)
         | Is::List(_)
         | Is::Flow(_)
@@ -535,7 +533,10 @@ mod tests {
                 json!({"type": "buttons", "text": "x", "buttons": [{"type": "call", "title": "Call", "phone": "+15557770142"}]}),
                 "whatsapp has no messages of the type buttons",
             ),
-            (json!({"type": "image", "file": {"id": Uuid::from_u128(8)}}), "a file of the message has not been handed over"),
+            (
+                json!({"type": "image", "file": {"id": Uuid::from_u128(8)}}),
+                "a file of the message has not been handed over",
+            ),
             (json!({"type": "image", "file": {}}), "a file of the message has not been handed over"),
         ] {
             assert_eq!(sent(read(content.clone()), phone, None), words, "{content}");
