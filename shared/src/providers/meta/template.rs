@@ -13,10 +13,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// If a file is not at hand.
-pub(in crate::providers) fn components(
-    message: &Outgoing<'_>,
-    template: &Template,
-) -> Result<Vec<Value>, Unsendable> {
+pub(in crate::providers) fn components(message: &Outgoing<'_>, template: &Template) -> Result<Vec<Value>, Unsendable> {
     let mut components = Vec::new();
     components.extend(template.header.as_ref().map(|header| self::header(message, header)).transpose()?);
     components.extend(body(&template.variables, &template.named_variables));

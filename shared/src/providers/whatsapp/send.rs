@@ -10,6 +10,7 @@ use crate::{
         people::{Recipient, RecipientKind},
     },
     providers::{
+        http::Signal,
         meta::template::{components, file, place, product_sections},
         sending::{Body, Outgoing, Unsendable},
     },
@@ -54,6 +55,19 @@ pub fn request(message: &Outgoing<'_>) -> Result<Body, Unsendable> {
     put("type", name.into());
     put(name, content);
     Ok(Body::Json(serde_json::to_vec(&request).expect("strings and lists always serialise")))
+}
+
+/// The body of a call to the same path that marks as read, and says that an answer is being written (contract, section 7.5).
+pub(in crate::providers) fn signal(signal: Signal<'_>) -> Body {
+    let (message_id, typing) = match signal {
+        Signal::Read { message_id } => (message_id, None),
+        Signal::Typing { message_id } => (message_id, Some(json!({"type": "text"}))),
+    };
+    let mut body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": message_id});
+    if let Some(typing) = typing {
+        body["typing_indicator"] = typing;
+    }
+    Body::Json(body.to_string().into_bytes())
 }
 
 /// WhatsApp's name of the type, and what stands under it.
@@ -248,6 +262,7 @@ mod tests {
             channel: Channel::Whatsapp,
             external_id: "330000000000009".into(),
             status_url: None,
+            gateway: None,
         };
         let token = SendToken::decode(TOKEN).unwrap();
         let files = Handles::from([(UPLOADED, Handle::Id("880200000000001".into()))]);
@@ -519,6 +534,20 @@ mod tests {
             assert_eq!(request.get("context"), None);
             assert!(sent(content, phone, None).as_str().unwrap().contains("no id"));
         }
+    }
+
+    #[test]
+    fn a_person_is_told_that_they_are_read_and_answered() {
+        let written = |said| match signal(said) {
+            Body::Json(body) => serde_json::from_slice::<Value>(&body).unwrap(),
+            other @ Body::Form(_) => panic!("{other:?}"),
+        };
+        let message_id = "wamid.U0JYLUlOLVRYVA==";
+        let read = json!({"messaging_product": "whatsapp", "status": "read", "message_id": message_id});
+        assert_eq!(written(Signal::Read { message_id }), read);
+        let mut typing = read;
+        typing["typing_indicator"] = json!({"type": "text"});
+        assert_eq!(written(Signal::Typing { message_id }), typing);
     }
 
     #[test]
