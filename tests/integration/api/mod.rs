@@ -175,7 +175,7 @@ impl Stage {
             rate,
             keyring: keyring.clone(),
             storage: storage.clone(),
-            platforms: Platforms::new(Provider::ALL.iter().map(|provider| (*provider, platform()))),
+            platforms: Platforms::new(Provider::WITH_WEBHOOKS.iter().map(|provider| (*provider, platform()))),
             bodies_bytes: webhooks::BODIES_BYTES,
             proxies: Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]),
             public_url: PUBLIC_URL.to_owned(),

@@ -110,6 +110,7 @@ impl Accounts {
                 token: &SecretString::from(secrets.access_token),
                 login: secrets.login,
                 status_url: None,
+                gateway: None,
             })
             .map_err(|error| Unusable::Secrets(error.to_string()))?;
         Ok(Account { revision: row.revision, endpoint, rate: row.rate })

@@ -203,14 +203,14 @@ fn random_word() -> String {
 fn has_handshake(provider: Provider) -> bool {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => true,
-        Provider::Twilio => false,
+        Provider::Twilio | Provider::Gateway => false,
     }
 }
 
 /// What is to stand behind the address at the provider: Twilio repeats a webhook only if it says so (providers/twilio section 5).
 fn overrides(provider: Provider) -> &'static str {
     match provider {
-        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => "",
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram | Provider::Gateway => "",
         Provider::Twilio => "#rc=5&rp=all&ct=3000",
     }
 }
@@ -222,6 +222,7 @@ fn platform_settings(provider: Provider) -> &'static str {
         Provider::Messenger => "signed with MESSENGER_APP_SECRET, verified with MESSENGER_VERIFY_TOKEN",
         Provider::Instagram => "signed with INSTAGRAM_APP_SECRET, verified with INSTAGRAM_VERIFY_TOKEN",
         Provider::Twilio => "signed with TWILIO_AUTH_TOKEN",
+        Provider::Gateway => "never called",
     }
 }
 
