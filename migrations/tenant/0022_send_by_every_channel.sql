@@ -22,6 +22,17 @@ ALTER TABLE channel_accounts
     ADD COLUMN probes int NOT NULL DEFAULT 0,
     ADD COLUMN probe_at timestamptz;
 
+-- A gateway's channel is told by its account's id, as at Twilio; domain::channel::Channel::of_account says the same.
+ALTER TABLE channel_accounts
+    DROP COLUMN channel,
+    ADD COLUMN channel text NOT NULL GENERATED ALWAYS AS (
+        CASE
+            WHEN provider NOT IN ('twilio', 'gateway') THEN provider
+            WHEN starts_with(external_id, 'whatsapp:') THEN 'whatsapp'
+            ELSE 'sms'
+        END
+    ) STORED;
+
 ALTER TABLE limits
     DROP CONSTRAINT limits_scope_check,
     -- account: what is sent a second, key is the account. heavy: films and recordings a second, key is the account. pair: messages a second to

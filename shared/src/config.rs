@@ -131,17 +131,21 @@ pub struct ProviderApis {
     /// Where Twilio's API of templates is.
     #[arg(long, env = "TWILIO_CONTENT_BASE_URL", default_value = "https://content.twilio.com")]
     pub twilio_content_base_url: url::Url,
+    /// Where Twilio's API of senders and typing indicators is.
+    #[arg(long, env = "TWILIO_MESSAGING_BASE_URL", default_value = "https://messaging.twilio.com")]
+    pub twilio_messaging_base_url: url::Url,
 }
 
 impl ProviderApis {
     /// All of them, for who trusts them.
-    pub fn bases(&self) -> [&url::Url; 5] {
+    pub fn bases(&self) -> [&url::Url; 6] {
         [
             &self.whatsapp_base_url,
             &self.messenger_base_url,
             &self.instagram_base_url,
             &self.twilio_base_url,
             &self.twilio_content_base_url,
+            &self.twilio_messaging_base_url,
         ]
     }
 }

@@ -100,7 +100,7 @@ impl Stage {
         let keyring = Keyring::parse(&SecretString::from(SECRET_KEYS)).expect("a key");
         let mut admin = fleet.database.admin().await;
         let mut accounts = BTreeMap::new();
-        for provider in Provider::ALL.iter().copied() {
+        for provider in Provider::WITH_WEBHOOKS.iter().copied() {
             let (account, contact, conversation) = (ChannelAccountId::new(), ContactId::new(), ConversationId::new());
             let token = if provider == Provider::Twilio { TWILIO_TOKEN } else { META_TOKEN };
             let secrets = json!({"access_token": token}).to_string();

@@ -2,6 +2,7 @@
 //! webhooks find them.
 
 mod add;
+mod gateway;
 mod instagram;
 mod messenger;
 mod twilio;
@@ -47,6 +48,8 @@ pub(super) enum Add {
     Instagram(Box<instagram::Instagram>),
     /// A Twilio sender: a number, a short code, a WhatsApp sender or a messaging service
     Twilio(Box<twilio::Twilio>),
+    /// A number at a gateway: something with an endpoint to send by and nothing else, described by a file
+    Gateway(Box<gateway::Gateway>),
 }
 
 #[derive(clap::Args, Debug)]
@@ -105,6 +108,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
         Command::Add(Add::Messenger(args)) => args.add(out).await,
         Command::Add(Add::Instagram(args)) => args.add(out).await,
         Command::Add(Add::Twilio(args)) => args.add(out).await,
+        Command::Add(Add::Gateway(args)) => args.add(out).await,
         Command::List(args) => list(&args, out).await,
         Command::Resume(args) => resume(&args, out).await,
     }

@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_known_template, check_provider, facts, read_content},
+    messages::{NewMessage, check_content, check_known_template, check_provider, facts, read_content},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -29,11 +29,10 @@ use shared::{
     },
     domain::{
         campaigns::{Action, Audience, AudienceFields, CampaignContent, UnknownVariable},
-        channel::Provider,
+        channel::Channel,
         content::OutboundContent,
         ids::{CampaignId, ChannelAccountId, ContactId},
     },
-    providers::{self, sending::Facts},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -510,14 +509,6 @@ fn with_variables(said: &OutboundContent) -> Result<CampaignContent, Problem> {
     })
 }
 
-/// What comes of it fits for everybody.
-fn check_longest(provider: Provider, content: &CampaignContent, files: &Facts) -> Result<(), Problem> {
-    providers::check(provider, &content.longest(), files).map_err(|problems| {
-        let detail = "With the longest name and number filled in, it is more than the provider takes.";
-        Problem::invalid(problems).under("content").detail(detail)
-    })
-}
-
 fn checked_audience(audience: NewAudience) -> Result<Audience, Problem> {
     let NewAudience { all, contact_ids } = audience;
     if contact_ids.as_ref().is_some_and(|ids| ids.len() > MAX_CONTACTS) {
@@ -544,7 +535,13 @@ async fn check_account(
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
     let files = facts(tx, said).await?.map_err(|problem| problem.under("content"))?;
-    check_longest(check_provider(&account.provider)?, content, &files)?;
+    let (provider, channel) = (check_provider(&account.provider)?, Channel::from_name(&account.channel));
+    let channel = channel.unwrap_or(Channel::Whatsapp);
+    // If it fits with the longest name and number filled in, everything does.
+    check_content(provider, channel, account.gateway.as_ref(), &content.longest(), &files).map_err(|problem| {
+        let detail = "With the longest name and number filled in, it is more than the provider takes.";
+        problem.under("content").detail(detail)
+    })?;
     check_known_template(tx, id, account.templates_synced_at, said)
         .await?
         .map_err(|problem| problem.under("content"))?;

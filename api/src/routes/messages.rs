@@ -6,7 +6,7 @@
 mod fate;
 mod sending;
 
-pub(super) use sending::{check_known_template, check_provider, facts, read_content};
+pub(super) use sending::{check_content, check_known_template, check_provider, facts, read_content};
 
 use super::{Page, media::FileView};
 use crate::{

@@ -73,7 +73,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 fn patience(provider: Provider) -> Duration {
     match provider {
         Provider::Messenger | Provider::Instagram => Duration::from_millis(4500),
-        Provider::Whatsapp | Provider::Twilio => Duration::from_secs(9),
+        Provider::Whatsapp | Provider::Twilio | Provider::Gateway => Duration::from_secs(9),
     }
 }
 
@@ -129,7 +129,7 @@ impl Room {
             small_bytes: Semaphore::new(SMALL_BODIES_BYTES),
             large_bytes: Semaphore::new(bodies_bytes.max(MAX_BODY_BYTES)),
             large_turns: Semaphore::new(LARGE_AT_ONCE),
-            counted: Provider::ALL.iter().map(|provider| (*provider, Counted::of(*provider))).collect(),
+            counted: Provider::WITH_WEBHOOKS.iter().map(|provider| (*provider, Counted::of(*provider))).collect(),
         }
     }
 
@@ -184,8 +184,8 @@ async fn answer(
                 counted.seconds.record(started.elapsed());
             }
             match provider {
-                Provider::Whatsapp | Provider::Messenger | Provider::Instagram => StatusCode::OK.into_response(),
                 Provider::Twilio => ([(header::CONTENT_TYPE, "text/xml")], EMPTY_TWIML).into_response(),
+                _ => StatusCode::OK.into_response(),
             }
         }
         Err(refusal) => refused(provider, refusal),
@@ -408,9 +408,9 @@ fn refused(provider: Provider, refusal: Refusal) -> Response {
 /// (providers/twilio section 4, rule 5).
 fn unsigned(provider: Provider, error: BadSignature) -> StatusCode {
     match (provider, error) {
-        (Provider::Whatsapp | Provider::Messenger | Provider::Instagram, _) => StatusCode::UNAUTHORIZED,
         (Provider::Twilio, BadSignature::Missing | BadSignature::Malformed) => StatusCode::BAD_REQUEST,
         (Provider::Twilio, BadSignature::Wrong) => StatusCode::FORBIDDEN,
+        _ => StatusCode::UNAUTHORIZED,
     }
 }
 

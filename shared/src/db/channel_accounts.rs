@@ -57,6 +57,10 @@ pub struct Sender {
     pub state: String,
     /// At which provider it is.
     pub provider: String,
+    /// On which channel.
+    pub channel: String,
+    /// How a gateway is called.
+    pub gateway: Option<serde_json::Value>,
     /// When its templates were last fetched from the provider.
     pub templates_synced_at: Option<DateTime<Utc>>,
 }
@@ -86,6 +90,8 @@ pub struct NewAccount<'a> {
     pub defaults: &'a [(Scope, LimitChange)],
     /// The last part of its own webhook URL, if it has one.
     pub webhook_key: Option<&'a str>,
+    /// How a gateway is called; `None`: as it was.
+    pub gateway: Option<&'a serde_json::Value>,
     /// Whether its app may send a person's answers for seven days; `None`: as it was.
     pub human_agent: Option<bool>,
 }
@@ -136,8 +142,8 @@ pub struct Account {
 pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<bool> {
     let done = sqlx::query!(
         "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, display_address,
-            sealed_secrets, secret_key_id, webhook_key, human_agent)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, false))
+            sealed_secrets, secret_key_id, webhook_key, human_agent, gateway)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, false), $12)
         ON CONFLICT ON CONSTRAINT channel_accounts_external_key DO NOTHING",
         tenant_id.0,
         account.id.0,
@@ -150,6 +156,7 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.secrets.key_id,
         account.webhook_key,
         account.human_agent,
+        account.gateway,
     )
     .execute(tx.conn())
     .await?;
@@ -171,7 +178,7 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         "UPDATE channel_accounts
         SET name = $3, business_account_id = COALESCE($4, business_account_id),
             display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
-            webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent)
+            webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway)
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         account.id.0,
@@ -182,6 +189,7 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.secrets.key_id,
         account.webhook_key,
         account.human_agent,
+        account.gateway,
     )
     .execute(tx.conn())
     .await?;
@@ -342,7 +350,7 @@ pub async fn sender(tx: &mut TenantTx, id: ChannelAccountId) -> Result<Option<Se
     let tenant_id = tx.tenant_id();
     let sender = sqlx::query_as!(
         Sender,
-        "SELECT state, provider, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
+        "SELECT state, provider, channel AS \"channel!\", gateway, templates_synced_at FROM channel_accounts WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
     )

@@ -77,7 +77,11 @@ pub struct Locked {
     /// active, down, disabled.
     pub account_state: String,
     /// At which provider the account is.
-    pub provider: String,
+    pub provider: Provider,
+    /// How a gateway is called.
+    pub gateway: Option<serde_json::Value>,
+    /// How a gateway is called.
+    pub gateway: Option<serde_json::Value>,
     /// On which channel it is.
     pub channel: Channel,
     /// Whether the person wants nothing at all on this channel.
@@ -180,7 +184,7 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
     let row = sqlx::query!(
         r#"SELECT v.id AS "id: ConversationId", v.merged_into AS "merged_into: ConversationId", v.contact_id AS "contact_id: ContactId",
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.window_expires_at,
-            a.state AS account_state, a.provider, a.channel AS "channel!", a.templates_synced_at,
+            a.state AS account_state, a.provider, a.gateway, a.channel AS "channel!", a.templates_synced_at,
             EXISTS (
                 SELECT FROM suppressions s
                 WHERE s.tenant_id = v.tenant_id AND s.contact_id = v.contact_id AND s.channel = a.channel AND s.purpose = 'all'
@@ -208,6 +212,7 @@ async fn lock_once(tx: &mut TenantTx, id: ConversationId) -> Result<Option<(Lock
             account_state: row.account_state,
             channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
             provider: row.provider,
+            gateway: row.gateway,
             opted_out: row.opted_out,
             templates_synced_at: row.templates_synced_at,
             human_agent: row.human_agent,

@@ -100,6 +100,8 @@ pub struct Sending<'a> {
     pub refers_to: Option<&'a str>,
     /// What it takes of its account's rate.
     pub units: i16,
+    /// Whether it may only go inside the customer service window.
+    pub needs_window: bool,
     /// Whether it goes as a person's answer where the window is closed.
     pub human_agent: bool,
     /// After this it is of no use any more.
@@ -269,7 +271,7 @@ pub async fn accept(
     )
     .fetch_all(tx.conn())
     .await?;
-    let Sending { address, content, refers_to, units, human_agent, expires_at } = *sending;
+    let Sending { address, content, refers_to, units, needs_window, human_agent, expires_at } = *sending;
     let id = MessageId::new();
     let at = sqlx::query_scalar!(
         r#"WITH conversation AS (
@@ -303,7 +305,7 @@ pub async fn accept(
         conversation.channel_account_id.0,
         address.kind.as_str(),
         address.value,
-        content.needs_open_window(conversation.channel),
+        needs_window,
         SendState::Queued.as_str(),
         refers_to,
         units,

@@ -16,11 +16,17 @@ pub enum Provider {
     Instagram,
     /// Twilio Programmable Messaging: SMS, MMS, and WhatsApp by way of Twilio.
     Twilio,
+    /// Anybody who takes messages by one HTTP call, as a configuration describes it.
+    Gateway,
 }
 
 impl Provider {
     /// All providers, in the order in which they are shown.
     pub const ALL: &'static [Provider] =
+        &[Provider::Whatsapp, Provider::Messenger, Provider::Instagram, Provider::Twilio, Provider::Gateway];
+
+    /// Those that call us: what people write, and what became of what was sent.
+    pub const WITH_WEBHOOKS: &'static [Provider] =
         &[Provider::Whatsapp, Provider::Messenger, Provider::Instagram, Provider::Twilio];
 
     /// The name in SQL, URLs, metrics and on queues.
@@ -30,6 +36,7 @@ impl Provider {
             Provider::Messenger => "messenger",
             Provider::Instagram => "instagram",
             Provider::Twilio => "twilio",
+            Provider::Gateway => "gateway",
         }
     }
 
@@ -40,13 +47,23 @@ impl Provider {
     pub fn inbound_cost(self) -> f64 {
         match self {
             Provider::Whatsapp | Provider::Messenger | Provider::Instagram => 1.0,
-            Provider::Twilio => 0.0,
+            Provider::Twilio | Provider::Gateway => 0.0,
         }
     }
 
-    /// Whether this release can hand messages over to it; from all of them it can receive.
+    /// Whether this release can hand messages over to it: to all of them.
     pub fn can_send(self) -> bool {
-        matches!(self, Provider::Whatsapp)
+        true
+    }
+
+    /// Whether it says later what became of a message. Without, a message stays sent.
+    pub fn has_receipts(self) -> bool {
+        self != Provider::Gateway
+    }
+
+    /// Whether it holds to the channel's customer service window: a gateway knows none (providers/botmaster).
+    pub fn has_window(self) -> bool {
+        self != Provider::Gateway
     }
 }
 
@@ -92,7 +109,7 @@ pub enum Channel {
     Sms,
 }
 
-/// What stands before a WhatsApp address at Twilio (providers/twilio section 1).
+/// What stands before a WhatsApp address at Twilio (providers/twilio section 1), and before the id of a gateway's account on WhatsApp.
 pub const TWILIO_WHATSAPP_PREFIX: &str = "whatsapp:";
 
 impl Channel {
@@ -120,8 +137,10 @@ impl Channel {
             Provider::Whatsapp => Channel::Whatsapp,
             Provider::Messenger => Channel::Messenger,
             Provider::Instagram => Channel::Instagram,
-            Provider::Twilio if external_id.starts_with(TWILIO_WHATSAPP_PREFIX) => Channel::Whatsapp,
-            Provider::Twilio => Channel::Sms,
+            Provider::Twilio | Provider::Gateway if external_id.starts_with(TWILIO_WHATSAPP_PREFIX) => {
+                Channel::Whatsapp
+            }
+            Provider::Twilio | Provider::Gateway => Channel::Sms,
         }
     }
 
@@ -159,11 +178,20 @@ mod tests {
             (Provider::Twilio, "whatsapp:+15035550199", Channel::Whatsapp),
             (Provider::Twilio, "+15035550199", Channel::Sms),
             (Provider::Twilio, "24246", Channel::Sms),
+            (Provider::Gateway, "whatsapp:+919800000001", Channel::Whatsapp),
+            (Provider::Gateway, "+919800000001", Channel::Sms),
             (Provider::Messenger, "100900000000001", Channel::Messenger),
             (Provider::Instagram, "17841400000000055", Channel::Instagram),
         ] {
             assert_eq!(Channel::of_account(provider, id), channel, "{provider} {id}");
         }
+    }
+
+    #[test]
+    fn a_gateway_calls_nobody() {
+        let silent: Vec<_> = Provider::ALL.iter().filter(|p| !Provider::WITH_WEBHOOKS.contains(p)).collect();
+        assert_eq!(silent, [&Provider::Gateway]);
+        assert!(!Provider::Gateway.has_receipts() && !Provider::Gateway.has_window());
     }
 
     #[test]

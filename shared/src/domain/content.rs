@@ -2,7 +2,7 @@
 //! said by each provider's `check`; how it is written on the wire, by its `send`.
 
 use super::{
-    channel::Channel,
+    channel::{Channel, Provider},
     ids::{FileId, MessageId},
     messages::MessageKind,
 };
@@ -869,8 +869,8 @@ impl OutboundContent {
     }
 
     /// Whether it may only be sent inside the customer service window: everything but a template, where there is a window.
-    pub fn needs_open_window(&self, channel: Channel) -> bool {
-        channel.window().is_some() && !matches!(self, OutboundContent::Template(_))
+    pub fn needs_open_window(&self, provider: Provider, channel: Channel) -> bool {
+        provider.has_window() && channel.window().is_some() && !matches!(self, OutboundContent::Template(_))
     }
 
     /// The message of the conversation that it is about.

@@ -52,12 +52,14 @@ pub struct Accepted {
     pub provider_message_id: String,
     /// The id by which the provider keeps the message's file from now on (Messenger's `attachment_id`), if it says so.
     pub kept_file: Option<String>,
+    /// The answer's beginning as it came, of a provider whose answers are still to be understood (a gateway); no secrets in it.
+    pub answer: Option<String>,
 }
 
 impl Accepted {
     /// With its id, and nothing else to say.
     pub fn with_id(id: impl Into<String>) -> Self {
-        Self { provider_message_id: id.into(), kept_file: None }
+        Self { provider_message_id: id.into(), kept_file: None, answer: None }
     }
 }
 

@@ -40,6 +40,8 @@ pub fn documented(provider: Provider, external_id: &str) -> Vec<Documented> {
             limit(Scope::Account, 20.0, "providers/instagram section 6"),
             limit(Scope::Heavy, 10.0, "providers/instagram section 6"),
         ],
+        // No rate is published; a message in six seconds is what a number that is linked by a QR code can hope for (providers/botmaster).
+        Provider::Gateway => vec![limit(Scope::Account, 1.0 / 6.0, "providers/botmaster")],
         Provider::Twilio => {
             let mut limits = vec![
                 limit(Scope::Account, twilio::messages_per_second(external_id), "providers/twilio section 9"),

@@ -8,16 +8,18 @@
 //! | `verify` | `verify(secret, header, …)`: whether a webhook is genuine, before anything of it is read |
 //! | `parse` | `parse(body, received_at)`: a webhook as [`Parsed`] |
 //! | `excerpt` | `excerpt(body, accounts)`: what of a webhook is for some of its accounts |
-//! | `check` | `check(content)`: what the provider would refuse, for the API |
+//! | `check` | `check(content, files)`: what the provider would refuse, for the API |
 //! | `send` | `path` and `request`: the call |
-//! | `answer` | `outcome(status, retry_after, body)`: what the call's answer means |
+//! | `answer` | `outcome(…, status, retry_after, body)`: what the call's answer means |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
 //! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
 //! | `wire` | shapes that several of the others share |
 //!
-//! What Meta's three products have in common is [`meta`]'s.
+//! What Meta's three products have in common is [`meta`]'s. A [`gateway`] is described by configuration and calls nobody: it has the
+//! files of sending alone.
 
 pub mod download;
+pub mod gateway;
 pub mod http;
 pub mod instagram;
 pub mod limits;
@@ -27,6 +29,8 @@ pub mod sending;
 pub mod twilio;
 pub mod whatsapp;
 
+mod answering;
+mod checking;
 mod json;
 mod lenient;
 mod repair;
@@ -36,28 +40,88 @@ mod testing;
 use crate::{
     domain::{
         channel::Provider,
-        content::OutboundContent,
+        content::{Button, OutboundContent},
         events::{Event, Parsed, RouteKey},
         messages::MessageKind,
     },
     jobs::inbound::RawWebhook,
     telemetry::names,
 };
-use sending::Facts;
-use std::collections::HashSet;
+use sending::{Facts, HandOver, Way};
+use std::{collections::HashSet, ops::RangeInclusive};
 
-/// Everything a provider would refuse in a message that can be seen without asking it. For the API, before anything is stored.
+/// Everything that would be refused in a message and can be seen without asking. For the API, before anything is stored.
 ///
 /// # Errors
 /// The problems, each with its field.
-pub fn check(provider: Provider, content: &OutboundContent, files: &Facts) -> Result<(), Vec<FieldProblem>> {
-    match provider {
-        Provider::Whatsapp => whatsapp::check(content, files),
-        Provider::Messenger | Provider::Instagram | Provider::Twilio => {
-            let message = format!("is nothing that this release can send by {provider}");
-            Err(vec![FieldProblem { field: "type".into(), message }])
+pub fn check(way: &Way<'_>, content: &OutboundContent, files: &Facts) -> Result<(), Vec<FieldProblem>> {
+    match (way.provider, way.gateway) {
+        (Provider::Whatsapp, _) => whatsapp::check(content, files),
+        (Provider::Messenger, _) => messenger::check(content, files),
+        (Provider::Instagram, _) => instagram::check(content, files),
+        (Provider::Twilio, _) => twilio::check(way.channel, content, files),
+        (Provider::Gateway, Some(config)) => gateway::check(config, content, files),
+        (Provider::Gateway, None) => {
+            let message = "must wait: the account's gateway is not described".to_owned();
+            Err(vec![FieldProblem { field: "channel_account_id".into(), message }])
         }
     }
+}
+
+/// How an uploaded file of this content is handed over.
+pub fn hand_over(provider: Provider, content: &OutboundContent) -> HandOver {
+    use OutboundContent as Is;
+    match (provider, content) {
+        // Above the button that leads to an address a file stands by its own address (providers/whatsapp section 7.3).
+        (Provider::Whatsapp, Is::Buttons(buttons)) if matches!(buttons.buttons[..], [Button::Url { .. }]) => {
+            HandOver::Link
+        }
+        (Provider::Whatsapp, _) => HandOver::Upload,
+        (Provider::Messenger, Is::Image(_) | Is::Video(_) | Is::Audio(_) | Is::Document(_)) => HandOver::Fetch,
+        (Provider::Messenger | Provider::Instagram | Provider::Twilio | Provider::Gateway, _) => HandOver::Link,
+    }
+}
+
+/// A row of the table of all providers' codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorRow {
+    /// Whose code.
+    pub provider: Provider,
+    /// The code, or the first and the last of several.
+    pub code: String,
+    /// The subcode, where it counts.
+    pub subcode: Option<u32>,
+    /// What it leads to, in a few words.
+    pub outcome: String,
+    /// What it means, for a person.
+    pub sentence: &'static str,
+}
+
+/// What every code of every provider means, and what it leads to.
+pub fn errors_table() -> Vec<ErrorRow> {
+    let span = |codes: &RangeInclusive<u32>| match (codes.start(), codes.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}–{last}"),
+    };
+    let of_meta = |provider, rows: &'static [meta::refusal::Row]| {
+        rows.iter().map(move |row| (provider, &row.codes, row.subcode, row.reaction.in_words(), row.sentence))
+    };
+    let whatsapp = whatsapp::errors::CODES.iter();
+    let whatsapp = whatsapp.map(|row| (Provider::Whatsapp, &row.codes, None, row.reaction.in_words(), row.sentence));
+    let twilio = twilio::errors::CODES.iter();
+    let twilio = twilio.map(|row| (Provider::Twilio, &row.codes, None, row.reaction.in_words(), row.sentence));
+    let all = whatsapp
+        .chain(of_meta(Provider::Messenger, messenger::errors::CODES))
+        .chain(of_meta(Provider::Instagram, instagram::errors::CODES))
+        .chain(twilio);
+    all.map(|(provider, codes, subcode, outcome, sentence)| ErrorRow {
+        provider,
+        code: span(codes),
+        subcode,
+        outcome: outcome.into_owned(),
+        sentence,
+    })
+    .collect()
 }
 
 /// Reads a webhook, whosever it is.
@@ -71,6 +135,7 @@ pub fn parse(webhook: &RawWebhook) -> Result<Parsed, Unreadable> {
         Provider::Messenger => messenger::parse(body, received_at),
         Provider::Instagram => instagram::parse(body, received_at),
         Provider::Twilio => twilio::parse(body, webhook.meta.query.as_deref(), received_at),
+        Provider::Gateway => Err(Unreadable { reason: "a gateway has no webhooks".into() }),
     }?;
     count_unsupported(webhook.meta.provider, &parsed);
     Ok(parsed)
@@ -93,6 +158,7 @@ pub fn excerpt(webhook: &RawWebhook, accounts: &HashSet<RouteKey>) -> Vec<u8> {
         Provider::Instagram => instagram::excerpt(&webhook.body, accounts).into_bytes(),
         // It is for one number alone.
         Provider::Twilio => webhook.body.to_vec(),
+        Provider::Gateway => Vec::new(),
     }
 }
 
@@ -109,11 +175,12 @@ pub struct SignedRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// The header that carries a provider's signature.
+/// The header that carries a provider's signature; of one without webhooks there is none, and nothing has that name.
 pub fn signature_header(provider: Provider) -> &'static str {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => whatsapp::verify::SIGNATURE_HEADER,
         Provider::Twilio => twilio::verify::SIGNATURE_HEADER,
+        Provider::Gateway => "",
     }
 }
 
@@ -137,6 +204,7 @@ pub fn verify_any<S: AsRef<[u8]>>(
             whatsapp::verify_any(secrets, signature, body)
         }
         Provider::Twilio => twilio::verify_any(secrets, signature, &twilio::Request { url, content_type, body }),
+        Provider::Gateway => Err(BadSignature::Missing),
     }
 }
 
@@ -197,5 +265,60 @@ mod tests {
         metrics::with_local_recorder(&recorder, || parse(&RawWebhook { meta, body: body.into() })).unwrap();
         let counted = format!("{}{{provider=\"whatsapp\"}} 1", names::INBOUND_UNSUPPORTED);
         assert!(handle.render().contains(&counted), "{}", handle.render());
+    }
+
+    /// ERRORS.md is written from the tables: `UPDATE=1 cargo test -p mijra-shared --lib all_errors_are_listed`.
+    #[test]
+    fn all_errors_are_listed_for_people() {
+        let mut page = "# What providers' codes lead to\n\nWritten from the tables in `*/errors.rs` by the test `all_errors_are_listed_for_people`.\n".to_owned();
+        let rows = errors_table();
+        for provider in Provider::ALL {
+            let rows: Vec<_> = rows.iter().filter(|row| row.provider == *provider).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            page += &format!("\n## {provider}\n\n| Code | Subcode | Outcome | Meaning |\n|---|---|---|---|\n");
+            for ErrorRow { code, subcode, outcome, sentence, .. } in rows {
+                let subcode = subcode.map(|subcode| subcode.to_string()).unwrap_or_default();
+                page += &format!("| {code} | {subcode} | {outcome} | {sentence} |\n");
+            }
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/ERRORS.md");
+        if option_env!("UPDATE").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == page, "ERRORS.md differs from the tables: run this test with UPDATE=1");
+    }
+
+    #[test]
+    fn files_are_handed_over_as_each_provider_takes_them() {
+        use crate::providers::testing::sending::content;
+        let file = serde_json::json!({"link": "https://a.example/x"});
+        let image = || content(serde_json::json!({"type": "image", "file": file}));
+        let cards = || content(serde_json::json!({"type": "cards", "cards": [{"title": "a", "image": file}]}));
+        let button =
+            content(serde_json::json!({"type": "buttons", "text": "x", "header": {"type": "image", "file": file},
+            "buttons": [{"type": "url", "title": "Go", "url": "https://a.example"}]}));
+        for (provider, content, expected) in [
+            (Provider::Whatsapp, image(), HandOver::Upload),
+            (Provider::Whatsapp, button, HandOver::Link),
+            (Provider::Messenger, image(), HandOver::Fetch),
+            (Provider::Messenger, cards(), HandOver::Link),
+            (Provider::Instagram, image(), HandOver::Link),
+            (Provider::Twilio, image(), HandOver::Link),
+            (Provider::Gateway, image(), HandOver::Link),
+        ] {
+            assert_eq!(hand_over(provider, &content), expected, "{provider} {}", content.type_name());
+        }
+    }
+
+    #[test]
+    fn a_gateway_without_description_takes_nothing_and_calls_nobody() {
+        let way = Way { provider: Provider::Gateway, channel: crate::domain::channel::Channel::Sms, gateway: None };
+        let text = crate::providers::testing::sending::content(serde_json::json!({"type": "text", "text": "x"}));
+        assert_eq!(check(&way, &text, &Facts::new()).unwrap_err()[0].field, "channel_account_id");
+        let request = SignedRequest { signature: Some("x"), url: "", content_type: None, body: b"" };
+        assert_eq!(verify_any(Provider::Gateway, [b"secret"], &request), Err(BadSignature::Missing));
     }
 }

@@ -1,5 +1,6 @@
 //! What a provider's `send` is given and gives: one message to hand over, and the request that does it. No I/O.
 
+use super::gateway::GatewayConfig;
 use crate::domain::{
     channel::{Channel, Provider},
     content::{FileRef, OutboundContent},
@@ -7,7 +8,7 @@ use crate::domain::{
     ids::FileId,
     people::Recipient,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use url::Url;
 
 /// From whom: an account, as far as its requests show it.
@@ -21,6 +22,8 @@ pub struct Sender {
     pub external_id: String,
     /// Where the provider reports what became of a message, where each send says so (Twilio): the receiver's public URL.
     pub status_url: Option<Url>,
+    /// How a gateway is called.
+    pub gateway: Option<Arc<GatewayConfig>>,
 }
 
 /// Where an uploaded file can be had for this message.
@@ -55,6 +58,33 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// Where a file is.
+    ///
+    /// # Errors
+    /// If nobody has seen to it that the provider can have it.
+    pub fn file(&self, file: &FileRef) -> Result<Handle, Unsendable> {
+        self.handle(file).ok_or_else(|| Unsendable("a file of the message has not been handed over".to_owned()))
+    }
+
+    /// Where a file can be fetched, for a place in a message that takes addresses only.
+    ///
+    /// # Errors
+    /// If the provider was given the file itself, or nothing.
+    pub fn link(&self, file: &FileRef) -> Result<String, Unsendable> {
+        match self.file(file)? {
+            Handle::Link(link) => Ok(link),
+            Handle::Id(_) => Err(Unsendable("a file of the message has to be given by its address".to_owned())),
+        }
+    }
+
+    /// The provider's id of the message that is reacted to.
+    ///
+    /// # Errors
+    /// If it has none: it was never sent or received.
+    pub fn target(&self) -> Result<&str, Unsendable> {
+        self.refers_to.ok_or_else(|| Unsendable("the message reacted to has no id at the provider".to_owned()))
+    }
+
     /// Where a file is; `None` if one of ours has not been handed over to the provider, which whoever sends sees to.
     pub fn handle(&self, file: &FileRef) -> Option<Handle> {
         match (&file.id, &file.link) {
@@ -97,3 +127,25 @@ pub struct FileFacts {
 
 /// The facts of a content's uploaded files, by id. A file that is not there does not exist.
 pub type Facts = HashMap<FileId, FileFacts>;
+
+/// By which way a message goes, as far as it decides what can be said.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// Whose account.
+    pub provider: Provider,
+    /// On which channel.
+    pub channel: Channel,
+    /// How a gateway is called.
+    pub gateway: Option<&'a GatewayConfig>,
+}
+
+/// How a provider comes by an uploaded file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// It is uploaded, and named by the provider's id.
+    Upload,
+    /// The provider is given an address to fetch it from, and says an id by which it keeps it: with the id it is not fetched again.
+    Fetch,
+    /// The provider is given an address every time.
+    Link,
+}

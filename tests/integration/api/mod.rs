@@ -176,7 +176,7 @@ impl Stage {
             rate,
             keyring: keyring.clone(),
             storage: storage.clone(),
-            platforms: Platforms::new(Provider::ALL.iter().map(|provider| (*provider, platform()))),
+            platforms: Platforms::new(Provider::WITH_WEBHOOKS.iter().map(|provider| (*provider, platform()))),
             bodies_bytes: webhooks::BODIES_BYTES,
             proxies: Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]),
             public_url: PUBLIC_URL.to_owned(),
@@ -243,6 +243,7 @@ impl Stage {
             limits: &[(Scope::Account, LimitChange { rate: 80.0, burst: None, inbound_cost: None })],
             defaults: &[],
             webhook_key: None,
+            gateway: None,
             human_agent: None,
         };
         let mut tx = operator.fleet(&Placement::primary(), &[tenant.id]).await.unwrap();

@@ -36,6 +36,7 @@ async fn accept(tx: &mut TenantTx, conversation: ConversationId) -> messages::Ac
         content: &content,
         refers_to: None,
         units: 1,
+        needs_window: true,
         human_agent: false,
         expires_at: None,
     };

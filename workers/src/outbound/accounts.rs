@@ -18,6 +18,7 @@ use shared::{
     },
     links::Links,
     providers::{
+        gateway::GatewayConfig,
         http::{self, Endpoint, ProviderClient},
         twilio,
     },
@@ -145,6 +146,13 @@ impl Accounts {
         // What serde says might quote them.
         let secrets: AccountSecrets =
             serde_json::from_slice(&bytes).map_err(|_| Unusable::Secrets("its secrets are not readable".into()))?;
+        let gateway = match row.gateway.as_ref().map(|described| GatewayConfig::read(&described.to_string())) {
+            None => None,
+            Some(Ok(gateway)) => Some(gateway),
+            Some(Err(error)) => {
+                return Err(Unusable::Secrets(format!("its gateway's description is not readable: {error}")));
+            }
+        };
         // An address that makes no URL is one that nothing can be reported to.
         let status_url = self.status_url(&row).and_then(|url| url.parse().ok());
         let endpoint = self
@@ -157,6 +165,7 @@ impl Accounts {
                 token: &SecretString::from(secrets.access_token),
                 login: secrets.login,
                 status_url: status_url.as_ref(),
+                gateway: gateway.as_ref(),
             })
             .map_err(|error| Unusable::Secrets(error.to_string()))?;
         Ok(Account { revision: row.revision, endpoint, rate: row.rate, retry: row.retry })

@@ -75,6 +75,8 @@ pub(super) struct Wanted<'a> {
     pub(super) further_limits: Vec<(Scope, LimitChange)>,
     /// Documented limits that it is not to have.
     pub(super) without: &'a [Scope],
+    /// How a gateway is called.
+    pub(super) gateway: Option<Value>,
     /// Whether its app may send a person's answers for seven days, if that was said.
     pub(super) human_agent: Option<bool>,
     /// What was given, for the audit: without secrets.
@@ -129,6 +131,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
             defaults: &defaults,
             webhook_key: webhook_key.as_deref(),
             human_agent: wanted.human_agent,
+            gateway: wanted.gateway.as_ref(),
         };
         if created {
             let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
@@ -209,14 +212,14 @@ fn random_word() -> String {
 fn has_handshake(provider: Provider) -> bool {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => true,
-        Provider::Twilio => false,
+        Provider::Twilio | Provider::Gateway => false,
     }
 }
 
 /// What is to stand behind the address at the provider: Twilio repeats a webhook only if it says so (providers/twilio section 5).
 fn overrides(provider: Provider) -> &'static str {
     match provider {
-        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => "",
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram | Provider::Gateway => "",
         Provider::Twilio => providers::twilio::OVERRIDES,
     }
 }
@@ -228,6 +231,7 @@ fn platform_settings(provider: Provider) -> &'static str {
         Provider::Messenger => "signed with MESSENGER_APP_SECRET, verified with MESSENGER_VERIFY_TOKEN",
         Provider::Instagram => "signed with INSTAGRAM_APP_SECRET, verified with INSTAGRAM_VERIFY_TOKEN",
         Provider::Twilio => "signed with TWILIO_AUTH_TOKEN",
+        Provider::Gateway => "never called",
     }
 }
 

@@ -67,6 +67,7 @@ impl Instagram {
             further_limits: Vec::new(),
             without: &[],
             human_agent: self.human_agent.then_some(true),
+            gateway: None,
             shown: serde_json::json!({"account_id": self.account_id, "username": self.username, "login": shown}),
         };
         add(&self.common, &wanted, out).await

@@ -45,6 +45,7 @@ impl Messenger {
             further_limits: Vec::new(),
             without: &[],
             human_agent: self.human_agent.then_some(true),
+            gateway: None,
             shown: serde_json::json!({"page_id": self.page_id}),
         };
         add(&self.common, &wanted, out).await

@@ -48,6 +48,7 @@ impl Twilio {
             further_limits: Vec::new(),
             without: &[],
             human_agent: None,
+            gateway: None,
             shown: serde_json::json!({
                 "sender": self.sender,
                 "account_sid": self.account_sid,

@@ -68,6 +68,7 @@ impl Whatsapp {
             further_limits: people.into_iter().collect(),
             without: if self.no_pair_limit { &[Scope::Pair] } else { &[] },
             human_agent: None,
+            gateway: None,
             shown: serde_json::json!({
                 "phone_number_id": self.phone_number_id,
                 "business_account_id": self.business_account_id,

@@ -30,6 +30,8 @@ pub struct Account {
     pub business_account_id: Option<String>,
     /// The last part of its own webhook URL, if it has one.
     pub webhook_key: Option<String>,
+    /// How a gateway is called.
+    pub gateway: Option<serde_json::Value>,
     /// Which key sealed its secrets.
     pub secret_key_id: String,
     /// The sealed secrets.
@@ -48,7 +50,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
     let tenants: Vec<Uuid> = ids.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = ids.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.webhook_key, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?",
+        r#"SELECT a.tenant_id, a.id, a.revision, a.provider, a.external_id, a.business_account_id, a.webhook_key, a.gateway, a.secret_key_id, a.sealed_secrets, l.rate AS "rate?",
             s.retry AS "retry?: Json<Policy>"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
         JOIN channel_accounts a ON a.tenant_id = asked.tenant_id AND a.id = asked.id
@@ -70,6 +72,7 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
                 external_id: row.external_id,
                 business_account_id: row.business_account_id,
                 webhook_key: row.webhook_key,
+                gateway: row.gateway,
                 secret_key_id: row.secret_key_id,
                 sealed_secrets: row.sealed_secrets,
                 rate: row.rate,

@@ -1,9 +1,17 @@
 //! Instagram messaging, as Meta documents it in November 2026. What its webhooks share with the other products of Meta is
 //! [`meta`]'s.
 
+pub mod answer;
+pub mod check;
+pub mod errors;
 pub mod profile;
+pub mod send;
 
 pub use super::meta::verify::{self, Handshake, verify, verify_any};
+pub use answer::outcome;
+pub use check::check;
+pub use errors::report_reason;
+pub use send::{path, request};
 
 use super::{
     Unreadable,

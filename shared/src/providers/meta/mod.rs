@@ -2,11 +2,14 @@
 //! Instagram, which are of one kind and differ in a few words. What is the same is written here once.
 
 pub mod profile;
+pub mod refusal;
 pub mod verify;
 
 pub(super) mod envelope;
 pub(super) mod excerpt;
 pub(super) mod reading;
+pub(super) mod said;
+pub(super) mod template;
 pub(super) mod time;
 
 mod content;

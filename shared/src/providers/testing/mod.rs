@@ -2,6 +2,7 @@
 //! `<name>.txt` beside it says what is to be read from it, written by hand, as [`show`] writes it.
 
 pub(super) mod mutations;
+pub(super) mod sending;
 
 use super::Unreadable;
 use crate::domain::{

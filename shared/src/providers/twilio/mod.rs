@@ -3,16 +3,22 @@
 
 use crate::domain::channel::TWILIO_WHATSAPP_PREFIX;
 
+pub mod answer;
+pub mod check;
 pub mod errors;
 pub mod parse;
+pub mod send;
 pub mod verify;
 
 mod content;
 mod form;
 mod people;
 
+pub use answer::outcome;
+pub use check::check;
 pub use errors::report_reason;
 pub use parse::parse;
+pub use send::{path, request};
 pub use verify::{Request, verify, verify_any};
 
 /// How Twilio is to call us, as the fragment of an address that it is given: again whatever goes wrong, five times (contract,

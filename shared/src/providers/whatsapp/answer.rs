@@ -6,17 +6,17 @@ use super::{
 };
 use crate::{
     domain::outcome::{Accepted, Class, NotSent, Outcome},
-    providers::{json::Object, repair::readable},
+    providers::{
+        answering::{wait, without_code},
+        json::Object,
+        repair::readable,
+    },
 };
 use std::time::Duration;
 
-/// Longer waits than this are not believed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// What an answer means. `retry_after` is the header's value; only seconds are understood.
 pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
-    let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    let retry_after = retry_after.map(|wait| wait.min(MAX_RETRY_AFTER));
+    let retry_after = wait(retry_after);
     let text = readable(body);
     let answer = Object::parse(&text).ok();
     let error = answer.as_ref().and_then(|answer| answer.object("error")).map(|error| ErrorObject::of(&error));
@@ -29,7 +29,7 @@ pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
             Some(id) => Outcome::Accepted(Accepted::with_id(id)),
             None => Outcome::Unknown { reason: format!("WhatsApp answered {status} without a message id.") },
         },
-        _ => without_code(status, retry_after),
+        _ => without_code("WhatsApp", status, retry_after, Class::Account),
     }
 }
 
@@ -62,45 +62,10 @@ fn by_status(status: u16, is_transient: bool) -> Reaction {
     }
 }
 
-/// An answer without an error code: not the provider's own, but that of something before it.
-fn without_code(status: u16, retry_after: Option<Duration>) -> Outcome {
-    let code = format!("http_{status}");
-    match status {
-        429 => Outcome::NotSent(NotSent { code, reason: "Too many calls.".into(), retry_after, class: Class::Account }),
-        // A redirect, a refused login, a path that does not exist: the same for every message, so that all of them wait.
-        300..=399 | 401 | 403 | 404 | 405 | 407 => Outcome::AccountDown {
-            code,
-            reason: format!("The address configured for WhatsApp answered {status}, and not as WhatsApp does."),
-        },
-        400..=499 if !matches!(status, 408 | 425 | 499) => Outcome::Failed {
-            code,
-            reason: format!("WhatsApp refused the request with status {status} and gave no reason."),
-        },
-        _ => Outcome::Unknown {
-            reason: format!("WhatsApp answered {status}, which leaves open whether it took the message."),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The outcome's kind, as the table below writes it.
-    fn kind(outcome: &Outcome) -> String {
-        match outcome {
-            Outcome::Accepted(taken) => format!("accepted {}", taken.provider_message_id),
-            Outcome::NotSent(NotSent { class, retry_after, .. }) => {
-                let after = retry_after.map(|wait| format!(" after {}", wait.as_secs())).unwrap_or_default();
-                format!("not sent, {}{after}", class.as_str())
-            }
-            Outcome::Unknown { .. } => "unknown".into(),
-            Outcome::Failed { code, .. } => format!("failed {code}"),
-            Outcome::OptedOut { code, .. } => format!("opted out {code}"),
-            Outcome::NeedsTemplate { code, .. } => format!("template {code}"),
-            Outcome::AccountDown { code, .. } => format!("down {code}"),
-        }
-    }
+    use crate::providers::answering::in_words as kind;
 
     fn error(code: impl std::fmt::Display) -> String {
         format!(

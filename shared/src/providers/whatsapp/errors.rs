@@ -6,7 +6,7 @@
 //! of the table: those sends become `unknown` and are not repeated by themselves.
 
 use super::wire::ErrorObject;
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 /// What a code asks of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,23 @@ pub enum Reaction {
     Template,
     /// The account cannot send at all.
     AccountDown,
+}
+
+impl Reaction {
+    /// What it leads to, in a few words.
+    pub fn in_words(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Reaction::Again => "not sent: again later",
+            Reaction::AgainAfter(seconds) => return format!("not sent: again after {seconds} s").into(),
+            Reaction::SlowAccount => "not sent: the account slows down",
+            Reaction::SlowPair => "not sent: slower towards this person",
+            Reaction::Unclear => "unknown",
+            Reaction::Refused => "failed",
+            Reaction::OurMistake => "failed, our mistake",
+            Reaction::Template => "needs a template",
+            Reaction::AccountDown => "the account is down",
+        })
+    }
 }
 
 /// A row of the table.

@@ -76,7 +76,7 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
     if let Some(pace) = pace(tx, tenant_id, account).await? {
         let (mut released, skipped) = take(tx, (tenant_id, account), &campaigns, pace.outstanding()).await?;
         place::place(tx, tenant_id, account, &mut released).await?;
-        write::insert(tx, tenant_id, (account, pace.channel()), &campaigns, &released).await?;
+        write::insert(tx, tenant_id, (account, pace.provider(), pace.channel()), &campaigns, &released).await?;
         if !released.is_empty() {
             crash::pass(CrashPoint::CampaignMidChunk);
         }

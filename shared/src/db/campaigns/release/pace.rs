@@ -5,7 +5,7 @@
 use crate::{
     db::{error::Result, outbound::turns::BULK_QUEUE, scope::FleetTx},
     domain::{
-        channel::Channel,
+        channel::{Channel, Provider},
         ids::{ChannelAccountId, MessageId, TenantId},
         limits::{reserve, sends_per_second},
     },
@@ -27,6 +27,7 @@ const LEAD_SECONDS: f64 = 0.5;
 pub(in crate::db::campaigns) struct Pace {
     /// A second, if it has a limit; what is kept free for messages that come in is left out.
     rate: Option<f64>,
+    provider: Provider,
     channel: Channel,
 }
 
@@ -37,7 +38,7 @@ pub(in crate::db::campaigns) async fn pace(
     account: ChannelAccountId,
 ) -> Result<Option<Pace>> {
     let row = sqlx::query!(
-        r#"SELECT a.channel AS "channel!", l.rate AS "rate?", l.current_rate AS "current_rate?", l.cost AS "cost?", l.inbound_cost AS "inbound_cost?", (
+        r#"SELECT a.provider, a.channel AS "channel!", l.rate AS "rate?", l.current_rate AS "current_rate?", l.cost AS "cost?", l.inbound_cost AS "inbound_cost?", (
             SELECT max(r.messages)
             FROM received_seconds r
             WHERE r.tenant_id = a.tenant_id AND r.channel_account_id = a.id
@@ -55,13 +56,23 @@ pub(in crate::db::campaigns) async fn pace(
         let kept = |rate| reserve(rate, row.busiest_second.unwrap_or(0), row.inbound_cost.unwrap_or(0.0));
         let sends =
             |rate| sends_per_second(rate, row.current_rate.unwrap_or(rate), kept(rate), row.cost.unwrap_or(1.0));
-        Pace { rate: row.rate.map(sends), channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp) }
+        Pace {
+            rate: row.rate.map(sends),
+            provider: row.provider.parse().unwrap_or(Provider::Whatsapp),
+            channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
+        }
     }))
 }
 
 impl Pace {
     /// No job waits.
-    pub(in crate::db::campaigns) const AT_ONCE: Self = Self { rate: None, channel: Channel::Whatsapp };
+    pub(in crate::db::campaigns) const AT_ONCE: Self =
+        Self { rate: None, provider: Provider::Whatsapp, channel: Channel::Whatsapp };
+
+    /// At which provider the account is.
+    pub(in crate::db::campaigns) fn provider(self) -> Provider {
+        self.provider
+    }
 
     /// On which channel the account is.
     pub(in crate::db::campaigns) fn channel(self) -> Channel {
@@ -110,7 +121,9 @@ mod tests {
     #[test]
     fn a_slice_comes_half_a_second_before_its_turn() {
         let waits = |rate, messages, ahead| -> Vec<(usize, i64)> {
-            let slices = Pace { rate, channel: Channel::Whatsapp }.slices(messages, ahead).into_iter();
+            let slices = Pace { rate, provider: Provider::Whatsapp, channel: Channel::Whatsapp }
+                .slices(messages, ahead)
+                .into_iter();
             slices.map(|(part, wait)| (part.len(), wait.map_or(0, |wait| wait.num_milliseconds()))).collect()
         };
         assert_eq!(waits(Some(100.0), 120, 0), [(50, 0), (50, 0), (20, 500)]);

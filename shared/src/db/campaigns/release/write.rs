@@ -5,7 +5,7 @@ use crate::{
     db::{error::Result, outbound::turns::CAMPAIGN_LANE, scope::FleetTx},
     domain::{
         campaigns::{Addressee, SkipReason},
-        channel::Channel,
+        channel::{Channel, Provider},
         content::Class,
         ids::{ChannelAccountId, TenantId},
         people::{Address, RecipientKind},
@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub(super) async fn insert(
     tx: &mut FleetTx,
     tenant_id: TenantId,
-    (account, channel): (ChannelAccountId, Channel),
+    (account, provider, channel): (ChannelAccountId, Provider, Channel),
     campaigns: &[Running],
     released: &[Released],
 ) -> Result<()> {
@@ -54,7 +54,8 @@ pub(super) async fn insert(
         None => (RecipientKind::Address.as_str().to_owned(), String::new()),
     };
     let (kinds, recipients): (Vec<String>, Vec<String>) = released.iter().map(|person| recipient(&person.to)).unzip();
-    let windows: Vec<bool> = released.iter().map(|person| person.content.needs_open_window(channel)).collect();
+    let windows: Vec<bool> =
+        released.iter().map(|person| person.content.needs_open_window(provider, channel)).collect();
     let units: Vec<i16> = released.iter().map(|person| sms::units(channel, &person.content)).collect();
     let heavy: Vec<bool> = released.iter().map(|person| person.content.class() == Class::Heavy).collect();
     let of: Vec<Uuid> = released.iter().map(|person| campaigns[person.campaign].id.0).collect();
