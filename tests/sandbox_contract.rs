@@ -19,6 +19,8 @@ mod senders;
 mod stage;
 #[path = "sandbox_contract/twilio.rs"]
 mod twilio;
+#[path = "sandbox_contract/whatsapp.rs"]
+mod whatsapp;
 
 use axum::{
     Router,
