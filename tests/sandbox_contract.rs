@@ -7,8 +7,20 @@
     reason = "the tests of the stand-in have their own tasks: nothing of the product runs here"
 )]
 
+#[path = "sandbox_contract/gateway.rs"]
+mod gateway;
+#[path = "sandbox_contract/instagram.rs"]
+mod instagram;
+#[path = "sandbox_contract/messenger.rs"]
+mod messenger;
 #[path = "sandbox_contract/senders.rs"]
 mod senders;
+#[path = "sandbox_contract/stage.rs"]
+mod stage;
+#[path = "sandbox_contract/twilio.rs"]
+mod twilio;
+#[path = "sandbox_contract/whatsapp.rs"]
+mod whatsapp;
 
 use axum::{
     Router,

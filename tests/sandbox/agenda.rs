@@ -1,12 +1,12 @@
 //! What is to be done later: statuses that are due, webhooks to deliver or to try again. One task works it off;
 //! everything else only adds to it.
 
-use super::{behaviour::Status, registry::Number, webhooks::Outgoing};
+use super::{behaviour::Status, course::Owner, webhooks::Outgoing};
 use std::{
     cmp::Ordering,
     collections::BinaryHeap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -26,12 +26,12 @@ pub(super) enum Task {
     Deliver(Box<Outgoing>),
 }
 
-/// A status to be sent out.
+/// Something that happens to an accepted message, to be told.
 #[derive(Debug)]
 pub(super) struct PlannedStatus {
     /// The send in the ledger.
     pub(super) send: u64,
-    pub(super) number: Arc<Number>,
+    pub(super) owner: Owner,
     pub(super) status: Status,
     pub(super) code: Option<u32>,
     /// When it happened, which is not when it is told.

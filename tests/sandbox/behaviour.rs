@@ -34,9 +34,11 @@ pub struct Behaviour {
     pub refuse_rate: f64,
     /// See `refuse_rate`.
     pub refuse_code: u32,
+    /// The subcode beside it (Messenger, Instagram).
+    pub refuse_subcode: Option<u32>,
     /// Share of sends answered with `unavailable_code`, certainly not processed.
     pub unavailable_rate: f64,
-    /// See `unavailable_rate`: 2, 131016, 131057 or 133004.
+    /// See `unavailable_rate`: 2, 131016, 131057 or 133004; other providers than WhatsApp use their own.
     pub unavailable_code: u32,
     /// Share of sends answered by the edge with an HTML 502 …
     pub gateway_error_rate: f64,
@@ -99,6 +101,43 @@ pub struct Behaviour {
     pub usage_headers: bool,
     /// Management calls an hour and WABA before 80007.
     pub management_per_hour: u32,
+    /// What happens to a WhatsApp message with a media id that is not there (any more) for this number.
+    pub unknown_media: UnknownMedia,
+    /// How long uploads to WhatsApp can be sent: 30 days.
+    pub media_life_s: u64,
+    /// How long a created template is looked at before it is approved.
+    pub approval_ms: u64,
+
+    /// Messenger and Instagram: calls a second and account before 613, text and the like; `null` for no limit.
+    pub messaging_per_second: Option<u32>,
+    /// The same for audio and video.
+    pub messaging_files_per_second: Option<u32>,
+    /// Messages a second, in and out together, above which a Page or account cannot send …
+    pub high_volume_per_second: Option<u32>,
+    /// … and the code it is told so with: the contract names none.
+    pub high_volume_code: u32,
+    /// Sends in 24 hours for each person who wrote to the account, before 80006.
+    pub calls_per_engaged_person: Option<u32>,
+    /// Private replies an hour and account.
+    pub private_replies_per_hour: Option<u32>,
+    /// Calls a second to the Conversations API.
+    pub conversations_per_second: Option<u32>,
+    /// How long an account may answer with `HUMAN_AGENT`: 7 days.
+    pub human_agent_window_s: u64,
+    /// How long an uploaded attachment can be sent: 90 days.
+    pub attachment_life_s: u64,
+    /// Share of Messenger's delivery receipts without `mids`.
+    pub bare_receipt_rate: f64,
+
+    /// Twilio: whether senders drain at their rate; without, everything leaves at once.
+    pub queues: bool,
+    /// How deep a sender's queue is, in seconds of its rate; `null` for 10 hours, and 4 on WhatsApp.
+    pub queue_s: Option<u64>,
+    /// Requests at once and account before 20429; `null` for no limit.
+    pub concurrent_requests: Option<u32>,
+
+    /// How the gateway words its answers.
+    pub gateway_shape: GatewayShape,
 }
 
 /// Milliseconds from `min` to `max`.
@@ -123,7 +162,33 @@ pub enum WindowRule {
     Ignore,
 }
 
-/// A status of a message, in the order they come.
+/// What happens to a message with a media id that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownMedia {
+    /// 131009 as the answer.
+    Refuse,
+    /// Accepted, then a `failed` status with 131053.
+    FailLater,
+}
+
+/// The ways in which the gateway answers; its clients have seen all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayShape {
+    /// `{"success":true,"messageId":…}`; failures with a status of their own.
+    Success,
+    /// `{"status":"success","id":…}` with `subscription`.
+    Status,
+    /// `{"status":true,"results":[{"messageId":…}]}`.
+    Results,
+    /// The first, as the only element of an array.
+    Array,
+    /// The first, but failures come with 200 and `success:false`, too.
+    AlwaysOk,
+}
+
+/// What becomes of a message, in the word of the provider that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -135,6 +200,12 @@ pub enum Status {
     Read,
     /// It will not be delivered.
     Failed,
+    /// A messaging service gave it to a sender (Twilio).
+    Queued,
+    /// It is shown in the thread (Messenger, Instagram).
+    Echo,
+    /// The carrier or WhatsApp did not deliver it (Twilio).
+    Undelivered,
 }
 
 /// What becomes of one send, drawn once.
@@ -165,6 +236,7 @@ impl Default for Behaviour {
             window_s: 24 * 3600,
             refuse_rate: 0.0,
             refuse_code: 131_000,
+            refuse_subcode: None,
             unavailable_rate: 0.0,
             unavailable_code: 131_016,
             gateway_error_rate: 0.0,
@@ -175,7 +247,7 @@ impl Default for Behaviour {
             hang_rate: 0.0,
             hang_ms: 60_000,
             statuses: true,
-            status_kinds: vec![Status::Sent, Status::Delivered, Status::Read],
+            status_kinds: vec![Status::Queued, Status::Echo, Status::Sent, Status::Delivered, Status::Read],
             status_delay_ms: Span { min: 20, max: 200 },
             status_before_answer_rate: 0.0,
             read_rate: 0.6,
@@ -196,6 +268,23 @@ impl Default for Behaviour {
             webhook_timeout_ms: 10_000,
             usage_headers: false,
             management_per_hour: 5_000,
+            unknown_media: UnknownMedia::FailLater,
+            media_life_s: 30 * 24 * 3600,
+            approval_ms: 200,
+            messaging_per_second: Some(300),
+            messaging_files_per_second: Some(10),
+            high_volume_per_second: Some(40),
+            high_volume_code: 613,
+            calls_per_engaged_person: Some(200),
+            private_replies_per_hour: Some(750),
+            conversations_per_second: Some(2),
+            human_agent_window_s: 7 * 24 * 3600,
+            attachment_life_s: 90 * 24 * 3600,
+            bare_receipt_rate: 0.0,
+            queues: true,
+            queue_s: None,
+            concurrent_requests: Some(100),
+            gateway_shape: GatewayShape::Success,
         }
     }
 }
@@ -208,6 +297,14 @@ impl Behaviour {
             pair_limit: false,
             window: WindowRule::Ignore,
             statuses: false,
+            messaging_per_second: None,
+            messaging_files_per_second: None,
+            high_volume_per_second: None,
+            calls_per_engaged_person: None,
+            private_replies_per_hour: None,
+            conversations_per_second: None,
+            queues: false,
+            concurrent_requests: None,
             ..Self::default()
         }
     }
@@ -259,6 +356,7 @@ impl Behaviour {
             ("held_drop_share", self.held_drop_share),
             ("duplicate_rate", self.duplicate_rate),
             ("reorder_rate", self.reorder_rate),
+            ("bare_receipt_rate", self.bare_receipt_rate),
         ];
         if let Some((name, rate)) = rates.into_iter().find(|(_, rate)| !(0.0..=1.0).contains(rate)) {
             return Err(format!("{name} must lie between 0 and 1, not at {rate}"));
@@ -269,8 +367,16 @@ impl Behaviour {
         if self.fail_later_rate > 0.0 && self.fail_later_codes.is_empty() {
             return Err("fail_later_codes must name a code when fail_later_rate is above 0".into());
         }
-        if self.throughput_per_second == Some(0) || self.throughput_burst == Some(0) {
-            return Err("throughput limits must be at least 1, or null for none".into());
+        let limits = [
+            self.throughput_per_second,
+            self.throughput_burst,
+            self.messaging_per_second,
+            self.messaging_files_per_second,
+            self.private_replies_per_hour,
+            self.conversations_per_second,
+        ];
+        if limits.contains(&Some(0)) {
+            return Err("limits must be at least 1, or null for none".into());
         }
         Ok(())
     }
@@ -290,6 +396,9 @@ impl Status {
             Self::Delivered => "delivered",
             Self::Read => "read",
             Self::Failed => "failed",
+            Self::Queued => "queued",
+            Self::Echo => "echo",
+            Self::Undelivered => "undelivered",
         }
     }
 

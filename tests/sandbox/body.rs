@@ -1,7 +1,12 @@
 //! The body of `POST /{version}/{PNID}/messages`, read as strictly as the provider reads it (contract page, section 7).
 //! Knows nothing of accounts, limits or templates' definitions.
 
-use super::{content, fields::Fields, interactive, refusal::Refusal};
+use super::{
+    content::{self, File},
+    fields::Fields,
+    interactive,
+    refusal::Refusal,
+};
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -27,6 +32,7 @@ pub(super) struct Message<'a> {
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     Template(Fields<'a>),
+    Media(File<'a>),
     Reaction { message_id: &'a str },
     Other,
 }
@@ -89,7 +95,8 @@ const COMMON: [&str; 9] = [
 pub(super) fn glance<'a>(body: &'a Value, country_code: &str) -> Glance<'a> {
     let text = |key: &str| body.get(key).and_then(Value::as_str);
     if text("status").is_some() {
-        return Glance { kind: "read_receipt", ..Glance::default() };
+        let kind = if body.get("typing_indicator").is_some() { "typing" } else { "read_receipt" };
+        return Glance { kind, ..Glance::default() };
     }
     let input = text("to").or_else(|| text("recipient")).unwrap_or_default();
     Glance {
@@ -177,10 +184,10 @@ fn content<'a>(fields: &Fields<'a>, kind: &'static str) -> Result<Content<'a>, R
     let object = fields.object(kind, kind)?;
     match kind {
         "text" => drop(content::text(object)?),
-        "image" | "video" => content::media(object, &["caption"])?,
-        "document" => content::media(object, &["caption", "filename"])?,
-        "audio" => content::media(object, &["voice"])?,
-        "sticker" => content::media(object, &[])?,
+        "image" | "video" => return content::media(object, &["caption"]).map(Content::Media),
+        "document" => return content::media(object, &["caption", "filename"]).map(Content::Media),
+        "audio" => return content::media(object, &["voice"]).map(Content::Media),
+        "sticker" => return content::media(object, &[]).map(Content::Media),
         "location" => content::location(object)?,
         "interactive" => interactive::interactive(object)?,
         "reaction" => return Ok(Content::Reaction { message_id: content::reaction(object)? }),

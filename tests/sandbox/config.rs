@@ -2,6 +2,7 @@
 
 use super::{
     behaviour::Behaviour,
+    gateway::Session,
     platform::AccountSpec,
     registry::{NumberSpec, TokenSpec, TokenState},
 };
@@ -31,6 +32,8 @@ pub struct Config {
     pub numbers: Vec<NumberSpec>,
     /// Accounts of the other providers.
     pub accounts: Vec<AccountSpec>,
+    /// Sessions linked at the gateway.
+    pub sessions: Vec<Session>,
     /// Access tokens.
     pub tokens: Vec<TokenSpec>,
     /// How it behaves at first.
@@ -54,6 +57,7 @@ impl Default for Config {
                 app_secret: None,
             }],
             accounts: Vec::new(),
+            sessions: Vec::new(),
             tokens: vec![TokenSpec { token: TOKEN.into(), state: TokenState::Valid, waba_ids: vec![] }],
             behaviour: Behaviour::default(),
         }

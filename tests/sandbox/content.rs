@@ -3,6 +3,13 @@
 use super::{fields::Fields, refusal::Refusal};
 use serde_json::Value;
 
+/// Where the provider finds the file of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum File<'a> {
+    Id(&'a str),
+    Link(&'a str),
+}
+
 /// `text`: gives back its body.
 pub(super) fn text<'a>(text: Fields<'a>) -> Result<&'a str, Refusal> {
     text.only(&["body", "preview_url"])?;
@@ -11,25 +18,26 @@ pub(super) fn text<'a>(text: Fields<'a>) -> Result<&'a str, Refusal> {
 }
 
 /// Media by exactly one of `id` and `link`, with what else the type allows.
-pub(super) fn media(media: Fields<'_>, more: &[&str]) -> Result<(), Refusal> {
+pub(super) fn media<'a>(media: Fields<'a>, more: &[&str]) -> Result<File<'a>, Refusal> {
     let mut known = vec!["id", "link"];
     known.extend_from_slice(more);
     media.only(&known)?;
-    match (media.has("id"), media.has("link")) {
-        (true, false) => media.text("id", 64).map(drop)?,
+    let file = match (media.has("id"), media.has("link")) {
+        (true, false) => File::Id(media.text("id", 64)?),
         (false, true) => {
             let link = media.text("link", 2048)?;
             if !link.starts_with("https://") && !link.starts_with("http://") {
                 return Err(media.wrong("link", "must be a URL."));
             }
+            File::Link(link)
         }
         (false, false) => return Err(Refusal::missing("id or link")),
         (true, true) => return Err(media.wrong("link", "cannot stand beside id.")),
-    }
+    };
     media.optional_text("caption", 1024)?;
     media.optional_text("filename", 240)?;
     media.optional_flag("voice")?;
-    Ok(())
+    Ok(file)
 }
 
 /// `location`: coordinates as strings or as numbers.

@@ -6,9 +6,16 @@
 //! | `GET /health` | up, and the running counts |
 //! | `GET, PUT, PATCH /behaviour` | the settings of [`Behaviour`]; `PUT` replaces (missing fields take defaults), `PATCH` changes |
 //! | `GET, POST /numbers`, `PATCH /numbers/{id}` | register a number; its `state`, `behaviour` of its own, `close_windows` |
-//! | `GET, POST /accounts` | register a Page, a professional account or a Twilio sender ([`AccountSpec`]) |
+//! | `GET, POST /accounts`, `PATCH /accounts/{platform}/{id}` | register a Page, a professional account or a Twilio sender ([`AccountSpec`]); its `standing`, `behaviour` of its own, `close_windows` |
+//! | `PUT /people/{platform}/{account}/{person}` | what is the matter with somebody: one of [`Someone`] |
+//! | `POST /comments/{platform}/{account}` | a comment (`id`, `person`, `at_ms`) that may be answered privately |
+//! | `POST /sessions` | add or change a session at the gateway ([`Session`]) |
+//! | `POST, DELETE /script` | what the next sends meet ([`Script`]) |
+//! | `POST /limit` | change an account's rate, now and in steps ([`Limit`]) |
+//! | `PUT /content/{sid}` | `status` and `reason` of a Twilio template with WhatsApp |
 //! | `POST /tokens` | add or change a token |
 //! | `GET, POST /templates/{waba}` | list or add templates; `status` may be any |
+//! | `POST /templates/{waba}/decision` | put one (`name`, `language`) into the status of an `event`, told by webhook |
 //! | `POST /inbound` | send what people write now; answers with the receiver's answer |
 //! | `POST /happening` | send what happens at an account of another platform ([`happen::Happening`]) |
 //! | `POST /webhook/{number}`, `/webhook/{platform}/{account}` | sign and send this payload as it is |
@@ -21,13 +28,19 @@
 //! | `DELETE /ledger` | forget everything, planned webhooks included |
 
 use super::{
+    accounts::{self, Standing},
     behaviour::Behaviour,
     burst::{self, Burst},
+    gateway::Session,
     happen,
+    limits::{self, Limit},
+    messaging::desk::Someone,
+    nodes,
     people::{Kind, Person},
     platform::{AccountSpec, Platform},
     provider::Provider,
     registry::{AccountState, NumberSpec, TokenSpec},
+    script::Script,
     tell::{self, Incoming},
     template::Definition,
 };
@@ -54,8 +67,16 @@ pub(super) fn router(provider: Arc<Provider>) -> Router {
         .route("/numbers", get(list_numbers).post(add_number))
         .route("/numbers/{id}", patch(change_number))
         .route("/accounts", get(list_accounts).post(add_account))
+        .route("/accounts/{platform}/{id}", patch(change_account))
+        .route("/people/{platform}/{account}/{person}", put(set_someone))
+        .route("/comments/{platform}/{account}", post(add_comment))
+        .route("/sessions", post(add_session))
+        .route("/script", post(add_script).delete(clear_script))
+        .route("/limit", post(change_limit))
+        .route("/content/{sid}", put(set_approval))
         .route("/tokens", post(add_token))
         .route("/templates/{waba}", get(list_templates).post(add_template))
+        .route("/templates/{waba}/decision", post(decide_template))
         .route("/inbound", post(send_inbound))
         .route("/happening", post(send_happening))
         .route("/webhook/{number}", post(send_payload))
@@ -153,6 +174,112 @@ async fn add_account(State(provider): Shared, body: Bytes) -> Answer {
     }
     provider.registry.add_account(spec.clone());
     Ok((StatusCode::CREATED, Json(spec)).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountChange {
+    standing: Option<Standing>,
+    /// `null` takes its own behaviour away.
+    #[serde(default, deserialize_with = "present")]
+    behaviour: Option<Option<Behaviour>>,
+    #[serde(default)]
+    close_windows: bool,
+}
+
+async fn change_account(
+    State(provider): Shared,
+    Path((platform, id)): Path<(Platform, String)>,
+    body: Bytes,
+) -> Answer {
+    let change: AccountChange = parse(&body)?;
+    if provider.registry.account(platform, &id).is_none() {
+        return Err((StatusCode::NOT_FOUND, format!("there is no {platform} account {id}")));
+    }
+    if let Some(standing) = change.standing {
+        accounts::stand(&provider, platform, &id, standing).await.map_err(unprocessable)?;
+    }
+    if let Some(behaviour) = change.behaviour {
+        behaviour.as_ref().map_or(Ok(()), Behaviour::check).map_err(unprocessable)?;
+        provider.registry.set_account_behaviour(platform, &id, behaviour);
+    }
+    if change.close_windows {
+        provider.registry.close_account_windows(platform, &id);
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn set_someone(
+    State(provider): Shared,
+    Path((platform, account, person)): Path<(Platform, String, String)>,
+    body: Bytes,
+) -> Answer {
+    let someone: Someone = parse(&body)?;
+    found(provider.registry.set_someone(platform, &account, &person, someone))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewComment {
+    id: String,
+    person: String,
+    /// Unix milliseconds; now if there is none.
+    at_ms: Option<i64>,
+}
+
+async fn add_comment(
+    State(provider): Shared,
+    Path((platform, account)): Path<(Platform, String)>,
+    body: Bytes,
+) -> Answer {
+    let comment: NewComment = parse(&body)?;
+    let now_us = provider.clock.now_us() as i64;
+    let at_us = comment.at_ms.map_or(now_us, |at_ms| provider.clock.since_start_us(at_ms / 1_000));
+    found(provider.registry.add_comment(platform, &account, &comment.id, &comment.person, at_us))
+}
+
+async fn add_session(State(provider): Shared, body: Bytes) -> Answer {
+    provider.sessions.add(parse::<Session>(&body)?);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn add_script(State(provider): Shared, body: Bytes) -> Answer {
+    provider.scripts.add(parse::<Script>(&body)?);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn clear_script(State(provider): Shared) -> StatusCode {
+    provider.scripts.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn change_limit(State(provider): Shared, body: Bytes) -> Answer {
+    limits::change(&provider, parse::<Limit>(&body)?).await.map_err(unprocessable)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn set_approval(State(provider): Shared, Path(sid): Path<String>, body: Bytes) -> Answer {
+    #[derive(Deserialize)]
+    struct Approval {
+        status: String,
+        #[serde(default)]
+        reason: String,
+    }
+    let approval: Approval = parse(&body)?;
+    found(provider.twilio.set_approval(&sid, &approval.status, &approval.reason))
+}
+
+async fn decide_template(State(provider): Shared, Path(waba): Path<String>, body: Bytes) -> Answer {
+    #[derive(Deserialize)]
+    struct Decision {
+        name: String,
+        language: String,
+        event: String,
+        reason: Option<String>,
+    }
+    let Decision { name, language, event, reason } = parse(&body)?;
+    nodes::decide(&provider, &waba, &name, &language, &event, reason.as_deref()).await.map_err(unprocessable)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn add_token(State(provider): Shared, body: Bytes) -> Answer {
@@ -335,6 +462,13 @@ fn lines<T: Serialize>(entries: Vec<T>) -> Response {
         text.push('\n');
     }
     ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
+}
+
+fn found(is_there: bool) -> Answer {
+    match is_there {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err((StatusCode::NOT_FOUND, "there is none of that id".into())),
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, (StatusCode, String)> {

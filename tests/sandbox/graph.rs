@@ -1,22 +1,17 @@
 //! The Graph API's front: from a path to the call it means.
 
 use super::{
-    nodes,
+    messaging, nodes,
     provider::Provider,
     refusal::Refusal,
-    reply::{self, Answered, Cut},
-    send,
+    reply::{self, Answered},
+    send, server,
 };
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, header, request::Parts};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use http::{Method, header, request::Parts};
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Larger than any upload the provider takes.
-const BODY_MOST: usize = 110 << 20;
 
 /// A call to a node, with its body read.
 pub(super) struct NodeCall<'a> {
@@ -27,15 +22,7 @@ pub(super) struct NodeCall<'a> {
 }
 
 /// Answers one request.
-pub(super) async fn handle(provider: Arc<Provider>, request: Request<Incoming>, at_us: u64) -> Answered {
-    let (head, body) = request.into_parts();
-    let body = match Limited::new(body, BODY_MOST).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            provider.ledger.cut_short();
-            return Err(Cut);
-        }
-    };
+pub(super) async fn handle(provider: Arc<Provider>, head: Parts, body: Bytes, at_us: u64) -> Answered {
     let mut segments = head.uri.path().split('/').filter(|segment| !segment.is_empty());
     let mut path = [""; 3];
     let mut depth = 0;
@@ -54,6 +41,21 @@ pub(super) async fn handle(provider: Arc<Provider>, request: Request<Incoming>, 
         }
     }
     let path = &path[..depth];
+    let is_number = path.first().is_some_and(|node| provider.registry.number(node).is_some());
+    if !is_number && messaging::names(&provider, path) {
+        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let call = messaging::Call {
+            at_us,
+            version,
+            method: head.method.clone(),
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            token: bearer(&head).map(str::to_owned).or_else(|| token_in(&body)),
+            content_type: content_type.unwrap_or_default().to_owned(),
+            body,
+        };
+        return server::detached(&provider, messaging::handle(provider.clone(), call)).await;
+    }
     match path {
         [number_id, call @ ("messages" | "marketing_messages")] if head.method == Method::POST => {
             let request = send::Request {
@@ -78,6 +80,12 @@ const OLDEST_VERSION: u32 = 21;
 
 fn parse_version(segment: &str) -> Option<u32> {
     segment.strip_prefix('v')?.split_once('.')?.0.parse().ok()
+}
+
+/// The token as a parameter of the body.
+fn token_in(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body["access_token"].as_str().map(str::to_owned)
 }
 
 /// The token of `Authorization: Bearer`, or of `?access_token=`.

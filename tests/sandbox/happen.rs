@@ -2,6 +2,7 @@
 //! its books. WhatsApp's are in `tell`.
 
 use super::{
+    accounts::Account,
     instagram,
     ledger::{Flaw, Told},
     messaging::Moment,
@@ -124,11 +125,29 @@ pub(super) async fn happen(provider: &Arc<Provider>, happening: Happening) -> an
         .registry
         .account(platform, id)
         .with_context(|| format!("the sandbox has no {platform} account {id}"))?;
-    let account = provider.resolved((*account).clone());
+    note(provider, &account, &happening);
+    let account = provider.resolved(account.spec.clone());
     let webhook = write(provider, &account, happening)?;
     let ids = webhook.told.iter().map(|told| told.id.to_string()).collect();
     let reply = tell::post(provider, webhook).await?;
     Ok(ToldOff { ids, reply })
+}
+
+/// What an event that is no message of a person means for the provider's own books: reactions and links that are followed open the
+/// window, comments can be answered privately (messenger contract page, section 6; instagram, 3.2).
+fn note(provider: &Provider, account: &Account, happening: &Happening) {
+    let at_ms = happening.at_ms.unwrap_or_else(|| provider.clock.wall(provider.clock.now_us()).timestamp_millis());
+    let at_us = provider.clock.since_start_us(at_ms / 1_000);
+    let mut live = account.live();
+    match (account.spec.platform, happening.kind.as_str()) {
+        (Platform::Messenger | Platform::Instagram, "reaction" | "referral" | "ad_referral" | "bare_postback") => {
+            live.desk.wrote(&happening.person, at_us);
+        }
+        (Platform::Instagram, "comment" | "comment_of_login") => {
+            live.desk.comment(&instagram::comment_id(at_ms), &happening.person, at_us);
+        }
+        _ => {}
+    }
 }
 
 /// Signs a payload as it is: JSON for Meta's, an object of parameters for Twilio.
@@ -142,7 +161,7 @@ pub(super) fn sealed(
         .registry
         .account(platform, account)
         .with_context(|| format!("the sandbox has no {platform} account {account}"))?;
-    let account = provider.resolved((*account).clone());
+    let account = provider.resolved(account.spec.clone());
     let now_ms = provider.clock.unix(provider.clock.now_us()) * 1_000;
     if platform == Platform::Twilio {
         let parameters = payload.as_object().context("Twilio's parameters are an object of texts")?;

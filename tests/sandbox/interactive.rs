@@ -65,7 +65,7 @@ fn check_header(header: Fields<'_>, kind: &str) -> Result<(), Refusal> {
         "text" => header.text("text", 60).map(drop),
         _ if matches!(kind, "list" | "product_list") => Err(header.wrong("type", "must be text here.")),
         media @ ("image" | "video" | "document") => {
-            content::media(header.object(media, "interactive.header media")?, &["filename"])
+            content::media(header.object(media, "interactive.header media")?, &["filename"]).map(drop)
         }
         _ => Err(header.wrong("type", "is not a known header type.")),
     }

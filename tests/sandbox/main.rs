@@ -9,11 +9,11 @@
 use anyhow::Context;
 use clap::Parser;
 use std::{net::SocketAddr, time::Duration};
-use support::sandbox::{AccountSpec, Behaviour, Config, Sandbox};
+use support::sandbox::{AccountSpec, Behaviour, Config, Sandbox, Session};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Stands in for WhatsApp's Cloud API, and sends the webhooks of Messenger, Instagram and Twilio.
+/// Stands in for WhatsApp's Cloud API, Messenger, Instagram, Twilio and the BotMasterSender gateway.
 #[derive(Debug, Parser)]
 #[command(name = "mijra-sandbox", version)]
 struct Arguments {
@@ -35,6 +35,9 @@ struct Arguments {
     /// Accounts of Messenger's, Instagram's and Twilio's, as a JSON array of `AccountSpec`.
     #[arg(long, env = "SANDBOX_ACCOUNTS", hide_env_values = true, default_value = "[]", value_parser = accounts)]
     accounts: Accounts,
+    /// Sessions linked at the gateway, as a JSON array of `Session`.
+    #[arg(long, env = "SANDBOX_SESSIONS", hide_env_values = true, default_value = "[]", value_parser = sessions)]
+    sessions: Sessions,
     /// How it behaves at first, as JSON; `fastest` for no limits and no statuses.
     #[arg(long, env = "SANDBOX_BEHAVIOUR", default_value = "{}", value_parser = behaviour)]
     behaviour: Behaviour,
@@ -54,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
         webhook_concurrency: arguments.webhook_concurrency.clamp(1, 4_096),
         behaviour: arguments.behaviour,
         accounts: arguments.accounts.0,
+        sessions: arguments.sessions.0,
         ..Config::default()
     };
     let webhook_url = config.webhook_url.clone();
@@ -74,6 +78,14 @@ async fn main() -> anyhow::Result<()> {
 /// So that the command line takes it for one value.
 #[derive(Debug, Clone)]
 struct Accounts(Vec<AccountSpec>);
+
+/// The same.
+#[derive(Debug, Clone)]
+struct Sessions(Vec<Session>);
+
+fn sessions(text: &str) -> Result<Sessions, String> {
+    serde_json::from_str(text).map(Sessions).map_err(|e| e.to_string())
+}
 
 fn accounts(text: &str) -> Result<Accounts, String> {
     serde_json::from_str(text).map(Accounts).map_err(|e| e.to_string())

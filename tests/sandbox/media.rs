@@ -25,6 +25,7 @@ struct File {
     bytes: Bytes,
     /// The number it was uploaded to; none for what people sent.
     number: Option<String>,
+    uploaded_us: u64,
 }
 
 const URL_LIVES_S: i64 = 300;
@@ -32,11 +33,7 @@ const URL_LIVES_S: i64 = 300;
 /// `POST /{PNID}/media`, multipart.
 pub(super) fn upload(provider: &Provider, number: &str, call: &NodeCall<'_>) -> Result<Response<Body>, Refusal> {
     let content_type = call.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let boundary = content_type
-        .split(';')
-        .find_map(|part| part.trim().strip_prefix("boundary="))
-        .map(|boundary| boundary.trim_matches('"'))
-        .ok_or_else(|| Refusal::invalid("The upload must be multipart/form-data."))?;
+    let boundary = boundary(content_type).ok_or_else(|| Refusal::invalid("The upload must be multipart/form-data."))?;
     let parts = multipart(&call.body, boundary);
     let part = |name: &str| parts.iter().find(|part| part.name == name);
     match part("messaging_product") {
@@ -53,7 +50,15 @@ pub(super) fn upload(provider: &Provider, number: &str, call: &NodeCall<'_>) -> 
     }
     let mut files = provider.media.lock();
     let id = (880_200_000_000_001 + files.len() as u64).to_string();
-    files.insert(id.clone(), File { mime_type, bytes: file.bytes.clone(), number: Some(number.to_owned()) });
+    files.insert(
+        id.clone(),
+        File {
+            mime_type,
+            bytes: file.bytes.clone(),
+            number: Some(number.to_owned()),
+            uploaded_us: provider.clock.now_us(),
+        },
+    );
     Ok(reply::json(StatusCode::OK, &json!({"id": id})))
 }
 
@@ -110,13 +115,24 @@ impl Media {
         self.find(id).is_some()
     }
 
+    /// Whether this number can send what has this id: uploads belong to one number, and are kept for so long.
+    pub(super) fn is_sendable(&self, id: &str, number: &str, now_us: u64, life_s: u64) -> bool {
+        self.find(id).is_some_and(|file| match file.number {
+            Some(owner) => {
+                owner == number && now_us < file.uploaded_us.saturating_add(life_s.saturating_mul(1_000_000))
+            }
+            None => true,
+        })
+    }
+
     /// An upload, or what a person sent: every id that inbound webhooks carry has a small picture behind it.
     fn find(&self, id: &str) -> Option<File> {
         let sent_by_a_person = || {
-            (id.len() == 15 && id.starts_with("88")).then(|| File {
+            (id.len() == 15 && id.starts_with("88000")).then(|| File {
                 mime_type: "image/jpeg".into(),
                 bytes: sent_by_a_person_bytes(id),
                 number: None,
+                uploaded_us: 0,
             })
         };
         self.lock().get(id).cloned().or_else(sent_by_a_person)
@@ -162,14 +178,21 @@ fn largest(mime_type: &str) -> Option<usize> {
     }
 }
 
-struct Part {
-    name: String,
-    mime_type: Option<String>,
-    bytes: Bytes,
+/// One part of a multipart body.
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) mime_type: Option<String>,
+    pub(super) bytes: Bytes,
+}
+
+/// What separates the parts, if the type is multipart.
+pub(super) fn boundary(content_type: &str) -> Option<&str> {
+    let boundary = content_type.split(';').find_map(|part| part.trim().strip_prefix("boundary="))?;
+    Some(boundary.trim_matches('"'))
 }
 
 /// The parts of a multipart body; what cannot be read is left out.
-fn multipart(body: &Bytes, boundary: &str) -> Vec<Part> {
+pub(super) fn multipart(body: &Bytes, boundary: &str) -> Vec<Part> {
     let delimiter = format!("--{boundary}");
     let mut parts = Vec::new();
     let mut from = find(body, delimiter.as_bytes(), 0);

@@ -3,6 +3,7 @@
 
 use super::{
     behaviour::{Behaviour, WindowRule},
+    bucket::Bucket,
     refusal::{Refusal, details},
 };
 use std::collections::HashMap;
@@ -53,12 +54,6 @@ struct Person {
     window_until_us: i64,
     free_entry_until_us: i64,
     stopped_marketing: bool,
-}
-
-#[derive(Debug, Default)]
-struct Bucket {
-    tokens: f64,
-    filled_us: Option<u64>,
 }
 
 /// One message in 6 s to the same person …
@@ -142,31 +137,6 @@ impl Meters {
     /// Forgets every person's window, as if nobody had written for a day.
     pub(super) fn close_windows(&mut self) {
         self.people.values_mut().for_each(|person| person.window_until_us = i64::MIN);
-    }
-}
-
-impl Bucket {
-    fn take(&mut self, now_us: u64, rate: u32, burst: u32) -> bool {
-        self.fill(now_us, rate, burst);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
-
-    fn drain(&mut self, count: u32, now_us: u64, rate: u32, burst: u32) {
-        self.fill(now_us, rate, burst);
-        self.tokens = (self.tokens - f64::from(count)).max(-f64::from(burst));
-    }
-
-    fn fill(&mut self, now_us: u64, rate: u32, burst: u32) {
-        let burst = f64::from(burst);
-        self.tokens = match self.filled_us {
-            None => burst,
-            Some(then) => (self.tokens + now_us.saturating_sub(then) as f64 * f64::from(rate) / 1_000_000.0).min(burst),
-        };
-        self.filled_us = Some(now_us);
     }
 }
 

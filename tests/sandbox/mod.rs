@@ -1,6 +1,6 @@
-//! A stand-in for WhatsApp's Cloud API, and for Messenger, Instagram and Twilio as senders of webhooks: it checks requests as the provider would, answers with documented bodies and
-//! errors, sends signed status and inbound webhooks, can be told to be slow, throttle, fail, cut the connection, repeat
-//! and reorder, and keeps a ledger against which everything else is accounted.
+//! A stand-in for WhatsApp's Cloud API, Messenger, Instagram, Twilio and the BotMasterSender gateway: it checks requests as the
+//! provider would, answers with documented bodies and errors, sends signed status and inbound webhooks, can be told to be slow,
+//! throttle, fail, cut the connection, repeat and reorder, and keeps a ledger against which everything else is accounted.
 //!
 //! It is written from the provider's contract alone and shares no code with the product, so that a misunderstanding
 //! cannot sit on both sides. Facts marked unconfirmed there are settings here.
@@ -9,17 +9,23 @@
 //! [`control`].
 
 mod account;
+pub mod accounts;
 mod agenda;
 pub mod behaviour;
 mod body;
+mod bucket;
 pub mod burst;
 mod clock;
 mod config;
 mod content;
 pub mod control;
+mod course;
 mod dice;
+mod exchange;
+mod fetch;
 mod fields;
 pub mod files;
+pub mod gateway;
 pub mod generator;
 mod graph;
 mod happen;
@@ -28,8 +34,9 @@ pub mod instagram;
 mod interactive;
 mod kinds;
 pub mod ledger;
+pub mod limits;
 mod media;
-mod messaging;
+pub mod messaging;
 pub mod messenger;
 mod meters;
 pub mod mixture;
@@ -40,6 +47,7 @@ mod provider;
 pub mod refusal;
 pub mod registry;
 mod reply;
+pub mod script;
 mod send;
 mod server;
 pub mod sign;
@@ -50,13 +58,18 @@ mod template_check;
 pub mod twilio;
 mod webhooks;
 
+pub use accounts::Standing;
 pub use behaviour::Behaviour;
 pub use config::{Config, NUMBER, TOKEN, WABA};
+pub use gateway::{Session, SessionState};
 pub use happen::Happening;
 pub use ledger::Ledger;
+pub use limits::{Limit, Step};
+pub use messaging::desk::Someone;
 pub use people::{Kind, Person};
-pub use platform::{AccountSpec, Platform};
+pub use platform::{AccountSpec, Api, Platform};
 pub use registry::Registry;
+pub use script::Script;
 pub use tell::{Incoming, ToldOff};
 pub use webhooks::{InboundWebhook, Parcel};
 
@@ -107,6 +120,43 @@ impl Sandbox {
     /// Numbers, tokens and templates.
     pub fn registry(&self) -> &Registry {
         &self.provider.registry
+    }
+
+    /// The next sends meet this.
+    pub fn order(&self, script: Script) {
+        self.provider.scripts.add(script);
+    }
+
+    /// Changes an account's rate, now and later as it says.
+    pub async fn limit(&self, limit: Limit) -> anyhow::Result<()> {
+        limits::change(&self.provider, limit).await
+    }
+
+    /// Puts an account into a standing. Messenger tells of restrictions.
+    pub async fn stand(&self, platform: Platform, account: &str, standing: Standing) -> anyhow::Result<()> {
+        accounts::stand(&self.provider, platform, account, standing).await
+    }
+
+    /// Adds a session at the gateway, or changes it.
+    pub fn link(&self, session: Session) {
+        self.provider.sessions.add(session);
+    }
+
+    /// Says how a template of Twilio's stands with WhatsApp. False if there is none.
+    pub fn set_approval(&self, content_sid: &str, status: &str, reason: &str) -> bool {
+        self.provider.twilio.set_approval(content_sid, status, reason)
+    }
+
+    /// Decides about a template of WhatsApp's and tells it by webhook; `event` as in `message_template_status_update`.
+    pub async fn decide_template(
+        &self,
+        waba: &str,
+        name: &str,
+        language: &str,
+        event: &str,
+        reason: Option<&str>,
+    ) -> anyhow::Result<()> {
+        nodes::decide(&self.provider, waba, name, language, event, reason).await
     }
 
     /// How it behaves now.

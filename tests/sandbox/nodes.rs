@@ -10,6 +10,7 @@ use super::{
     reply, tell,
     template::Definition,
 };
+use anyhow::Context;
 use axum::body::Body;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -61,6 +62,9 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &NodeCall<'_>) -> Res
         (None, [waba, "message_templates"]) if provider.registry.knows_account(waba) => {
             templates(provider, waba, call, query)
         }
+        (None, [id]) if provider.registry.template_of_id(id).is_some() && method == Method::GET => {
+            provider.registry.template_of_id(id).map(|template| ok(template.view())).ok_or_else(|| gone(id))
+        }
         (None, [id]) if provider.media.knows(id) => match *method {
             Method::DELETE => media::delete(provider, id).ok_or_else(|| gone(id)),
             _ => media::resolve(provider, id, parameter(query, "phone_number_id").as_deref()),
@@ -82,12 +86,14 @@ fn templates(
                 serde_json::from_slice(&call.body).map_err(|error| Refusal::invalid(format!("{error}.")))?;
             definition.status = "PENDING".into();
             let template = provider.registry.add_template(waba, definition.clone())?;
-            approve_later(provider, waba, definition);
+            approve_later(provider, waba, &definition);
             let category = &template.definition.category;
             Ok(ok(json!({"id": template.id, "status": "PENDING", "category": category})))
         }
         Method::DELETE => match parameter(query, "name") {
-            Some(name) if provider.registry.remove_templates(waba, &name) => Ok(ok(json!({"success": true}))),
+            Some(name) if provider.registry.remove_templates(waba, &name, parameter(query, "hsm_id").as_deref()) => {
+                Ok(ok(json!({"success": true})))
+            }
             Some(name) => Err(Refusal::invalid(format!("There is no template {name}."))),
             None => Err(Refusal::missing("name")),
         },
@@ -131,34 +137,65 @@ fn list_templates(provider: &Provider, waba: &str, query: &str) -> Result<Respon
 }
 
 /// A created template is looked at for a moment and then approved, which a webhook tells.
-fn approve_later(provider: &Arc<Provider>, waba: &str, mut definition: Definition) {
+fn approve_later(provider: &Arc<Provider>, waba: &str, definition: &Definition) {
     let (provider, waba) = (provider.clone(), waba.to_owned());
+    let (name, language) = (definition.name.clone(), definition.language.clone());
     provider.clone().tasks.spawn(async move {
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+            () = tokio::time::sleep(std::time::Duration::from_millis(provider.behaviour().approval_ms)) => {}
             () = provider.stopping.cancelled() => return,
         }
-        definition.status = "APPROVED".into();
-        let (name, language, category) =
-            (definition.name.clone(), definition.language.clone(), definition.category.clone());
-        let Ok(template) = provider.registry.add_template(&waba, definition) else { return };
-        let number = provider.registry.numbers().into_iter().find(|number| number.waba_id == waba);
-        let Some(number) = number else { return };
-        let id: u64 = template.id.parse().unwrap_or_default();
-        let time = provider.clock.unix(provider.clock.now_us());
-        let mut payload = inbound::envelope(
-            &waba,
-            vec![json!({"field": "message_template_status_update", "value":
-            {"event": "APPROVED", "message_template_id": id, "message_template_name": name,
-             "message_template_language": language, "message_template_category": category, "reason": null}})],
-        );
-        payload["entry"][0]["time"] = json!(time);
-        let _ = tell::payload(&provider, &number.id, &payload).await;
+        // Unless it was deleted, or a test has decided otherwise in the meantime.
+        let pending =
+            provider.registry.template(&waba, &name, &language).filter(|it| it.definition.status == "PENDING");
+        if pending.is_some() {
+            let _ = decide(&provider, &waba, &name, &language, "APPROVED", None).await;
+        }
     });
 }
 
+/// Puts a template into the status that an event leads to, and tells it.
+///
+/// # Errors
+/// If there is no such template, or no number whose webhooks could tell it.
+pub(super) async fn decide(
+    provider: &Arc<Provider>,
+    waba: &str,
+    name: &str,
+    language: &str,
+    event: &str,
+    reason: Option<&str>,
+) -> anyhow::Result<()> {
+    let template = provider.registry.template(waba, name, language);
+    let template = template.with_context(|| format!("{waba} has no template {name} in {language}"))?;
+    let mut definition = template.definition.clone();
+    definition.status = match event {
+        "REINSTATED" | "UNARCHIVED" => "APPROVED",
+        "FLAGGED" | "LOCKED" => definition.status.as_str(),
+        event => event,
+    }
+    .to_owned();
+    let category = definition.category.clone();
+    provider.registry.add_template(waba, definition).map_err(|refusal| anyhow::anyhow!(refusal.details))?;
+    let number = provider.registry.numbers().into_iter().find(|number| number.waba_id == waba);
+    let number = number.with_context(|| format!("{waba} has no number"))?;
+    let id: u64 = template.id.parse().unwrap_or_default();
+    let mut payload = inbound::envelope(
+        waba,
+        vec![json!({"field": "message_template_status_update", "value":
+        {"event": event, "message_template_id": id, "message_template_name": name,
+         "message_template_language": language, "message_template_category": category, "reason": reason}})],
+    );
+    payload["entry"][0]["time"] = json!(provider.clock.unix(provider.clock.now_us()));
+    tell::payload(provider, &number.id, &payload).await.map(drop)
+}
+
 fn number_node(number: &Number, query: &str) -> Value {
-    let state = number.live().state;
+    let (state, limit) = {
+        let live = number.live();
+        (live.state, live.limit)
+    };
+    let level = if limit.is_some_and(|limit| limit >= 1_000) { "HIGH" } else { "STANDARD" };
     let health = match state {
         AccountState::Connected => "AVAILABLE",
         AccountState::NameNotApproved | AccountState::SpamLimited => "LIMITED",
@@ -182,7 +219,7 @@ fn number_node(number: &Number, query: &str) -> Value {
     };
     json!({"id": number.spec.id, "display_phone_number": format!("+{}", number.spec.display_phone_number),
         "verified_name": "Harbour Clinic", "quality_rating": "GREEN", "status": status, "name_status": "APPROVED",
-        "code_verification_status": "VERIFIED", "throughput": {"level": "STANDARD"}, "platform_type": "CLOUD_API",
+        "code_verification_status": "VERIFIED", "throughput": {"level": level}, "platform_type": "CLOUD_API",
         "account_mode": "LIVE"})
 }
 

@@ -1,10 +1,10 @@
-//! Whose API stands behind an account, and the accounts that only send webhooks here: Messenger's Pages, Instagram's
-//! professional accounts and Twilio's senders. WhatsApp's numbers, which also take messages, are in `registry`.
+//! Whose API stands behind an account, and the accounts of other providers than WhatsApp: Messenger's Pages, Instagram's
+//! professional accounts and Twilio's senders. WhatsApp's numbers are in `registry`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A provider's API.
+/// A provider that sends webhooks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
@@ -17,6 +17,23 @@ pub enum Platform {
     Instagram,
     /// Twilio Programmable Messaging.
     Twilio,
+}
+
+/// A provider that takes messages: the platforms, and the gateway that tells nothing by webhook.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// Meta's WhatsApp Cloud API.
+    #[default]
+    Whatsapp,
+    /// Messenger Platform.
+    Messenger,
+    /// Instagram messaging.
+    Instagram,
+    /// Twilio Programmable Messaging.
+    Twilio,
+    /// BotMasterSender's gateway to a linked WhatsApp session.
+    Botmaster,
 }
 
 /// An account of Messenger's, Instagram's or Twilio's.
@@ -51,6 +68,16 @@ pub struct AccountSpec {
     /// How Twilio asks, and over which form of the URL it signs.
     #[serde(default)]
     pub way: Way,
+    /// What its sends are authorised with: the Page's or the user's access token, or Twilio's `SK…:secret`. If there is none, any
+    /// token of the registry that may act for it. Twilio always takes its auth token, too.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// The Page that an Instagram account is linked to, if it is reached through one.
+    #[serde(default)]
+    pub page_id: Option<String>,
+    /// How fast Twilio's queue of this sender drains; by the kind of sender if there is none.
+    #[serde(default)]
+    pub segments_per_second: Option<u32>,
 }
 
 /// How Twilio sends a webhook (contract page, sections 2 and 4).
@@ -112,6 +139,9 @@ impl AccountSpec {
             account_sid: account_sid(),
             messaging_service_sid: None,
             way: Way::default(),
+            token: None,
+            page_id: None,
+            segments_per_second: None,
         }
     }
 
@@ -130,6 +160,30 @@ impl AccountSpec {
     /// Whether people write to it on WhatsApp by way of Twilio.
     pub fn is_twilio_whatsapp(&self) -> bool {
         self.platform == Platform::Twilio && self.id.starts_with("whatsapp:")
+    }
+}
+
+impl Api {
+    /// In the control plane.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whatsapp => Platform::Whatsapp.name(),
+            Self::Messenger => Platform::Messenger.name(),
+            Self::Instagram => Platform::Instagram.name(),
+            Self::Twilio => Platform::Twilio.name(),
+            Self::Botmaster => "botmaster",
+        }
+    }
+}
+
+impl From<Platform> for Api {
+    fn from(platform: Platform) -> Self {
+        match platform {
+            Platform::Whatsapp => Self::Whatsapp,
+            Platform::Messenger => Self::Messenger,
+            Platform::Instagram => Self::Instagram,
+            Platform::Twilio => Self::Twilio,
+        }
     }
 }
 

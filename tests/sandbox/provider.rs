@@ -6,10 +6,13 @@ use super::{
     behaviour::Behaviour,
     clock::Clock,
     dice::Dice,
+    gateway::Sessions,
     ledger::Ledger,
     media::Media,
     platform::{AccountSpec, Platform},
     registry::{NumberSpec, Registry},
+    script::Scripts,
+    twilio::Desk as TwilioDesk,
 };
 use std::{
     collections::HashSet,
@@ -27,6 +30,9 @@ pub(super) struct Provider {
     pub(super) dice: Dice,
     pub(super) agenda: Agenda,
     pub(super) media: Media,
+    pub(super) scripts: Scripts,
+    pub(super) twilio: TwilioDesk,
+    pub(super) sessions: Sessions,
     pub(super) http: reqwest::Client,
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
@@ -54,6 +60,10 @@ impl Provider {
         for token in &config.tokens {
             registry.add_token(token.clone());
         }
+        let sessions = Sessions::default();
+        for session in &config.sessions {
+            sessions.add(session.clone());
+        }
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -67,6 +77,9 @@ impl Provider {
             dice: Dice::new(config.seed),
             agenda: Agenda::default(),
             media: Media::default(),
+            scripts: Scripts::default(),
+            twilio: TwilioDesk::default(),
+            sessions,
             http,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

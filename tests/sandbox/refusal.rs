@@ -1,5 +1,7 @@
-//! The provider's "no": codes, HTTP statuses and the error body (contract page, section 12).
+//! A provider's "no": codes, HTTP statuses and the error body. WhatsApp's table is here (contract page, section 12); the others'
+//! are beside what they refuse.
 
+use super::{messaging, platform::Api, twilio};
 use http::StatusCode;
 use serde_json::json;
 use std::borrow::Cow;
@@ -7,20 +9,59 @@ use std::borrow::Cow;
 /// One refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// Whose.
+    pub api: Api,
     /// What a caller is to decide on.
     pub code: u32,
-    /// Deprecated for WhatsApp, still sent with token errors.
+    /// Half of the code at Messenger and Instagram. Deprecated for WhatsApp, still sent with token errors.
     pub subcode: Option<u32>,
     /// As the error page documents it; the same code may come with another.
     pub status: StatusCode,
-    /// `error_data.details`: the second thing to decide on.
+    /// WhatsApp's `error_data.details`: the second thing to decide on. The text, with the others.
     pub details: Cow<'static, str>,
 }
 
 impl Refusal {
-    /// A refusal with the HTTP status the contract gives this code.
+    /// A refusal of WhatsApp's with the HTTP status the contract gives this code.
     pub fn new(code: u32, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, subcode: None, status: documented(code).0, details: details.into() }
+        Self { api: Api::Whatsapp, code, subcode: None, status: documented(code).0, details: details.into() }
+    }
+
+    /// Any provider's, with the status and the text its contract gives this code.
+    pub fn of(api: Api, code: u32, subcode: Option<u32>) -> Self {
+        let (status, text) = match api {
+            Api::Whatsapp => (documented(code).0.as_u16(), details(code)),
+            Api::Messenger | Api::Instagram => messaging::documented(code, subcode),
+            Api::Twilio => twilio::documented(code),
+            Api::Botmaster => (code.try_into().unwrap_or(500), "Something went wrong"),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { api, code, subcode, status, details: text.into() }
+    }
+
+    /// What says that the provider is out of order; `code` is WhatsApp's or, if it is one of theirs, Meta's.
+    pub(super) fn unavailable(api: Api, code: u32) -> Self {
+        match api {
+            Api::Whatsapp => Self::new(code, "Please try again."),
+            Api::Messenger | Api::Instagram => Self::of(api, if matches!(code, 1 | 2 | 1200) { code } else { 2 }, None),
+            Api::Twilio => Self::of(api, 20_503, None),
+            Api::Botmaster => Self::of(api, 503, None),
+        }
+    }
+
+    /// Whether it says that there was too much, not that something was wrong.
+    pub(super) fn is_throttle(&self) -> bool {
+        match self.api {
+            Api::Twilio => self.code == 20_429,
+            Api::Botmaster => self.code == 429,
+            _ => matches!(self.code, 4 | 17 | 32 | 613 | 80_002 | 80_006 | 80_007 | 80_008 | 130_429 | 131_056),
+        }
+    }
+
+    /// With this text instead.
+    pub(super) fn saying(mut self, details: impl Into<Cow<'static, str>>) -> Self {
+        self.details = details.into();
+        self
     }
 
     /// An unknown or misspelt parameter, or a body that cannot be read.
@@ -48,8 +89,37 @@ impl Refusal {
         self
     }
 
-    /// The error envelope.
+    /// The error body as this provider writes it.
     pub fn body(&self, trace: u64) -> String {
+        match self.api {
+            Api::Whatsapp => self.whatsapp(trace),
+            Api::Messenger | Api::Instagram => self.messaging(trace),
+            Api::Twilio => {
+                let more_info = format!("https://www.twilio.com/docs/errors/{}", self.code);
+                json!({"code": self.code, "message": self.details, "more_info": more_info, "status": self.status.as_u16()})
+                    .to_string()
+            }
+            Api::Botmaster => json!({"success": false, "message": self.details}).to_string(),
+        }
+    }
+
+    fn messaging(&self, trace: u64) -> String {
+        let mut error = json!({
+            "message": format!("(#{}) {}", self.code, self.details),
+            "type": "OAuthException",
+            "code": self.code,
+            "fbtrace_id": format!("B{trace:016x}"),
+        });
+        if let Some(subcode) = self.subcode {
+            error["error_subcode"] = json!(subcode);
+        }
+        if self.status.is_server_error() {
+            error["is_transient"] = json!(true);
+        }
+        json!({ "error": error }).to_string()
+    }
+
+    fn whatsapp(&self, trace: u64) -> String {
         let mut error = json!({
             "message": format!("(#{}) {}", self.code, title(self.code)),
             "type": "OAuthException",

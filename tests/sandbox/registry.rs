@@ -2,7 +2,9 @@
 //! providers.
 
 use super::{
+    accounts::Account,
     behaviour::Behaviour,
+    messaging::desk::Someone,
     meters::Meters,
     platform::{AccountSpec, Platform},
     refusal::Refusal,
@@ -98,7 +100,7 @@ pub enum AccountState {
 #[derive(Debug, Default)]
 pub struct Registry {
     numbers: RwLock<HashMap<String, Arc<Number>>>,
-    accounts: RwLock<BTreeMap<(Platform, String), Arc<AccountSpec>>>,
+    accounts: RwLock<BTreeMap<(Platform, String), Arc<Account>>>,
     tokens: RwLock<HashMap<String, TokenSpec>>,
     templates: RwLock<BTreeMap<String, Vec<Arc<Template>>>>,
     template_ids: AtomicU64,
@@ -120,6 +122,8 @@ pub(super) struct Live {
     pub(super) state: AccountState,
     /// Instead of the sandbox's, for this number alone.
     pub(super) behaviour: Option<Arc<Behaviour>>,
+    /// Instead of the throughput that the behaviour says.
+    pub(super) limit: Option<u32>,
     pub(super) meters: Meters,
 }
 
@@ -137,14 +141,54 @@ impl Registry {
         all
     }
 
-    /// Adds an account of Messenger's, Instagram's or Twilio's, or replaces it.
+    /// Adds an account of Messenger's, Instagram's or Twilio's, or replaces it together with what was counted for it. Its token is
+    /// valid, and for it alone, unless it is registered already.
     pub fn add_account(&self, spec: AccountSpec) {
-        write(&self.accounts).insert((spec.platform, spec.id.clone()), Arc::new(spec));
+        if let Some(token) = &spec.token {
+            write(&self.tokens).entry(token.clone()).or_insert_with(|| TokenSpec {
+                token: token.clone(),
+                state: TokenState::Valid,
+                waba_ids: vec![spec.id.clone()],
+            });
+        }
+        write(&self.accounts).insert((spec.platform, spec.id.clone()), Arc::new(Account::new(spec)));
+    }
+
+    /// Gives an account a behaviour of its own, or takes it away. False if there is no such account.
+    pub fn set_account_behaviour(&self, platform: Platform, account: &str, behaviour: Option<Behaviour>) -> bool {
+        self.account(platform, account).map(|account| account.live().behaviour = behaviour.map(Arc::new)).is_some()
+    }
+
+    /// Lets every window of an account lapse. False if there is no such account.
+    pub fn close_account_windows(&self, platform: Platform, account: &str) -> bool {
+        let closed = self.account(platform, account).map(|account| {
+            let mut live = account.live();
+            live.desk.close_windows();
+            live.queue.close_windows();
+        });
+        closed.is_some()
+    }
+
+    /// Says what is the matter with somebody at a Page or professional account. False if there is no such account.
+    pub fn set_someone(&self, platform: Platform, account: &str, person: &str, someone: Someone) -> bool {
+        self.account(platform, account).map(|account| account.live().desk.set(person, someone)).is_some()
+    }
+
+    /// A comment that may be answered privately; when it was written is on the sandbox's own scale. False if there is no such account.
+    pub(super) fn add_comment(
+        &self,
+        platform: Platform,
+        account: &str,
+        comment: &str,
+        person: &str,
+        at_us: i64,
+    ) -> bool {
+        self.account(platform, account).map(|account| account.live().desk.comment(comment, person, at_us)).is_some()
     }
 
     /// All accounts but WhatsApp's.
     pub fn accounts(&self) -> Vec<AccountSpec> {
-        read(&self.accounts).values().map(|account| (**account).clone()).collect()
+        read(&self.accounts).values().map(|account| account.spec.clone()).collect()
     }
 
     /// Puts a number's account into a state. False if there is no such number.
@@ -170,10 +214,14 @@ impl Registry {
     /// Adds a template to a business account, or replaces the one of that name and language.
     pub fn add_template(&self, waba_id: &str, definition: Definition) -> Result<Arc<Template>, Refusal> {
         let shape = definition.shape()?;
-        let id = (710_000_000_000_000 + self.template_ids.fetch_add(1, Ordering::Relaxed)).to_string();
-        let template = Arc::new(Template { id, waba_id: waba_id.into(), definition, shape });
         let mut templates = write(&self.templates);
         let of_account = templates.entry(waba_id.into()).or_default();
+        let known = of_account.iter().find(|old| same(old, &definition.name, &definition.language));
+        let id = known.map_or_else(
+            || (710_000_000_000_000 + self.template_ids.fetch_add(1, Ordering::Relaxed)).to_string(),
+            |old| old.id.clone(),
+        );
+        let template = Arc::new(Template { id, waba_id: waba_id.into(), definition, shape });
         of_account.retain(|old| !same(old, &template.definition.name, &template.definition.language));
         of_account.push(template.clone());
         Ok(template)
@@ -194,20 +242,35 @@ impl Registry {
         read(&self.templates).get(waba_id)?.iter().find(|template| same(template, name, language)).cloned()
     }
 
-    pub(super) fn remove_templates(&self, waba_id: &str, name: &str) -> bool {
+    /// In all languages, or the one with this id.
+    pub(super) fn remove_templates(&self, waba_id: &str, name: &str, id: Option<&str>) -> bool {
         let mut templates = write(&self.templates);
         let Some(of_account) = templates.get_mut(waba_id) else { return false };
         let before = of_account.len();
-        of_account.retain(|template| template.definition.name != name);
+        of_account.retain(|template| template.definition.name != name || id.is_some_and(|id| template.id != id));
         of_account.len() < before
+    }
+
+    pub(super) fn template_of_id(&self, id: &str) -> Option<Arc<Template>> {
+        read(&self.templates).values().flatten().find(|template| template.id == id).cloned()
     }
 
     pub(super) fn number(&self, id: &str) -> Option<Arc<Number>> {
         read(&self.numbers).get(id).cloned()
     }
 
-    pub(super) fn account(&self, platform: Platform, id: &str) -> Option<Arc<AccountSpec>> {
+    pub(super) fn account(&self, platform: Platform, id: &str) -> Option<Arc<Account>> {
         read(&self.accounts).get(&(platform, id.to_owned())).cloned()
+    }
+
+    /// All accounts of a platform.
+    pub(super) fn accounts_of(&self, platform: Platform) -> Vec<Arc<Account>> {
+        read(&self.accounts).values().filter(|account| account.spec.platform == platform).cloned().collect()
+    }
+
+    /// The state of a token that is registered.
+    pub(super) fn token_state(&self, token: &str) -> Option<TokenState> {
+        read(&self.tokens).get(token).map(|spec| spec.state)
     }
 
     pub(super) fn knows_account(&self, waba_id: &str) -> bool {
@@ -244,6 +307,21 @@ impl Registry {
 }
 
 impl Number {
+    /// How the provider behaves towards it.
+    pub(super) fn behaviour(&self, general: Arc<Behaviour>) -> Arc<Behaviour> {
+        let (own, limit) = {
+            let live = self.live();
+            (live.behaviour.clone(), live.limit)
+        };
+        let behaviour = own.unwrap_or(general);
+        match limit {
+            None => behaviour,
+            Some(_) => {
+                Arc::new(Behaviour { throughput_per_second: limit, throughput_burst: None, ..(*behaviour).clone() })
+            }
+        }
+    }
+
     pub(super) fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

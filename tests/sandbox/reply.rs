@@ -1,6 +1,8 @@
 //! What goes back to a caller: the answer, a part of it, or nothing.
 
-use super::{behaviour::Behaviour, dice::Roll, ledger::Answer, provider::Provider, refusal::Refusal};
+use super::{
+    behaviour::Behaviour, dice::Roll, gateway, ledger::Answer, platform::Api, provider::Provider, refusal::Refusal,
+};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
@@ -21,18 +23,38 @@ pub(super) struct Draft {
     status: StatusCode,
     body: String,
     retry_after_s: Option<u32>,
+    is_throttled: bool,
+    headers: Vec<(&'static str, String)>,
 }
 
 pub(super) fn success(body: String) -> Draft {
-    Draft { status: StatusCode::OK, body, retry_after_s: None }
+    Draft { status: StatusCode::OK, body, retry_after_s: None, is_throttled: false, headers: Vec::new() }
+}
+
+impl Draft {
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(super) fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
 }
 
 pub(super) fn refused(refusal: &Refusal, behaviour: &Behaviour, roll: &mut Roll) -> Draft {
-    let throttled = matches!(refusal.code, 4 | 17 | 32 | 613 | 80_007 | 80_008 | 130_429 | 131_056);
+    if refusal.api == Api::Botmaster {
+        let (status, body) = gateway::refused(refusal, behaviour);
+        return success(body).with_status(status);
+    }
+    let throttled = refusal.is_throttle();
     Draft {
         status: refusal.status,
         body: refusal.body(roll.bits()),
         retry_after_s: behaviour.retry_after_s.filter(|_| throttled),
+        is_throttled: throttled,
+        headers: Vec::new(),
     }
 }
 
@@ -42,10 +64,11 @@ pub(super) async fn finish(
     behaviour: &Behaviour,
     answer: Answer,
     draft: Draft,
-    number_id: &str,
+    api: Api,
+    account: &str,
 ) -> Answered {
     match answer {
-        Answer::Success | Answer::Error => Ok(whole(draft, behaviour, number_id)),
+        Answer::Success | Answer::Error => Ok(whole(draft, behaviour, api, account)),
         Answer::Cut => Err(Cut),
         Answer::GatewayError => Ok(gateway_error()),
         Answer::Truncated => Ok(truncated(draft)),
@@ -61,21 +84,27 @@ pub(super) async fn finish(
 
 /// A JSON answer outside of any play with faults.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response<Body> {
-    plain(Draft { status, body: body.to_string(), retry_after_s: None })
+    plain(success(body.to_string()).with_status(status))
 }
 
-fn whole(draft: Draft, behaviour: &Behaviour, number_id: &str) -> Response<Body> {
-    let retry_after_s = draft.retry_after_s;
+fn whole(draft: Draft, behaviour: &Behaviour, api: Api, account: &str) -> Response<Body> {
+    let (retry_after_s, throttled) = (draft.retry_after_s, draft.is_throttled);
     let mut response = plain(draft);
     let headers = response.headers_mut();
     if let Some(seconds) = retry_after_s {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
-    if behaviour.usage_headers {
-        let busy = if retry_after_s.is_some() { 100 } else { 28 };
+    let kind = match api {
+        Api::Whatsapp => Some("whatsapp"),
+        Api::Messenger => Some("messenger"),
+        Api::Instagram => Some("instagram"),
+        Api::Twilio | Api::Botmaster => None,
+    };
+    if let Some(kind) = kind.filter(|_| behaviour.usage_headers) {
+        let busy = if throttled { 100 } else { 28 };
         let app = json!({"call_count": busy, "total_time": 12, "total_cputime": 9}).to_string();
-        let business = json!({number_id: [{"type": "whatsapp", "call_count": busy, "total_cputime": 3, "total_time": 5,
-            "estimated_time_to_regain_access": 0}]})
+        let business = json!({account: [{"type": kind, "call_count": busy, "total_cputime": 3, "total_time": 5,
+            "estimated_time_to_regain_access": u32::from(throttled)}]})
         .to_string();
         for (name, value) in [("x-app-usage", app), ("x-business-use-case-usage", business)] {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -90,6 +119,11 @@ fn plain(draft: Draft) -> Response<Body> {
     let mut response = Response::new(Body::from(draft.body));
     *response.status_mut() = draft.status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
+    for (name, value) in draft.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
     response
 }
 

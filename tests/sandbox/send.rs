@@ -1,21 +1,25 @@
-//! `POST /{version}/{PNID}/messages`: judge the request, write down the verdict, then answer — in that order, with nothing
-//! to wait for before the verdict stands in the ledger. What is decided here cannot be changed by a caller who goes away.
+//! `POST /{version}/{PNID}/messages`: what WhatsApp makes of a request to send.
 
 use super::{
-    behaviour::{Behaviour, Fate},
+    behaviour::{Behaviour, UnknownMedia},
     body::{self, Call, Content, Message, Recipient},
-    ledger::{Acceptance, Answer, Category, Draft, Verdict},
+    content::File,
+    course::Owner,
+    exchange::{Accepted, Exchange, Judged, Seen},
+    fields::Fields,
+    ledger::{Acceptance, Category},
     meters::Ask,
+    platform::Api,
     provider::Provider,
     refusal::Refusal,
     registry::Number,
     reply::{self, Answered},
-    statuses::{self, Course},
+    statuses::{self, Special},
     template_check,
 };
 use bytes::Bytes;
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 /// A request as it arrived.
 #[derive(Debug)]
@@ -30,107 +34,40 @@ pub(super) struct Request<'a> {
     pub(super) body: Bytes,
 }
 
-/// What is accepted, and what will come of it.
-struct Accepted<'a> {
-    message: Message<'a>,
-    acceptance: Acceptance,
-    course: Course,
-    is_template: bool,
-}
-
-enum Judged<'a> {
-    Message(Accepted<'a>),
-    ReadReceipt,
-}
-
 /// Handles one send.
 pub(super) async fn handle(provider: &Arc<Provider>, request: Request<'_>) -> Answered {
-    let mut roll = provider.dice.roll();
     let number = provider.registry.number(request.number_id);
-    let behaviour =
-        number.as_ref().and_then(|number| number.live().behaviour.clone()).unwrap_or_else(|| provider.behaviour());
-    let fate = behaviour.fate(&mut roll);
+    let behaviour = match &number {
+        Some(number) => number.behaviour(provider.behaviour()),
+        None => provider.behaviour(),
+    };
+    let mut exchange = Exchange::begin(provider, behaviour);
     let json: Result<Value, _> = serde_json::from_slice(&request.body);
     let country_code = number.as_ref().map_or("1", |number| &number.spec.country_code);
     let glance = json.as_ref().map(|json| body::glance(json, country_code)).unwrap_or_default();
-    let draft = |answer| Draft {
+    let seen = Seen {
+        api: Api::Whatsapp,
+        account: number.as_ref().map_or_else(|| request.number_id.into(), |number| number.id.clone()),
         at_us: request.at_us,
-        number: number.as_ref().map_or_else(|| request.number_id.into(), |number| number.id.clone()),
-        recipient: &glance.recipient,
-        kind: if glance.kind.is_empty() { "unknown" } else { glance.kind },
+        recipient: glance.recipient,
+        kind: glance.kind,
+        opaque: glance.opaque.map(Cow::Borrowed),
+        text: glance.text.map(Cow::Borrowed),
+        units: 1,
         body: &request.body,
-        opaque: glance.opaque,
-        text: glance.text,
-        answer,
     };
-
-    let unprocessed = match fate {
-        Fate::CutBefore => Some(Answer::Cut),
-        Fate::Gateway { processed: false } => Some(Answer::GatewayError),
-        Fate::Unavailable => Some(Answer::Error),
-        _ => None,
-    };
-    let mut first_told = None;
-    let (answer, answered) = if let Some(answer) = unprocessed {
-        provider.ledger.record(draft(answer), Verdict::NotProcessed);
-        (answer, reply::refused(&Refusal::new(behaviour.unavailable_code, "Please try again."), &behaviour, &mut roll))
-    } else {
-        match judge(provider, number.as_ref(), &request, &json, fate, &behaviour) {
-            Err(refusal) => {
-                let answer = seen(fate, Answer::Error);
-                provider.ledger.record(draft(answer), Verdict::Refused { code: refusal.code });
-                (answer, reply::refused(&refusal, &behaviour, &mut roll))
-            }
-            Ok((_, Judged::ReadReceipt)) => {
-                let answer = seen(fate, Answer::Success);
-                provider.ledger.record(draft(answer), Verdict::Noted);
-                (answer, reply::success(r#"{"success":true}"#.to_owned()))
-            }
-            Ok((number, Judged::Message(accepted))) => {
-                let answer = seen(fate, Answer::Success);
-                let (send, wamid) = provider.ledger.accept(draft(answer), accepted.acceptance);
-                let held = accepted.is_template && roll.chance(behaviour.held_rate);
-                let mut course = accepted.course;
-                if held && roll.chance(behaviour.held_drop_share) {
-                    course.fails = Some(132_015);
-                }
-                first_told = statuses::plan(provider, &behaviour, number, send, course, &mut roll);
-                (answer, reply::success(success_body(&accepted, &wamid, held)))
-            }
-        }
-    };
-
-    if let Some(first_told) = first_told {
-        // The receiver may be slow or away: then the answer does not wait for it any longer.
-        let _ = tokio::time::timeout(Duration::from_millis(500), first_told).await;
-    }
-    let latency_ms = behaviour.latency_ms(&mut roll);
-    if latency_ms > 0 {
-        tokio::time::sleep(Duration::from_millis(latency_ms)).await;
-    }
-    reply::finish(provider, &behaviour, answer, answered, request.number_id).await
-}
-
-/// What the caller gets to see of a verdict whose answer would be `honest`.
-fn seen(fate: Fate, honest: Answer) -> Answer {
-    match fate {
-        Fate::CutAfter => Answer::Cut,
-        Fate::Truncate => Answer::Truncated,
-        Fate::Hang => Answer::Withheld,
-        Fate::Gateway { .. } => Answer::GatewayError,
-        _ => honest,
-    }
+    let judged = exchange.arrives().then(|| judge(provider, &mut exchange, number.as_ref(), &request, &json));
+    exchange.end(provider, seen, judged).await
 }
 
 /// All checks in the provider's order: who asks, what is asked, whether the account may, whether there is room.
-fn judge<'a, 'n>(
+fn judge<'a>(
     provider: &Provider,
-    number: Option<&'n Arc<Number>>,
+    exchange: &mut Exchange,
+    number: Option<&Arc<Number>>,
     request: &Request<'_>,
     json: &'a Result<Value, serde_json::Error>,
-    fate: Fate,
-    behaviour: &Behaviour,
-) -> Result<(&'n Arc<Number>, Judged<'a>), Refusal> {
+) -> Result<Judged<'a>, Refusal> {
     provider.registry.authorize(request.token, number.map(|number| number.spec.waba_id.as_str()))?;
     let Some(number) = number else { return Err(Refusal::new(33, "")) };
     if !(21..=26).contains(&request.version) {
@@ -139,7 +76,7 @@ fn judge<'a, 'n>(
     let json = json.as_ref().map_err(|error| Refusal::invalid(format!("The body is not valid JSON: {error}.")))?;
     let message = match body::check(json, &number.spec.country_code)? {
         Call::ReadReceipt { message_id } if provider.knows_inbound_id(message_id) => {
-            return Ok((number, Judged::ReadReceipt));
+            return Ok(Judged::Noted(r#"{"success":true}"#.to_owned()));
         }
         Call::ReadReceipt { .. } => return Err(Refusal::wrong("message_id is not known.")),
         Call::Message(message) => message,
@@ -152,15 +89,16 @@ fn judge<'a, 'n>(
         return Err(Refusal::new(131_062, "Authentication templates cannot be addressed to a user id."));
     }
     let is_template = matches!(message.content, Content::Template(_));
+    let mut special = Special::default();
+    let file = file(&message.content);
+    if let Some(File::Id(id)) = file {
+        special.fails = unknown_media(provider, &exchange.behaviour, number, id)?;
+    }
     let mut live = number.live();
     if let Some(refusal) = live.state.refusal() {
         return Err(refusal);
     }
-    if fate == Fate::Refuse {
-        let refusal = Refusal::new(behaviour.refuse_code, super::refusal::details(behaviour.refuse_code));
-        let throttled = matches!(behaviour.refuse_code, 4 | 17 | 32 | 613 | 80_007 | 80_008 | 130_429 | 131_056);
-        return Err(if throttled { refusal.with_status(behaviour.throttle_status) } else { refusal });
-    }
+    let ordered = exchange.interrupt(provider, Api::Whatsapp, &number.id)?;
     let group = matches!(message.recipient, Recipient::Group(_));
     let admitted = live.meters.admit(
         &Ask {
@@ -169,17 +107,68 @@ fn judge<'a, 'n>(
             marketing: category == Category::Marketing,
             now_us: provider.clock.now_us(),
         },
-        behaviour,
+        &exchange.behaviour,
     )?;
-    let mut course = Course { fails: admitted.fails_later, only_sent: false };
+    drop(live);
+    special.fails = ordered.or(admitted.fails_later).or(special.fails);
     if let Content::Reaction { message_id } = message.content {
-        course.only_sent = true;
+        special.only_sent = true;
         if !provider.knows_inbound_id(message_id) {
-            course.fails = Some(131_009);
+            special.fails = Some(131_009);
         }
     }
-    let acceptance = Acceptance { category, free_entry: admitted.free_entry };
-    Ok((number, Judged::Message(Accepted { message, acceptance, course, is_template })))
+    let Exchange { behaviour, roll, .. } = exchange;
+    let held = is_template && roll.chance(behaviour.held_rate);
+    if held && roll.chance(behaviour.held_drop_share) {
+        special.fails = Some(132_015);
+    }
+    let course = statuses::course(behaviour, special, roll);
+    let fetched = match file {
+        Some(File::Link(link)) if special.fails.is_none() => {
+            let broken = Special { fails: Some(131_053), ..special };
+            Some((link.to_owned(), statuses::course(behaviour, broken, roll)))
+        }
+        _ => None,
+    };
+    Ok(Judged::Message(Accepted {
+        acceptance: Acceptance { category, free_entry: admitted.free_entry },
+        follows: Some((Owner::Number(number.clone()), course)),
+        fetched,
+        success: Box::new(move |_, wamid| reply::success(success_body(&message, wamid, is_template, held))),
+    }))
+}
+
+/// The file that goes with a message: its own, or the one in a template's header.
+fn file<'a>(content: &Content<'a>) -> Option<File<'a>> {
+    let template = match content {
+        Content::Media(file) => return Some(*file),
+        Content::Template(template) => template,
+        Content::Reaction { .. } | Content::Other => return None,
+    };
+    let components = template.get("components")?.as_array()?;
+    let header = components
+        .iter()
+        .find(|component| component["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("header")))?;
+    let parameter = header["parameters"].get(0)?;
+    let file = parameter.get(parameter["type"].as_str()?)?;
+    let text = |key: &str| file.get(key).and_then(Value::as_str);
+    text("id").map(File::Id).or_else(|| text("link").map(File::Link))
+}
+
+/// What comes of a media id that this number cannot send.
+fn unknown_media(
+    provider: &Provider,
+    behaviour: &Behaviour,
+    number: &Number,
+    id: &str,
+) -> Result<Option<u32>, Refusal> {
+    if provider.media.is_sendable(id, &number.id, provider.clock.now_us(), behaviour.media_life_s) {
+        return Ok(None);
+    }
+    match behaviour.unknown_media {
+        UnknownMedia::Refuse => Err(Refusal::wrong(format!("There is no media with id {id}."))),
+        UnknownMedia::FailLater => Ok(Some(131_053)),
+    }
 }
 
 /// Checks a template send against its template, and says what the message is charged as.
@@ -195,6 +184,7 @@ fn category(
             false => Ok(Category::Service),
         };
     };
+    let fields: &Fields<'_> = fields;
     let name = fields.text("name", 512)?;
     let language = fields.object("language", "template.language")?.only(&["code", "policy"])?.text("code", 16)?;
     let template = provider
@@ -209,8 +199,7 @@ fn category(
     Ok(category)
 }
 
-fn success_body(accepted: &Accepted<'_>, wamid: &str, held: bool) -> String {
-    let message = &accepted.message;
+fn success_body(message: &Message<'_>, wamid: &str, is_template: bool, held: bool) -> String {
     // Phones and user ids were checked to need no escaping; group ids are opaque.
     let input = match message.recipient {
         Recipient::Group(_) => Value::from(message.input).to_string(),
@@ -221,7 +210,7 @@ fn success_body(accepted: &Accepted<'_>, wamid: &str, held: bool) -> String {
         Recipient::User(user_id) => format!(r#","user_id":"{user_id}""#),
         Recipient::Group(_) => String::new(),
     };
-    let status = match (accepted.is_template, held) {
+    let status = match (is_template, held) {
         (false, _) => "",
         (true, false) => r#","message_status":"accepted""#,
         (true, true) => r#","message_status":"held_for_quality_assessment""#,

@@ -1,120 +1,53 @@
-//! What becomes of an accepted message and how its statuses read (contract page, section 4): which ones, when they
-//! happen, when they are told.
+//! The statuses of WhatsApp's messages (contract page, section 4): which ones a message has, and how they read. When they are told is
+//! `course`.
 
 use super::{
-    agenda::{PlannedStatus, Task},
+    agenda::PlannedStatus,
     behaviour::{Behaviour, Status},
+    course::Course,
     dice::Roll,
     inbound,
     ledger::{Category, SendEntry},
-    people,
-    provider::Provider,
-    refusal,
-    registry::{Number, NumberSpec},
+    people, refusal,
+    registry::NumberSpec,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// What is special about a message's statuses.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Course {
+pub(super) struct Special {
     /// It fails with this code, whatever the rates say.
     pub(super) fails: Option<u32>,
     /// Only `sent` follows (reactions).
     pub(super) only_sent: bool,
 }
 
-/// Puts a message's statuses on the agenda. What it returns resolves once the receiver has answered the first one,
-/// if that one is to be told before the send itself is answered.
-pub(super) fn plan(
-    provider: &Provider,
-    behaviour: &Behaviour,
-    number: &Arc<Number>,
-    send: u64,
-    course: Course,
-    roll: &mut Roll,
-) -> Option<oneshot::Receiver<()>> {
-    if !behaviour.statuses {
-        return None;
-    }
-    let mut told = schedule(behaviour, provider.clock.now_us(), course, roll);
-    let mut first_told = None;
-    if roll.chance(behaviour.status_before_answer_rate)
-        && let Some(first) = told.first_mut()
-    {
-        first.due_us = 0;
-        let (sender, receiver) = oneshot::channel();
-        first.answered = Some(sender);
-        first_told = Some(receiver);
-    }
-    for status in told {
-        let again_us = roll
-            .chance(behaviour.duplicate_rate)
-            .then(|| status.due_us + behaviour.status_delay_ms.draw(roll).max(1) * 1000);
-        let planned = |answered| PlannedStatus {
-            send,
-            number: number.clone(),
-            status: status.status,
-            code: status.code,
-            happened_us: status.happened_us,
-            answered,
-        };
-        if let Some(again_us) = again_us {
-            provider.agenda.add(again_us, Task::Status(planned(None)));
+/// Which statuses a message is to have.
+pub(super) fn course(behaviour: &Behaviour, special: Special, roll: &mut Roll) -> Course {
+    let fails = special.fails.or_else(|| {
+        if !roll.chance(behaviour.fail_later_rate) {
+            return None;
         }
-        provider.agenda.add(status.due_us, Task::Status(planned(status.answered)));
-    }
-    first_told
-}
-
-#[derive(Debug)]
-struct Planned {
-    status: Status,
-    code: Option<u32>,
-    happened_us: u64,
-    due_us: u64,
-    answered: Option<oneshot::Sender<()>>,
-}
-
-fn schedule(behaviour: &Behaviour, now_us: u64, course: Course, roll: &mut Roll) -> Vec<Planned> {
-    let fails = course
-        .fails
-        .or_else(|| roll.chance(behaviour.fail_later_rate).then(|| *roll.pick(&behaviour.fail_later_codes)));
-    let mut kinds = Vec::with_capacity(3);
-    match fails {
+        // The others are Twilio's.
+        let codes: Vec<u32> = behaviour.fail_later_codes.iter().copied().filter(|code| *code >= 130_000).collect();
+        (!codes.is_empty()).then(|| *roll.pick(&codes))
+    });
+    let kinds: &[Status] = match fails {
         // A failure can come with or without a `sent` before it.
-        Some(_) if roll.chance(0.5) => kinds.extend([Status::Sent, Status::Failed]),
-        Some(_) => kinds.push(Status::Failed),
-        None if course.only_sent => kinds.push(Status::Sent),
+        Some(_) if roll.chance(0.5) => &[Status::Sent, Status::Failed],
+        Some(_) => &[Status::Failed],
+        None if special.only_sent => &[Status::Sent],
         None => {
-            kinds.push(Status::Sent);
             let read = behaviour.status_kinds.contains(&Status::Read) && roll.chance(behaviour.read_rate);
-            if !(read && roll.chance(behaviour.skip_delivered_rate)) {
-                kinds.push(Status::Delivered);
-            }
-            if read {
-                kinds.push(Status::Read);
+            match (read && roll.chance(behaviour.skip_delivered_rate), read) {
+                (true, _) => &[Status::Sent, Status::Read],
+                (false, true) => &[Status::Sent, Status::Delivered, Status::Read],
+                (false, false) => &[Status::Sent, Status::Delivered],
             }
         }
-    }
-    kinds.retain(|kind| *kind == Status::Failed || behaviour.status_kinds.contains(kind));
-    let mut at_us = now_us;
-    let mut planned: Vec<Planned> = kinds
-        .into_iter()
-        .map(|status| {
-            at_us += behaviour.status_delay_ms.draw(roll) * 1000;
-            let code = fails.filter(|_| status == Status::Failed);
-            Planned { status, code, happened_us: at_us, due_us: at_us, answered: None }
-        })
-        .collect();
-    if planned.len() > 1 && roll.chance(behaviour.reorder_rate) {
-        let last = planned.len() - 1;
-        let (first_due, last_due) = (planned[0].due_us, planned[last].due_us);
-        // At least a millisecond apart, so that the order is really another one.
-        (planned[0].due_us, planned[last].due_us) = (last_due + 1000, first_due);
-    }
-    planned
+    };
+    let happens = kinds.iter().map(|status| (*status, fails.filter(|_| *status == Status::Failed))).collect();
+    Course { happens, ..Course::default() }
 }
 
 /// One element of `statuses[]`.
@@ -149,7 +82,7 @@ pub(super) fn status(planned: &PlannedStatus, entry: &SendEntry, behaviour: &Beh
                 status["conversation"] = conversation(entry, planned.status, happened);
             }
         }
-        Status::Read => {}
+        Status::Read | Status::Queued | Status::Echo | Status::Undelivered => {}
     }
     status
 }
@@ -220,26 +153,19 @@ fn conversation(entry: &SendEntry, status: Status, happened: i64) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::behaviour::Span;
     use super::*;
 
-    fn kinds(behaviour: &Behaviour, course: Course) -> Vec<Status> {
-        let mut planned = schedule(behaviour, 0, course, &mut Roll::new(4));
-        planned.sort_by_key(|planned| planned.due_us);
-        planned.iter().map(|planned| planned.status).collect()
+    fn kinds(behaviour: &Behaviour, special: Special) -> Vec<Status> {
+        course(behaviour, special, &mut Roll::new(4)).happens.into_iter().map(|(status, _)| status).collect()
     }
 
     #[test]
-    fn statuses_come_in_order_unless_told_otherwise() {
-        let delays = Span { min: 5, max: 9 };
-        let all =
-            Behaviour { read_rate: 1.0, skip_delivered_rate: 0.0, status_delay_ms: delays, ..Behaviour::default() };
-        assert_eq!(kinds(&all, Course::default()), [Status::Sent, Status::Delivered, Status::Read]);
+    fn message_has_the_statuses_its_fate_allows() {
+        let all = Behaviour { read_rate: 1.0, skip_delivered_rate: 0.0, ..Behaviour::default() };
+        assert_eq!(kinds(&all, Special::default()), [Status::Sent, Status::Delivered, Status::Read]);
         let skipping = Behaviour { skip_delivered_rate: 1.0, ..all.clone() };
-        assert_eq!(kinds(&skipping, Course::default()), [Status::Sent, Status::Read]);
-        let reordered = Behaviour { reorder_rate: 1.0, ..all.clone() };
-        assert_eq!(kinds(&reordered, Course::default()), [Status::Read, Status::Delivered, Status::Sent]);
-        assert_eq!(kinds(&all, Course { only_sent: true, ..Course::default() }), [Status::Sent]);
-        assert_eq!(kinds(&all, Course { fails: Some(131_026), ..Course::default() }).last(), Some(&Status::Failed));
+        assert_eq!(kinds(&skipping, Special::default()), [Status::Sent, Status::Read]);
+        assert_eq!(kinds(&all, Special { only_sent: true, ..Special::default() }), [Status::Sent]);
+        assert_eq!(kinds(&all, Special { fails: Some(131_026), ..Special::default() }).last(), Some(&Status::Failed));
     }
 }

@@ -36,6 +36,9 @@ pub struct Definition {
     pub status: String,
 }
 
+/// The only status that can be sent.
+pub(super) const APPROVED: &str = "APPROVED";
+
 /// What a send has to fill in.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shape {
@@ -170,7 +173,7 @@ fn positional() -> String {
 }
 
 fn approved() -> String {
-    "APPROVED".into()
+    APPROVED.into()
 }
 
 fn header(component: &Value, text: &str, named: bool) -> Result<Header, Refusal> {

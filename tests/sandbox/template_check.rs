@@ -67,7 +67,7 @@ fn check_header(template: &Template, given: Option<Fields<'_>>, version: u32) ->
             }
             match format.as_str() {
                 "location" => content::location(parameter.object("location", "location")?),
-                _ => content::media(parameter.object(format, "header media")?, &["filename"]),
+                _ => content::media(parameter.object(format, "header media")?, &["filename"]).map(drop),
             }
         }
     }

@@ -2,16 +2,19 @@
 //! then ever more rarely, until they are too old (contract page, section 1.3); Twilio as the URL says, and then at the fallback.
 
 use super::{
+    accounts::Account,
     agenda::{PlannedStatus, Task},
     behaviour::{Behaviour, Status},
+    course::Owner,
     ledger::{Attempt, Delivery, Direction, Flaw, Reply, Told, WebhookEntry},
+    messaging,
     meters::Wrote,
     people::{Kind, Person},
-    platform::{AccountSpec, Platform},
+    platform::Platform,
     provider::Provider,
     registry::Number,
     sign, statuses,
-    twilio::Overrides,
+    twilio::{self, Overrides},
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -120,7 +123,13 @@ pub(super) async fn run(provider: Arc<Provider>) {
         let mut outgoing = Vec::new();
         for task in due {
             match task {
-                Task::Status(planned) => by_number.entry(planned.number.id.clone()).or_default().push(planned),
+                Task::Status(planned) => match &planned.owner {
+                    Owner::Number(number) => by_number.entry(number.id.clone()).or_default().push(planned),
+                    Owner::Account(account) => {
+                        let account = account.clone();
+                        outgoing.extend(happened(&provider, &account, planned));
+                    }
+                },
                 Task::Deliver(webhook) => outgoing.push(*webhook),
             }
         }
@@ -145,7 +154,7 @@ pub(super) fn admit(
     webhook: InboundWebhook,
     replied: Option<oneshot::Sender<Reply>>,
 ) -> Outgoing {
-    let behaviour = provider.behaviour();
+    let behaviour = number.behaviour(provider.behaviour());
     if matches!(webhook.flaw, Flaw::None | Flaw::Repeated) {
         let now_us = provider.clock.now_us();
         let mut live = number.live();
@@ -174,14 +183,17 @@ pub(super) fn admit(
     record(provider, number.id.clone(), provider.webhook_url(&number.spec), webhook, replied)
 }
 
-/// Records a webhook of an account that only sends. It is not posted yet.
+/// Records a webhook of another account and does what it means for its provider's own books. It is not posted yet.
 pub(super) fn admit_of(
     provider: &Provider,
-    account: &AccountSpec,
+    account: &Account,
     webhook: InboundWebhook,
     replied: Option<oneshot::Sender<Reply>>,
 ) -> Outgoing {
-    record(provider, account.id.as_str().into(), provider.account_url(account), webhook, replied)
+    if webhook.flaw == Flaw::None {
+        account.told(provider, &webhook.told);
+    }
+    record(provider, account.id.clone(), provider.account_url(&account.spec), webhook, replied)
 }
 
 /// Records a webhook of whichever account it names.
@@ -231,14 +243,6 @@ fn record(
     };
     let url = parcel.url.clone().unwrap_or(url);
     let overrides = Overrides::of(&url);
-    let patience_us = match platform {
-        Platform::Whatsapp => behaviour.webhook_give_up_s * 1_000_000,
-        // An app that fails for so long is unsubscribed (messenger contract page, section 1.3).
-        Platform::Messenger => behaviour.webhook_give_up_s.min(3_600) * 1_000_000,
-        // Instagram contract page, section 1.
-        Platform::Instagram => behaviour.webhook_give_up_s.min(36 * 3_600) * 1_000_000,
-        Platform::Twilio => overrides.total.as_micros() as u64,
-    };
     // Nobody tries a forged or mutilated webhook again.
     let whole = matches!(flaw, Flaw::None | Flaw::Repeated);
     Outgoing {
@@ -250,7 +254,7 @@ fn record(
         statuses: Vec::new(),
         failures: 0,
         overrides,
-        give_up_us: if whole { now_us + patience_us } else { now_us },
+        give_up_us: if whole { now_us + patience_us(platform, &behaviour, &overrides) } else { now_us },
         replied,
         told: Vec::new(),
     }
@@ -344,7 +348,7 @@ fn status_webhooks(provider: &Provider, behaviour: &Behaviour, planned: Vec<Plan
     let mut planned = planned.into_iter().peekable();
     while planned.peek().is_some() {
         let batch: Vec<PlannedStatus> = planned.by_ref().take(behaviour.batch_most).collect();
-        let number = batch[0].number.clone();
+        let Owner::Number(number) = batch[0].owner.clone() else { unreachable!("they were gathered by number") };
         // All but one of the agenda's entries end here; that one stands for the webhook.
         provider.agenda.finished(batch.len() - 1);
         let (mut rendered, mut sent, mut told) = (Vec::new(), Vec::new(), Vec::new());
@@ -368,6 +372,25 @@ fn status_webhooks(provider: &Provider, behaviour: &Behaviour, planned: Vec<Plan
     webhooks
 }
 
+/// What happened to a message of another account: noted there, and told if anybody is to be told. One event fills one webhook.
+fn happened(provider: &Provider, account: &Arc<Account>, planned: PlannedStatus) -> Option<Outgoing> {
+    let parcel = match account.spec.platform {
+        Platform::Messenger | Platform::Instagram => messaging::receipts::parcel(provider, account, &planned),
+        Platform::Twilio => twilio::callback(provider, account, &planned),
+        Platform::Whatsapp => None,
+    };
+    provider.ledger.status_made(planned.send, planned.status, planned.code);
+    let Some(parcel) = parcel else {
+        // Nobody is told.
+        provider.agenda.finished(1);
+        return None;
+    };
+    let url = parcel.url.clone().unwrap_or_else(|| provider.account_url(&account.spec));
+    let statuses = vec![(planned.send, planned.status)];
+    let owner = (account.spec.platform, account.id.clone(), url);
+    Some(outgoing_statuses(provider, owner, parcel, statuses, planned.answered.into_iter().collect()))
+}
+
 fn status_webhook(
     provider: &Provider,
     behaviour: &Behaviour,
@@ -376,33 +399,65 @@ fn status_webhook(
     statuses: Vec<(u64, Status)>,
     told: Vec<oneshot::Sender<()>>,
 ) -> Outgoing {
-    let body = sign::emit(payload, behaviour.escape_slashes);
+    let parcel = Parcel::json(sign::emit(payload, behaviour.escape_slashes), provider.app_secret(&number.spec));
+    let owner = (Platform::Whatsapp, number.id.clone(), provider.webhook_url(&number.spec));
+    outgoing_statuses(provider, owner, parcel, statuses, told)
+}
+
+/// Posts a webhook of an account's as soon as there is room.
+pub(super) fn send_off(provider: &Provider, account: &Account, parcel: Parcel) {
+    let url = parcel.url.clone().unwrap_or_else(|| provider.account_url(&account.spec));
+    let owner = (account.spec.platform, account.id.clone(), url);
+    let outgoing = outgoing_statuses(provider, owner, parcel, Vec::new(), Vec::new());
+    provider.agenda.add(provider.clock.now_us(), Task::Deliver(Box::new(outgoing)));
+}
+
+fn outgoing_statuses(
+    provider: &Provider,
+    (platform, account, url): (Platform, Arc<str>, String),
+    parcel: Parcel,
+    statuses: Vec<(u64, Status)>,
+    told: Vec<oneshot::Sender<()>>,
+) -> Outgoing {
     let now_us = provider.clock.now_us();
+    let overrides = Overrides::of(&url);
     let entry = WebhookEntry {
         seq: 0,
         at_us: now_us,
-        platform: Platform::Whatsapp,
-        account: number.id.clone(),
+        platform,
+        account,
         direction: Direction::Statuses,
         flaw: Flaw::None,
         told: Vec::new(),
         statuses: statuses.len(),
-        bytes: body.len(),
-        digest: Sha256::digest(&body).into(),
+        bytes: parcel.body.len(),
+        digest: Sha256::digest(&parcel.body).into(),
         attempts: Vec::new(),
         delivery: Delivery::Pending,
     };
     Outgoing {
         seq: provider.ledger.webhook(entry),
-        platform: Platform::Whatsapp,
-        url: provider.webhook_url(&number.spec),
-        parcel: Parcel::json(body, provider.app_secret(&number.spec)),
+        platform,
+        url,
+        parcel,
         fallback: None,
         statuses,
         failures: 0,
-        overrides: Overrides::default(),
-        give_up_us: now_us + behaviour.webhook_give_up_s * 1_000_000,
+        overrides,
+        give_up_us: now_us + patience_us(platform, &provider.behaviour(), &overrides),
         replied: None,
         told,
+    }
+}
+
+/// For how long a webhook is tried.
+fn patience_us(platform: Platform, behaviour: &Behaviour, overrides: &Overrides) -> u64 {
+    match platform {
+        Platform::Whatsapp => behaviour.webhook_give_up_s * 1_000_000,
+        // An app that fails for so long is unsubscribed (messenger contract page, section 1.3).
+        Platform::Messenger => behaviour.webhook_give_up_s.min(3_600) * 1_000_000,
+        // Instagram contract page, section 1.
+        Platform::Instagram => behaviour.webhook_give_up_s.min(36 * 3_600) * 1_000_000,
+        Platform::Twilio => overrides.total.as_micros() as u64,
     }
 }

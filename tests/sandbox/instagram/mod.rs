@@ -84,7 +84,7 @@ pub(super) fn webhook(moments: &[(Kind, Moment<'_>)]) -> Value {
     let Some((first, moment)) = moments.first() else { return json!({"object": "instagram", "entry": []}) };
     let (account, at_ms) = (moment.account, moment.at_ms);
     let comment = || {
-        json!({"id": format!("179{:014}", at_ms % 100_000_000_000_000), "text": moment.text,
+        json!({"id": comment_id(at_ms), "text": moment.text,
             "from": {"id": moment.person, "username": "ring.fan"},
             "media": {"id": "18000000000000099", "media_product_type": "FEED"}})
     };
@@ -108,6 +108,11 @@ pub(super) fn webhook(moments: &[(Kind, Moment<'_>)]) -> Value {
         return messaging::webhook_in_one_entry("instagram", account, events.map(|(_, event)| event).collect(), at_ms);
     }
     messaging::webhook("instagram", account, events.collect(), at_ms)
+}
+
+/// The id of the comment that was written then.
+pub fn comment_id(at_ms: i64) -> String {
+    format!("179{:014}", at_ms % 100_000_000_000_000)
 }
 
 /// One element of `messaging[]` or `standby[]`.

@@ -1,11 +1,14 @@
 //! The entries of the ledger.
 
-use super::super::{behaviour::Status, platform::Platform};
+use super::super::{
+    behaviour::Status,
+    platform::{Api, Platform},
+};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 use std::{fmt, sync::Arc};
 
-/// One request to `/{PNID}/messages`.
+/// One request to send.
 #[derive(Debug, Clone, Serialize)]
 pub struct SendEntry {
     /// Counted from 1, gaplessly.
@@ -14,17 +17,25 @@ pub struct SendEntry {
     pub at_us: u64,
     /// The same on the wall clock.
     pub at: DateTime<Utc>,
-    /// From the path.
+    /// Who was asked.
+    pub provider: Api,
+    /// The number, Page, professional account, sender or linked session, as the request names it.
+    #[serde(serialize_with = "shared_text")]
+    pub account: Arc<str>,
+    /// The same: WhatsApp's readers know it by this name.
     #[serde(serialize_with = "shared_text")]
     pub phone_number_id: Arc<str>,
-    /// `wa_id` digits, business-scoped user id or group id; what was given, if it could not be read.
+    /// WhatsApp: `wa_id` digits, business-scoped user id or group id. Messenger and Instagram: the scoped id. Twilio: `To`. The
+    /// gateway: digits. What was given, if it could not be read.
     pub recipient: Box<str>,
-    /// `text`, `template` …, `read_receipt`, or `unknown`.
+    /// `text`, `template` …, `read_receipt`, `typing`, or `unknown`.
     pub kind: &'static str,
+    /// What it counts for in the provider's limits: segments at Twilio, one anywhere else.
+    pub units: u32,
     /// SHA-256 of the body.
     #[serde(serialize_with = "hexadecimal")]
     pub digest: [u8; 32],
-    /// `biz_opaque_callback_data`.
+    /// The caller's own token: `biz_opaque_callback_data`, `metadata`, or `mid` in the query of `StatusCallback`.
     pub opaque: Option<Box<str>>,
     /// The body of a text message.
     pub text: Option<Box<str>>,
@@ -51,8 +62,11 @@ pub enum Verdict {
     },
     /// Not taken, for this reason.
     Refused {
-        /// The error code.
+        /// The error code; the gateway's HTTP status.
         code: u32,
+        /// The subcode beside it (Messenger, Instagram).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subcode: Option<u32>,
     },
     /// Not taken, and not looked at either (outage, cut connection).
     NotProcessed,
@@ -222,7 +236,7 @@ impl SendEntry {
         }
     }
 
-    /// The message that `biz_opaque_callback_data` names: `m1:<message>:<attempt>` names `<message>`, anything else itself.
+    /// The message that the caller's token names: `m1:<message>:<attempt>` names `<message>`, anything else itself.
     pub fn message(&self) -> Option<&str> {
         let opaque = self.opaque.as_deref()?;
         Some(opaque.strip_prefix("m1:").and_then(|rest| rest.rsplit_once(':')).map_or(opaque, |(message, _)| message))
@@ -271,7 +285,9 @@ impl Category {
     }
 }
 
-pub(super) const STATUSES: [Status; 4] = [Status::Sent, Status::Delivered, Status::Read, Status::Failed];
+/// From the least to the furthest.
+pub(super) const STATUSES: [Status; 7] =
+    [Status::Queued, Status::Echo, Status::Sent, Status::Delivered, Status::Read, Status::Undelivered, Status::Failed];
 
 impl Serialize for Trail {
     /// The statuses the receiver has taken, and `<status>?` for those it has not answered yet.

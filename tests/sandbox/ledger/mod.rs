@@ -8,9 +8,11 @@ mod summary;
 pub use entry::{
     Answer, Attempt, Category, Delivery, Direction, Flaw, Reply, SendEntry, Told, Trail, Verdict, WebhookEntry,
 };
-pub use summary::{Doubled, InboundTotals, NumberTotals, PersonTotals, StatusTotals, Summary, WebhookTotals};
+pub use summary::{
+    Doubled, InboundTotals, NumberTotals, PersonTotals, ProviderTotals, StatusTotals, Summary, WebhookTotals,
+};
 
-use super::{behaviour::Status, clock::Clock};
+use super::{behaviour::Status, clock::Clock, platform::Api};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use std::sync::{
@@ -42,7 +44,9 @@ struct Pages<T> {
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) at_us: u64,
-    pub(super) number: Arc<str>,
+    pub(super) provider: Api,
+    pub(super) account: Arc<str>,
+    pub(super) units: u32,
     pub(super) recipient: &'a str,
     pub(super) kind: &'static str,
     pub(super) body: &'a [u8],
@@ -76,7 +80,7 @@ impl Ledger {
         lock(&self.sends).from(first, most)
     }
 
-    /// Sends to one recipient (`wa_id` digits or business-scoped user id), oldest first.
+    /// Sends to one recipient (see [`SendEntry::recipient`]), oldest first.
     pub fn sends_to(&self, recipient: &str) -> Vec<SendEntry> {
         lock(&self.sends).entries.iter().filter(|entry| *entry.recipient == *recipient).cloned().collect()
     }
@@ -96,7 +100,7 @@ impl Ledger {
         summary::told(&lock(&self.webhooks).entries)
     }
 
-    /// Messages accepted more than once, by the message named in `biz_opaque_callback_data`.
+    /// Messages accepted more than once, by the message that the caller's token names.
     pub fn doubled(&self) -> Vec<Doubled> {
         summary::doubled(&lock(&self.sends).entries)
     }
@@ -141,7 +145,7 @@ impl Ledger {
         let digest = Sha256::digest(draft.body).into();
         let mut sends = lock(&self.sends);
         let seq = sends.next();
-        let wamid: Box<str> = self.wamid("OUT", seq).into();
+        let wamid: Box<str> = self.outgoing_id(draft.provider, draft.kind, seq).into();
         let mut entry = self.entry(seq, draft, digest, Verdict::Accepted { wamid: wamid.clone() });
         (entry.category, entry.free_entry) = (acceptance.category, acceptance.free_entry);
         sends.entries.push(entry);
@@ -214,14 +218,30 @@ impl Ledger {
         wamid
     }
 
+    /// The id of an accepted message in its provider's form.
+    fn outgoing_id(&self, provider: Api, kind: &str, seq: u64) -> String {
+        let run = self.run;
+        match provider {
+            Api::Whatsapp => self.wamid("OUT", seq),
+            Api::Messenger => format!("m_{}", STANDARD.encode(format!("SBX-OUT-{run:08x}-{seq:010}"))),
+            // Instagram's are long (contract page, section 1).
+            Api::Instagram => STANDARD.encode(format!("instagram-message:{:0>76}:SBX-OUT-{run:08x}-{seq:010}", run)),
+            Api::Twilio => format!("{}{run:08x}{seq:024x}", if kind == "media" { "MM" } else { "SM" }),
+            Api::Botmaster => format!("3EB0{run:08X}{seq:08X}"),
+        }
+    }
+
     fn entry(&self, seq: u64, draft: Draft<'_>, digest: [u8; 32], verdict: Verdict) -> SendEntry {
         SendEntry {
             seq,
             at_us: draft.at_us,
             at: self.clock.wall(draft.at_us),
-            phone_number_id: draft.number,
+            provider: draft.provider,
+            phone_number_id: draft.account.clone(),
+            account: draft.account,
             recipient: draft.recipient.into(),
             kind: draft.kind,
+            units: draft.units,
             digest,
             opaque: draft.opaque.map(Into::into),
             text: draft.text.map(Into::into),

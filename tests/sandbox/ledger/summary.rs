@@ -4,7 +4,7 @@ use super::{
     Delivery, Flaw, SendEntry, Told, Verdict, WebhookEntry,
     entry::{Direction, STATUSES},
 };
-use crate::sandbox::platform::Platform;
+use crate::sandbox::platform::{Api, Platform};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ pub struct Summary {
     pub requests: u64,
     /// Messages taken.
     pub accepted: u64,
-    /// Different messages among those that carry `biz_opaque_callback_data`.
+    /// Different messages among those that carry the caller's token.
     pub distinct_messages: u64,
     /// Messages taken more than once.
     pub accepted_twice: u64,
@@ -39,8 +39,12 @@ pub struct Summary {
     pub webhooks: WebhookTotals,
     /// Messages of people.
     pub inbound: InboundTotals,
-    /// Number by number.
+    /// WhatsApp's, number by number.
     pub numbers: BTreeMap<String, NumberTotals>,
+    /// Everybody's, account by account.
+    pub accounts: BTreeMap<Api, BTreeMap<String, NumberTotals>>,
+    /// Requests, by who was asked.
+    pub providers: BTreeMap<Api, ProviderTotals>,
     /// Requests whose body never arrived whole.
     pub requests_cut_short: u64,
     /// The longest time the sandbox itself stood still: busiest seconds are not to be trusted beyond it.
@@ -90,7 +94,24 @@ pub struct InboundTotals {
     pub people: u64,
 }
 
-/// One number. The busiest seconds are sliding, to the microsecond.
+/// One provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ProviderTotals {
+    /// Requests to send.
+    pub requests: u64,
+    /// Messages taken.
+    pub accepted: u64,
+    /// Of these, those whose caller did not get the answer.
+    pub accepted_unanswered: u64,
+    /// Not taken, by `code` or `code/subcode`.
+    pub refused: BTreeMap<String, u64>,
+    /// Not taken and not looked at.
+    pub not_processed: u64,
+    /// Read receipts, typing and the like.
+    pub noted: u64,
+}
+
+/// One account. The busiest seconds are sliding, to the microsecond.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NumberTotals {
     /// Requests to send.
@@ -103,16 +124,19 @@ pub struct NumberTotals {
     pub busiest_second_accepted: u64,
     /// Most accepted and inbound messages together in any second.
     pub busiest_second_in_and_out: u64,
+    /// The most in any second in the provider's own units: segments of accepted messages at Twilio, in and out together at Meta's,
+    /// accepted messages at the gateway.
+    pub busiest_second_units: u64,
 }
 
 /// One recipient.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PersonTotals {
-    /// `wa_id` digits, user id or group id.
+    /// As in [`SendEntry::recipient`].
     pub recipient: String,
     /// Messages taken.
     pub accepted: u64,
-    /// Different ones among them, by `biz_opaque_callback_data`; those without count each.
+    /// Different ones among them, by the caller's token; those without count each.
     pub distinct: u64,
     /// Not taken, by error code.
     pub refused: BTreeMap<u32, u64>,
@@ -138,19 +162,32 @@ pub(super) fn of_sends(sends: &[SendEntry]) -> Summary {
     let mut messages = HashSet::new();
     for entry in sends {
         *summary.answers.entry(name(&entry.answer)).or_default() += 1;
+        let theirs = summary.providers.entry(entry.provider).or_default();
         if entry.verdict == Verdict::Noted {
             summary.noted += 1;
+            theirs.noted += 1;
             continue;
         }
         summary.requests += 1;
+        theirs.requests += 1;
         match &entry.verdict {
             Verdict::Accepted { .. } => {
+                let unanswered = u64::from(entry.answer != super::Answer::Success);
                 summary.accepted += 1;
-                summary.accepted_unanswered += u64::from(entry.answer != super::Answer::Success);
+                theirs.accepted += 1;
+                summary.accepted_unanswered += unanswered;
+                theirs.accepted_unanswered += unanswered;
                 messages.extend(entry.message());
             }
-            Verdict::Refused { code } => *summary.refused.entry(*code).or_default() += 1,
-            Verdict::NotProcessed => summary.not_processed += 1,
+            Verdict::Refused { code, subcode } => {
+                *summary.refused.entry(*code).or_default() += 1;
+                let name = subcode.map_or_else(|| code.to_string(), |subcode| format!("{code}/{subcode}"));
+                *theirs.refused.entry(name).or_default() += 1;
+            }
+            Verdict::NotProcessed => {
+                summary.not_processed += 1;
+                theirs.not_processed += 1;
+            }
             Verdict::Noted => {}
         }
         for status in STATUSES {
@@ -201,40 +238,46 @@ pub(super) fn add_busiest_seconds(summary: &mut Summary, sends: &[SendEntry], we
         requests: Vec<u64>,
         accepted: Vec<u64>,
         both: Vec<u64>,
+        segments: Vec<(u64, u64)>,
     }
-    let mut numbers: BTreeMap<&str, Times> = BTreeMap::new();
+    let mut accounts: BTreeMap<(Api, &str), Times> = BTreeMap::new();
     for entry in sends.iter().filter(|entry| entry.verdict != Verdict::Noted) {
-        let times = numbers.entry(&entry.phone_number_id).or_default();
+        let times = accounts.entry((entry.provider, &entry.account)).or_default();
         times.requests.push(entry.at_us);
         if entry.wamid().is_some() {
             times.accepted.push(entry.at_us);
             times.both.push(entry.at_us);
+            times.segments.push((entry.at_us, u64::from(entry.units)));
         }
     }
-    for webhook in webhooks
-        .iter()
-        .filter(|webhook| webhook.direction == Direction::Inbound && webhook.platform == Platform::Whatsapp)
-    {
+    for webhook in webhooks.iter().filter(|webhook| webhook.direction == Direction::Inbound) {
         // The provider counts a message once, when it first passes it on.
         let first = webhook.attempts.first().map(|attempt| attempt.at_us);
         if let (Some(at_us), Flaw::None) = (first, webhook.flaw) {
-            let times = numbers.entry(&webhook.account).or_default();
+            let times = accounts.entry((webhook.platform.into(), &webhook.account)).or_default();
             times.both.extend(std::iter::repeat_n(at_us, webhook.told.len()));
         }
     }
-    summary.numbers = numbers
-        .into_iter()
-        .map(|(number, times)| {
-            let totals = NumberTotals {
-                requests: times.requests.len() as u64,
-                accepted: times.accepted.len() as u64,
-                busiest_second_requests: busiest_second(times.requests),
-                busiest_second_accepted: busiest_second(times.accepted),
-                busiest_second_in_and_out: busiest_second(times.both),
-            };
-            (number.to_owned(), totals)
-        })
-        .collect();
+    for ((provider, account), times) in accounts {
+        let busiest_second_accepted = busiest_second(times.accepted.clone());
+        let busiest_second_in_and_out = busiest_second(times.both);
+        let totals = NumberTotals {
+            requests: times.requests.len() as u64,
+            accepted: times.accepted.len() as u64,
+            busiest_second_requests: busiest_second(times.requests),
+            busiest_second_accepted,
+            busiest_second_in_and_out,
+            busiest_second_units: match provider {
+                Api::Whatsapp | Api::Messenger | Api::Instagram => busiest_second_in_and_out,
+                Api::Twilio => most_in_a_second(times.segments),
+                Api::Botmaster => busiest_second_accepted,
+            },
+        };
+        if provider == Api::Whatsapp {
+            summary.numbers.insert(account.to_owned(), totals.clone());
+        }
+        summary.accounts.entry(provider).or_default().insert(account.to_owned(), totals);
+    }
 }
 
 pub(super) fn people(sends: &[SendEntry]) -> Vec<PersonTotals> {
@@ -248,7 +291,7 @@ pub(super) fn people(sends: &[SendEntry]) -> Vec<PersonTotals> {
                 let furthest = STATUSES.into_iter().rfind(|status| entry.statuses.was_taken(*status));
                 *totals.furthest.entry(furthest.map_or("accepted", |status| status.name())).or_default() += 1;
             }
-            Verdict::Refused { code } => *totals.refused.entry(*code).or_default() += 1,
+            Verdict::Refused { code, .. } => *totals.refused.entry(*code).or_default() += 1,
             Verdict::NotProcessed | Verdict::Noted => totals.not_processed += 1,
         }
     }
@@ -297,17 +340,23 @@ fn repeated<'a, K: std::hash::Hash + Eq>(
 }
 
 /// The most events in any half-open second.
-fn busiest_second(mut times_us: Vec<u64>) -> u64 {
-    times_us.sort_unstable();
-    let mut first = 0;
-    let mut most = 0;
-    for (last, at) in times_us.iter().enumerate() {
-        while at - times_us[first] >= 1_000_000 {
+fn busiest_second(times_us: Vec<u64>) -> u64 {
+    most_in_a_second(times_us.into_iter().map(|at| (at, 1)).collect())
+}
+
+/// The same for events of different weight.
+fn most_in_a_second(mut events: Vec<(u64, u64)>) -> u64 {
+    events.sort_unstable();
+    let (mut first, mut sum, mut most) = (0, 0, 0);
+    for (at, weight) in &events {
+        sum += weight;
+        while at - events[first].0 >= 1_000_000 {
+            sum -= events[first].1;
             first += 1;
         }
-        most = most.max(last - first + 1);
+        most = most.max(sum);
     }
-    most as u64
+    most
 }
 
 fn name(value: &impl Serialize) -> String {
@@ -323,5 +372,6 @@ mod tests {
         assert_eq!(busiest_second(vec![]), 0);
         assert_eq!(busiest_second(vec![900_000, 0, 1_000_000, 1_100_000]), 3);
         assert_eq!(busiest_second(vec![0, 1_000_000, 2_000_000]), 1);
+        assert_eq!(most_in_a_second(vec![(0, 3), (500_000, 2), (1_000_000, 4)]), 6);
     }
 }

@@ -1,11 +1,23 @@
 //! What people do towards a sender at Twilio, as parameters of a webhook (twilio contract page, sections 2 and 11): text
 //! messages, files, and WhatsApp by way of Twilio.
 
+mod api;
+mod content;
+mod errors;
+mod messages;
 mod overrides;
+mod queue;
+mod segments;
+mod send;
 pub mod sign;
 pub mod status;
 
+pub(super) use api::{Call, handle, names};
+pub(super) use content::Desk;
+pub(super) use errors::documented;
+pub(super) use messages::callback;
 pub(super) use overrides::Overrides;
+pub(super) use queue::Queue;
 
 use super::{
     dice::mix,

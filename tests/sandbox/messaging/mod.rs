@@ -1,6 +1,17 @@
 //! What Messenger and Instagram share: people with an id for one account alone, and webhooks whose `entry[].messaging[]` holds
 //! events with a sender, a recipient and a time in milliseconds (messenger contract page, section 1.5).
 
+mod body;
+pub mod desk;
+mod errors;
+mod front;
+mod nodes;
+pub(super) mod receipts;
+mod send;
+
+pub(super) use errors::documented;
+pub(super) use front::{Call, handle, names};
+
 use super::platform::AccountSpec;
 use serde_json::{Map, Value, json};
 
