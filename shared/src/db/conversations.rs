@@ -77,9 +77,7 @@ pub struct Locked {
     /// active, down, disabled.
     pub account_state: String,
     /// At which provider the account is.
-    pub provider: Provider,
-    /// How a gateway is called.
-    pub gateway: Option<serde_json::Value>,
+    pub provider: String,
     /// How a gateway is called.
     pub gateway: Option<serde_json::Value>,
     /// On which channel it is.
