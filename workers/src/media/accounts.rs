@@ -60,7 +60,9 @@ fn open(keyring: &Keyring, id: ChannelAccountId, row: fetching::Account) -> Resu
     let secrets: Secrets =
         serde_json::from_slice(&bytes).map_err(|_| unusable("The account's secrets are not readable."))?;
     let value = match row.provider {
-        Provider::Whatsapp | Provider::Messenger | Provider::Instagram => format!("Bearer {}", secrets.access_token),
+        Provider::Whatsapp | Provider::Messenger | Provider::Instagram | Provider::Gateway => {
+            format!("Bearer {}", secrets.access_token)
+        }
         Provider::Twilio => {
             let user = secrets.username.or(row.business_account_id).unwrap_or_default();
             format!("Basic {}", STANDARD.encode(format!("{user}:{}", secrets.access_token)))

@@ -54,6 +54,9 @@ impl Fetcher {
     pub(super) async fn fetch(&self, file: &File, account: &Account) -> Result<Fetched, Failure> {
         match file.provider {
             Provider::Whatsapp => self.of_whatsapp(file, account).await,
+            Provider::Gateway => {
+                Err(Failure::new("no_source", Next::GiveUp, "A gateway tells nothing, and gives no files."))
+            }
             Provider::Messenger | Provider::Instagram => {
                 let answer = self.follow(&address(file)?, OfProvider::Meta, OfProvider::Meta, None).await?;
                 // Whoever may not have it, may not have it any more: the address alone opens it.

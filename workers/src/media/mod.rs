@@ -365,7 +365,7 @@ impl Of {
 fn patience(provider: Provider) -> TimeDelta {
     match provider {
         Provider::Whatsapp | Provider::Twilio => TimeDelta::days(6),
-        Provider::Messenger | Provider::Instagram => TimeDelta::days(1),
+        Provider::Messenger | Provider::Instagram | Provider::Gateway => TimeDelta::days(1),
     }
 }
 

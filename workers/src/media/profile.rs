@@ -77,7 +77,7 @@ impl Inner {
             Provider::Instagram => {
                 (&apis.messenger_base_url, instagram::profile::path(&apis.messenger_api_version, &wanted.person_id))
             }
-            Provider::Whatsapp | Provider::Twilio => {
+            Provider::Whatsapp | Provider::Twilio | Provider::Gateway => {
                 return Ok(unavailable("not_asked", "The provider says people's names by itself."));
             }
         };
