@@ -198,7 +198,7 @@ impl Stage {
                     Provider::Messenger => Channel::Messenger,
                     Provider::Instagram => Channel::Instagram,
                     // WhatsApp by way of Twilio, which takes larger files than MMS.
-                    Provider::Twilio => Channel::Whatsapp,
+                    Provider::Twilio | Provider::Gateway => Channel::Whatsapp,
                 },
                 kind: reference.kind,
                 provider_message_id: &reference.message,
