@@ -34,6 +34,8 @@ mod json;
 mod lenient;
 mod repair;
 #[cfg(test)]
+mod specs;
+#[cfg(test)]
 mod testing;
 
 use crate::{
