@@ -167,8 +167,10 @@ impl<'a> Checking<'a> {
     /// One emoji, or nothing.
     pub(super) fn emoji(&mut self, field: &str, emoji: &str) {
         // A family of four with its joiners has eleven characters.
-        let plain = |c: char| c.is_ascii_alphanumeric() && emoji.chars().all(|c| c.is_ascii()) || c.is_alphabetic();
-        if emoji.chars().count() > 11 || emoji.chars().any(plain) || emoji.chars().any(char::is_whitespace) {
+        // Some emoji are letters in a frame; a digit is one with a key's frame after it.
+        let is_letter = |c: char| c.is_alphabetic() && !matches!(c, 'ℹ' | 'Ⓜ' | '\u{1f170}'..='\u{1f189}');
+        let is_no_emoji = |c: char| is_letter(c) || c.is_whitespace() || c.is_control();
+        if emoji.chars().count() > 11 || emoji.chars().any(is_no_emoji) || (emoji.is_ascii() && !emoji.is_empty()) {
             self.problem(field, "must be one emoji, or empty to take a reaction back");
         }
     }
@@ -311,6 +313,28 @@ mod tests {
             let expected: Vec<_> =
                 expected.into_iter().map(|(field, words): (&str, &str)| (field.to_owned(), words.to_owned())).collect();
             assert_eq!(found, expected, "{mime_type} {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_reaction_is_one_emoji_or_none() {
+        for (emoji, is_good) in [
+            ("👍🏽", true),
+            ("❤️", true),
+            ("👨‍👩‍👧‍👦", true),
+            ("1️⃣", true),
+            ("🅰️", true),
+            ("ℹ️", true),
+            ("🇳🇴", true),
+            ("", true),
+            ("ok", false),
+            ("7", false),
+            (":)", false),
+            ("好", false),
+            ("👍 👍", false),
+            ("👍👍👍👍👍👍👍👍👍👍👍👍", false),
+        ] {
+            assert_eq!(found(|checking| checking.emoji("emoji", emoji)).is_empty(), is_good, "{emoji}");
         }
     }
 

@@ -35,6 +35,8 @@ mod json;
 mod lenient;
 mod repair;
 #[cfg(test)]
+mod specs;
+#[cfg(test)]
 mod testing;
 
 use crate::{
