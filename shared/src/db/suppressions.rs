@@ -18,7 +18,7 @@ use crate::domain::{
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// What an opt-out or opt-in by hand is written down as.
@@ -90,6 +90,9 @@ pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
         return Ok(Vec::new());
     }
     let wishes = of_those_who_stay(tx.conn(), wishes).await?;
+    if wishes.0.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows: Vec<(Key, Wish)> = wishes.0.into_iter().collect();
     let changed = upsert(tx.conn(), &rows, None).await?;
     let mut out: OptedOut = changed
@@ -107,18 +110,18 @@ async fn of_those_who_stay(conn: &mut PgConnection, wishes: &Wishes) -> Result<W
     let mut wishes = wishes.clone();
     // Who stayed may be merged, too, before it is locked; that twice in the time of one batch is nobody's.
     for _ in 0..3 {
-        let asked: Vec<(TenantId, ContactId)> =
+        let asked: BTreeSet<(TenantId, ContactId)> =
             wishes.0.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
         let tenants: Vec<Uuid> = asked.iter().map(|(tenant_id, _)| tenant_id.0).collect();
         let contacts: Vec<Uuid> = asked.iter().map(|(_, id)| id.0).collect();
         let rows = sqlx::query!(
-            r#"SELECT c.tenant_id AS "tenant_id: TenantId", c.id AS "id: ContactId", c.merged_into AS "merged_into: ContactId",
-                c.erased_at IS NOT NULL AS "erased!"
-            FROM contacts c
-            JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS asked (tenant_id, id)
-                ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-            ORDER BY c.tenant_id, c.id
-            FOR KEY SHARE OF c"#,
+            // By key (LIMIT keeps the order of joining), and in the order given.
+            r#"SELECT asked.tenant_id AS "tenant_id!: TenantId", asked.id AS "id!: ContactId",
+                c.merged_into AS "merged_into: ContactId", c.erased_at IS NOT NULL AS "erased!"
+            FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
+            CROSS JOIN LATERAL (
+                SELECT merged_into, erased_at FROM contacts WHERE tenant_id = asked.tenant_id AND id = asked.id LIMIT 1 FOR KEY SHARE
+            ) AS c"#,
             &tenants,
             &contacts,
         )
@@ -201,7 +204,9 @@ pub(super) async fn inherit(conn: &mut PgConnection, names: &[(TenantId, Contact
         SELECT DISTINCT ON (name.tenant_id, name.contact_id, o.channel, o.purpose)
             name.tenant_id, name.contact_id, o.channel, o.purpose, 'opted_out', o.since, o.source
         FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS name (tenant_id, contact_id, digest)
-        JOIN erased_people e ON e.tenant_id = name.tenant_id AND e.digest = name.digest
+        CROSS JOIN LATERAL (
+            SELECT opted_out FROM erased_people WHERE tenant_id = name.tenant_id AND digest = name.digest LIMIT 1
+        ) AS e
         CROSS JOIN LATERAL jsonb_to_recordset(e.opted_out) AS o (channel text, purpose text, since timestamptz, source text)
         ORDER BY name.tenant_id, name.contact_id, o.channel, o.purpose, o.since DESC
         ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE

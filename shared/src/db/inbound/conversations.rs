@@ -78,7 +78,7 @@ pub async fn roll_up(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pa
         }
     }
     self::reopen(tx, &mut reopen).await?;
-    let mut placed = add_to(tx, &add).await?;
+    let mut placed = add_to(tx, &mut add).await?;
     let (resolved, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, state)| *state == "resolved");
     placed.extend(upsert(tx, &open).await?);
     placed.extend(start_unlisted(tx, &resolved).await?);
@@ -151,10 +151,14 @@ async fn reopen(tx: &mut FleetTx, conversations: &mut [(TenantId, ConversationId
         "WITH closed AS MATERIALIZED (
             SELECT c.tenant_id, c.id
             FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
-            JOIN conversations c ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-            WHERE c.state = 'resolved' AND c.merged_into IS NULL
-            ORDER BY c.tenant_id, c.id
-            FOR UPDATE OF c
+            -- By key and in the order given.
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id
+                FROM conversations
+                WHERE tenant_id = asked.tenant_id AND id = asked.id AND state = 'resolved' AND merged_into IS NULL
+                LIMIT 1
+                FOR UPDATE
+            ) AS c
         )
         UPDATE conversations
         SET state = 'open', listed = true, resolved_at = NULL
@@ -229,10 +233,11 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
 }
 
 /// Adds to conversations as they are, without waking them.
-async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Result<HashMap<Pair, ConversationId>> {
+async fn add_to(tx: &mut FleetTx, roll_ups: &mut [(&RollUp, ConversationId)]) -> Result<HashMap<Pair, ConversationId>> {
     if roll_ups.is_empty() {
         return Ok(HashMap::new());
     }
+    roll_ups.sort_unstable_by_key(|(r, id)| (r.pair.0, *id));
     let c = Columns::of(roll_ups.iter().map(|(r, _)| *r));
     let ids: Vec<Uuid> = roll_ups.iter().map(|(_, id)| id.0).collect();
     sqlx::query!(
@@ -242,9 +247,10 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
                 $1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[],
                 $9::text[]
             ) AS r (tenant_id, id, messages_in, last_at, last_text, said_at, window_at, messages_out, direction)
-            JOIN conversations c ON c.tenant_id = r.tenant_id AND c.id = r.id
-            ORDER BY c.tenant_id, c.id
-            FOR UPDATE OF c
+            -- By key and in the order given.
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id FROM conversations WHERE tenant_id = r.tenant_id AND id = r.id LIMIT 1 FOR UPDATE
+            ) AS c
         )
         UPDATE conversations c
         -- A campaign's conversation is nobody's to see until the person says something, however late that comes.

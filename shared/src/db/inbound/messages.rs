@@ -115,7 +115,9 @@ pub async fn erase(tx: &mut FleetTx, messages: &[Erased], direction: Direction) 
             UNION
             SELECT asked.tenant_id, edit.id
             FROM asked
-            JOIN messages m ON m.tenant_id = asked.tenant_id AND m.id = asked.id
+            CROSS JOIN LATERAL (
+                SELECT conversation_id, at FROM messages WHERE tenant_id = asked.tenant_id AND id = asked.id LIMIT 1
+            ) AS m
             CROSS JOIN LATERAL (
                 SELECT id
                 FROM messages
@@ -135,6 +137,9 @@ pub async fn erase(tx: &mut FleetTx, messages: &[Erased], direction: Direction) 
     )
     .fetch_all(tx.conn())
     .await?;
+    if erased.is_empty() {
+        return Ok(());
+    }
     let tenants: Vec<Uuid> = erased.iter().map(|row| row.tenant_id).collect();
     let ids: Vec<Uuid> = erased.iter().map(|row| row.id).collect();
     let conversations: Vec<Uuid> = erased.iter().map(|row| row.conversation_id).collect();

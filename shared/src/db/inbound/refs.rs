@@ -139,14 +139,20 @@ pub async fn lost(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<HashMap<MessageI
     }
     let c = Columns::of(refs);
     let rows = sqlx::query!(
-        r#"SELECT asked.message_id AS "asked!", was.id AS "was!", ref.revoked_at IS NOT NULL AS "revoked!"
+        // Looked up by key, one by one, whatever the planner thinks of the tables' sizes (LIMIT keeps the order of joining), here and below.
+        r#"SELECT asked.message_id AS "asked!", was.id AS "was!", was.revoked_at IS NOT NULL AS "revoked!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS asked (tenant_id, account_id, provider_message_id, message_id)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        CROSS JOIN LATERAL (SELECT coalesce(ref.message_id, ref.echo_message_id) AS id) AS was
-        WHERE was.id IS NOT NULL
-            AND NOT EXISTS (SELECT FROM messages m WHERE m.tenant_id = asked.tenant_id AND m.id = was.id)"#,
+        CROSS JOIN LATERAL (
+            SELECT coalesce(message_id, echo_message_id) AS id, revoked_at
+            FROM provider_refs
+            WHERE tenant_id = asked.tenant_id AND channel_account_id = asked.account_id
+                AND provider_message_id = asked.provider_message_id
+            LIMIT 1
+        ) AS was
+        LEFT JOIN LATERAL (
+            SELECT true AS is_there FROM messages WHERE tenant_id = asked.tenant_id AND id = was.id LIMIT 1
+        ) AS m ON true
+        WHERE was.id IS NOT NULL AND m.is_there IS NULL"#,
         &c.tenants,
         &c.accounts,
         &c.provider_ids,
@@ -185,13 +191,17 @@ pub async fn revoked(tx: &mut FleetTx, named: &[Named]) -> Result<HashSet<Named>
     let accounts: Vec<Uuid> = named.iter().map(|(_, account, _)| account.0).collect();
     let ids: Vec<String> = named.iter().map(|(.., id)| id.clone()).collect();
     let rows = sqlx::query!(
-        r#"SELECT ref.tenant_id, ref.channel_account_id, ref.provider_message_id, ref.revoked_at IS NOT NULL AS "revoked!"
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.account_id AS "channel_account_id!",
+            asked.provider_message_id AS "provider_message_id!", ref.revoked_at IS NOT NULL AS "revoked!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (tenant_id, account_id, provider_message_id)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        ORDER BY ref.tenant_id, ref.channel_account_id, ref.provider_message_id
-        FOR SHARE OF ref"#,
+        CROSS JOIN LATERAL (
+            SELECT revoked_at
+            FROM provider_refs
+            WHERE tenant_id = asked.tenant_id AND channel_account_id = asked.account_id
+                AND provider_message_id = asked.provider_message_id
+            LIMIT 1
+            FOR SHARE
+        ) AS ref"#,
         &tenants,
         &accounts,
         &ids,
@@ -304,10 +314,20 @@ async fn unpark(tx: &mut FleetTx, parked: &BTreeMap<Named, MessageId>) -> Result
     let accounts: Vec<Uuid> = parked.keys().map(|(_, account, _)| account.0).collect();
     let ids: Vec<String> = parked.keys().map(|(.., id)| id.clone()).collect();
     let rows = sqlx::query!(
+        // As above; a row's place is a key that no plan can mistake.
         "DELETE FROM parked_reports p
-        USING unnest($1::uuid[], $2::uuid[], $3::text[]) AS linked (tenant_id, account_id, provider_message_id)
-        WHERE p.tenant_id = linked.tenant_id AND p.channel_account_id = linked.account_id
-            AND p.provider_message_id = linked.provider_message_id
+        WHERE ctid = ANY (ARRAY(
+            SELECT waiting.ctid
+            FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS linked (tenant_id, account_id, provider_message_id)
+            CROSS JOIN LATERAL (
+                SELECT ctid
+                FROM parked_reports
+                WHERE tenant_id = linked.tenant_id AND channel_account_id = linked.account_id
+                    AND provider_message_id = linked.provider_message_id
+                ORDER BY event, at
+                OFFSET 0
+            ) AS waiting
+        ))
         RETURNING p.tenant_id, p.channel_account_id, p.provider_message_id, p.state, p.event, p.at, p.code, p.reason",
         &tenants,
         &accounts,
@@ -350,9 +370,11 @@ pub async fn ours(tx: &mut FleetTx, messages: &[(TenantId, MessageId)]) -> Resul
     let tenants: Vec<Uuid> = messages.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId"
+        r#"SELECT asked.tenant_id AS "tenant_id!: TenantId", asked.message_id AS "message_id!: MessageId"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
-        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id"#,
+        CROSS JOIN LATERAL (
+            SELECT FROM sends WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id LIMIT 1
+        ) AS s"#,
         &tenants,
         &ids,
     )

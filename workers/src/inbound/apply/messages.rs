@@ -422,6 +422,9 @@ pub(super) fn nameless(items: &[Item<'_>], people: &People) -> Vec<Nameless> {
             continue;
         };
         let tenant_id = item.tenant_id();
+        if people.named.contains(&(tenant_id, contact_id)) {
+            continue;
+        }
         nameless.entry((tenant_id, contact_id)).or_insert_with(|| Nameless {
             tenant_id,
             contact_id,
