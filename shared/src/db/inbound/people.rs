@@ -406,19 +406,21 @@ async fn rename(
     contacts: &[ContactId],
     known: &HashMap<Key, Known>,
 ) -> Result<()> {
+    // What was said last of each: a name that was told before it is none that differs from what is known.
     let mut changed: BTreeMap<(TenantId, ContactId), &Wanted> = BTreeMap::new();
-    for (&w, contact_id) in wanted.iter().zip(contacts) {
+    for (&w, contact_id) in wanted.iter().zip(contacts).filter(|(w, _)| named_at(w).is_some()) {
+        let last = changed.entry((w.tenant_id, *contact_id)).or_insert(w);
+        if (w.at, &w.person.name) > (last.at, &last.person.name) {
+            *last = w;
+        }
+    }
+    changed.retain(|_, w| {
         let before = keys(w.tenant_id, &w.person.aliases).into_iter().find_map(|key| known.get(&key));
         let differs = |new: &Option<String>, old: Option<&String>| new.is_some() && new.as_ref() != old;
         let (name, username) = before.map(|k| (k.name.as_ref(), k.username.as_ref())).unwrap_or_default();
         let is_older = before.and_then(|k| k.named_at).is_some_and(|named_at| w.at < named_at);
-        if !is_older && (differs(&w.person.name, name) || differs(&w.person.username, username)) {
-            let last = changed.entry((w.tenant_id, *contact_id)).or_insert(w);
-            if (w.at, &w.person.name) > (last.at, &last.person.name) {
-                *last = w;
-            }
-        }
-    }
+        !is_older && (differs(&w.person.name, name) || differs(&w.person.username, username))
+    });
     if changed.is_empty() {
         return Ok(());
     }
@@ -442,6 +444,16 @@ async fn rename(
                     AND (n.at, coalesce(n.name, '')) > (coalesce(named_at, '-infinity'), coalesce(name, ''))
                     -- Who is gone since gets no names back.
                     AND erased_at IS NULL AND merged_into IS NULL
+                    -- A name that is told again is not written down again: who has said something since goes by the name that is known.
+                    AND (named_at IS NULL OR NOT EXISTS (
+                        SELECT
+                        FROM conversations
+                        WHERE tenant_id = n.tenant_id AND contact_id = n.id AND state <> 'resolved' AND last_inbound_at > n.at
+                        UNION ALL
+                        SELECT
+                        FROM conversations
+                        WHERE tenant_id = n.tenant_id AND contact_id = n.id AND state = 'resolved' AND last_inbound_at > n.at
+                    ))
                 LIMIT 1
                 FOR NO KEY UPDATE
             ) AS c
