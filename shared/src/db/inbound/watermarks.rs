@@ -207,7 +207,55 @@ pub async fn catch_up(tx: &mut FleetTx, sends: &BTreeSet<(TenantId, MessageId)>)
     reports::apply(tx, &told).await
 }
 
-/// As [`apply`], of receipts that name a send.
+/// Locks the watermarks that [`keep`] will change and those that [`reach`] will, in one order. Of sends the time at which they were sent may
+/// not be known before they are locked, and watermarks are locked first; so each has a row from now on.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn hold(tx: &mut FleetTx, marks: &[Mark], reached: &[Reached]) -> Result<()> {
+    if reached.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = reached.iter().map(|r| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = reached.iter().map(|r| r.message_id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT asked.tenant_id AS "tenant_id!", v.contact_id, s.channel_account_id
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
+        CROSS JOIN LATERAL (
+            SELECT conversation_id, channel_account_id
+            FROM sends
+            WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id
+            LIMIT 1
+        ) AS s
+        CROSS JOIN LATERAL (
+            SELECT contact_id FROM conversations WHERE tenant_id = asked.tenant_id AND id = s.conversation_id LIMIT 1
+        ) AS v"#,
+        &tenants,
+        &messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let key = |tenant, contact, account| (TenantId(tenant), ContactId(contact), ChannelAccountId(account));
+    let mut held: BTreeSet<Key> = marks.iter().map(|m| (m.tenant_id, m.contact_id, m.channel_account_id)).collect();
+    held.extend(rows.into_iter().map(|row| key(row.tenant_id, row.contact_id, row.channel_account_id)));
+    let tenants: Vec<Uuid> = held.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let contacts: Vec<Uuid> = held.iter().map(|(_, contact_id, _)| contact_id.0).collect();
+    let accounts: Vec<Uuid> = held.iter().map(|(.., account)| account.0).collect();
+    sqlx::query!(
+        "INSERT INTO watermarks AS w (tenant_id, contact_id, channel_account_id)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, contact_id, channel_account_id) DO UPDATE SET read_at = w.read_at",
+        &tenants,
+        &contacts,
+        &accounts,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// As [`apply`], of receipts that name a send. Their watermarks are held already ([`hold`]).
 ///
 /// # Errors
 /// If the database does not answer.
