@@ -9,7 +9,7 @@ use super::{
     FleetTx, TenantTx,
     audit::{self, Actor, Entry},
     conversations,
-    error::Result,
+    error::{Error, Result},
     merging,
 };
 use crate::domain::{
@@ -28,8 +28,8 @@ use uuid::Uuid;
 /// If the database does not answer.
 pub async fn erase(tx: &mut TenantTx, id: ContactId, actor: Actor) -> Result<bool> {
     let tenant_id = tx.tenant_id();
-    let rows = sqlx::query!(
-        r#"SELECT id AS "id: ContactId", erased_at IS NOT NULL AS "erased!"
+    let locked = sqlx::query_scalar!(
+        r#"SELECT id AS "id: ContactId"
         FROM contacts
         WHERE tenant_id = $1 AND (
             merged_into = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)
@@ -42,6 +42,10 @@ pub async fn erase(tx: &mut TenantTx, id: ContactId, actor: Actor) -> Result<boo
     )
     .fetch_all(tx.conn())
     .await?;
+    let rows = everybody(tx.conn(), tenant_id, id).await?;
+    if !rows.iter().map(|who| who.id).eq(locked) {
+        return Err(Error::contention("erasing somebody who was merged meanwhile"));
+    }
     if rows.is_empty() {
         return Ok(false);
     }
@@ -50,28 +54,59 @@ pub async fn erase(tx: &mut TenantTx, id: ContactId, actor: Actor) -> Result<boo
     }
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id.0).collect();
     let opted_out = opted_out(tx.conn(), tenant_id, &ids).await?;
-    for row in rows {
-        forget(tx.conn(), tenant_id, row.id, &opted_out).await?;
+    let mut names = Vec::new();
+    for row in &rows {
+        names.push(forget(tx.conn(), tenant_id, row.id).await?);
     }
-    wipe(tx.conn(), tenant_id, &ids).await?;
+    let conversations = lock(tx.conn(), tenant_id, &ids).await?;
+    // Only now: nobody adds anything to their conversations any more, so whatever is wiped was told before. Who adds to them later waits,
+    // and finds that they were erased (`inbound::messages::insert`).
+    for (row, names) in rows.iter().zip(names) {
+        end(tx.conn(), tenant_id, row.id, names, &opted_out).await?;
+    }
+    wipe(tx.conn(), tenant_id, &ids, &conversations).await?;
     let entry = Entry { actor, action: "contact.erased", target_kind: "contact", target_id: id.0, details: json!({}) };
     audit::record(tx, &entry).await?;
     Ok(true)
 }
 
-/// What a person by all these contacts does not want, with the time since when.
+struct Who {
+    id: ContactId,
+    erased: bool,
+}
+
+/// All contacts that are the person this one is, in order.
+async fn everybody(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<Vec<Who>> {
+    Ok(sqlx::query_as!(
+        Who,
+        r#"SELECT id AS "id: ContactId", erased_at IS NOT NULL AS "erased!"
+        FROM contacts
+        WHERE tenant_id = $1 AND (
+            merged_into = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)
+            OR id = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)
+        )
+        ORDER BY id"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// What a person by all these contacts wants and does not want, with the time since when ([`super::suppressions::Kept`]).
 async fn opted_out(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Value> {
     Ok(sqlx::query_scalar!(
         r#"SELECT coalesce(
-            jsonb_agg(jsonb_build_object('channel', channel, 'purpose', purpose, 'since', since, 'source', source)), '[]'
+            jsonb_agg(jsonb_build_object('channel', channel, 'purpose', purpose, 'state', state, 'since', since, 'source', source)),
+            '[]'
         ) AS "opted_out!"
         FROM (
             SELECT DISTINCT ON (channel, purpose) channel, purpose, state, since, source
             FROM suppressions
-            WHERE tenant_id = $1 AND contact_id = ANY ($2)
+            -- That nothing is sent to who was erased is not their word.
+            WHERE tenant_id = $1 AND contact_id = ANY ($2) AND source <> 'erased'
             ORDER BY channel, purpose, since DESC, state = 'opted_out' DESC
-        ) AS last
-        WHERE state = 'opted_out'"#,
+        ) AS last"#,
         tenant_id.0,
         ids,
     )
@@ -79,20 +114,9 @@ async fn opted_out(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -
     .await?)
 }
 
-/// Takes a contact's names from it and keeps their digests, with what the person had opted out of; nothing is sent to it any more.
-async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId, opted_out: &Value) -> Result<()> {
+/// Takes a contact's names from it; nothing is sent to it any more.
+async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<Vec<Alias>> {
     let names = names(conn, tenant_id, id).await?;
-    keep_digests(conn, tenant_id, id, names, opted_out).await?;
-    sqlx::query!(
-        "UPDATE contacts
-        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, erased_at = clock_timestamp(),
-            gone_at = clock_timestamp(), settle_at = clock_timestamp()
-        WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL",
-        tenant_id.0,
-        id.0,
-    )
-    .execute(&mut *conn)
-    .await?;
     let channels: Vec<String> = Channel::ALL.iter().map(|channel| channel.as_str().to_owned()).collect();
     sqlx::query!(
         "INSERT INTO suppressions (tenant_id, contact_id, channel, purpose, state, since, source)
@@ -106,7 +130,28 @@ async fn forget(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId, opt
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(names)
+}
+
+/// From now on a contact is erased. Of its names the digests are kept, with what the person had opted out of.
+async fn end(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    id: ContactId,
+    names: Vec<Alias>,
+    opted_out: &Value,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE contacts
+        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, erased_at = clock_timestamp(),
+            gone_at = clock_timestamp(), settle_at = clock_timestamp()
+        WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL",
+        tenant_id.0,
+        id.0,
+    )
+    .execute(&mut *conn)
+    .await?;
+    keep_digests(conn, tenant_id, id, names, Some(opted_out)).await
 }
 
 /// Takes a contact's names from it.
@@ -126,24 +171,25 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> R
     Ok(aliases.chain(phone.map(|value| Alias { kind: AliasKind::Phone, value })).collect())
 }
 
-/// Of names, that who had them was erased: now, or when the contact was.
+/// Of names, that who had them was erased: now, or when the contact was; and what they want, if anything is said of that.
 async fn keep_digests(
     conn: &mut PgConnection,
     tenant_id: TenantId,
     id: ContactId,
     names: Vec<Alias>,
-    opted_out: &Value,
+    opted_out: Option<&Value>,
 ) -> Result<()> {
     let mut digests: Vec<Vec<u8>> = names.iter().map(|alias| alias.digest(tenant_id).to_vec()).collect();
     digests.sort_unstable();
     digests.dedup();
     sqlx::query!(
         "INSERT INTO erased_people AS e (tenant_id, digest, erased_at, opted_out)
-        SELECT $1, digest, coalesce((SELECT erased_at FROM contacts WHERE tenant_id = $1 AND id = $2), clock_timestamp()), $4
+        SELECT $1, digest, coalesce((SELECT erased_at FROM contacts WHERE tenant_id = $1 AND id = $2), clock_timestamp()),
+            coalesce($4, '[]'::jsonb)
         FROM unnest($3::bytea[]) AS name (digest)
         ORDER BY digest
         ON CONFLICT (tenant_id, digest) DO UPDATE
-        SET erased_at = greatest(e.erased_at, excluded.erased_at), opted_out = excluded.opted_out",
+        SET erased_at = greatest(e.erased_at, excluded.erased_at), opted_out = coalesce($4, e.opted_out)",
         tenant_id.0,
         id.0,
         &digests,
@@ -154,19 +200,24 @@ async fn keep_digests(
     Ok(())
 }
 
-/// Empties contacts' conversations, messages and sends, and lets go of their files. What has not been sent is cancelled.
-async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Result<()> {
-    sqlx::query!("DELETE FROM contact_profiles WHERE tenant_id = $1 AND contact_id = ANY ($2)", tenant_id.0, ids)
-        .execute(&mut *conn)
-        .await?;
-    let conversations = sqlx::query_scalar!(
+/// Locks contacts' conversations.
+async fn lock(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar!(
         "SELECT id FROM conversations WHERE tenant_id = $1 AND id = ANY ($2) AND contact_id = ANY ($3) ORDER BY id FOR UPDATE",
         tenant_id.0,
         &conversations::of_contacts(conn, tenant_id, ids).await?,
         ids,
     )
     .fetch_all(&mut *conn)
-    .await?;
+    .await?)
+}
+
+/// Empties contacts' conversations, which are locked, their messages and sends, and lets go of their files. What has not been sent is
+/// cancelled.
+async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid], conversations: &[Uuid]) -> Result<()> {
+    sqlx::query!("DELETE FROM contact_profiles WHERE tenant_id = $1 AND contact_id = ANY ($2)", tenant_id.0, ids)
+        .execute(&mut *conn)
+        .await?;
     if conversations.is_empty() {
         return Ok(());
     }
@@ -175,7 +226,7 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Res
         SET last_message_text = NULL, unread = 0, listed = false, state = 'resolved', resolved_at = coalesce(resolved_at, now())
         WHERE tenant_id = $1 AND id = ANY ($2) AND (last_message_text IS NOT NULL OR unread > 0 OR listed OR state <> 'resolved')",
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .execute(&mut *conn)
     .await?;
@@ -183,7 +234,7 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Res
     sqlx::query!(
         "SELECT message_id FROM sends WHERE tenant_id = $1 AND conversation_id = ANY ($2) ORDER BY message_id FOR UPDATE",
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -207,14 +258,14 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Res
         GROUP BY 1
         ORDER BY 1"#,
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .fetch_all(&mut *conn)
     .await?;
     sqlx::query!(
         "UPDATE sends SET recipient = '' WHERE tenant_id = $1 AND conversation_id = ANY ($2) AND recipient <> ''",
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .execute(&mut *conn)
     .await?;
@@ -223,7 +274,7 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Res
         SET text = NULL, content = '{}', media = NULL
         WHERE tenant_id = $1 AND conversation_id = ANY ($2) AND (text IS NOT NULL OR content <> '{}' OR media IS NOT NULL)",
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .execute(&mut *conn)
     .await?;
@@ -231,7 +282,7 @@ async fn wipe(conn: &mut PgConnection, tenant_id: TenantId, ids: &[Uuid]) -> Res
         "DELETE FROM media
         WHERE tenant_id = $1 AND message_id IN (SELECT id FROM messages WHERE tenant_id = $1 AND conversation_id = ANY ($2))",
         tenant_id.0,
-        &conversations,
+        conversations,
     )
     .execute(&mut *conn)
     .await?;
@@ -317,7 +368,8 @@ pub async fn settle(tx: &mut FleetTx, gone: &Gone) -> Result<()> {
     match merged_into {
         _ if erased => {
             forget_again(tx.conn(), tenant_id, id).await?;
-            wipe(tx.conn(), tenant_id, &[id.0]).await?;
+            let conversations = lock(tx.conn(), tenant_id, &[id.0]).await?;
+            wipe(tx.conn(), tenant_id, &[id.0], &conversations).await?;
         }
         Some(winner) => merging::again(tx.conn(), tenant_id, winner, id).await?,
         None => {}
@@ -352,9 +404,9 @@ async fn forget_again(conn: &mut PgConnection, tenant_id: TenantId, id: ContactI
     if !named {
         return Ok(());
     }
-    // What was added meanwhile had come before; and nothing was known of what they want by these names.
+    // What was added meanwhile had come before; and nothing is known of what they want by these names but what was known.
     let aliases = names(conn, tenant_id, id).await?;
-    keep_digests(conn, tenant_id, id, aliases, &json!([])).await?;
+    keep_digests(conn, tenant_id, id, aliases, None).await?;
     sqlx::query!(
         "UPDATE contacts
         SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL

@@ -11,7 +11,7 @@ use super::{
     FleetTx, TenantTx,
     audit::{self, Actor, Entry},
     conversations,
-    error::Result,
+    error::{Error, Result},
     inbound::people::Same,
 };
 use crate::domain::{
@@ -143,6 +143,9 @@ async fn fold(
         Some((merged_into, _)) => merged_into.unwrap_or(contact_id),
         None => return Ok(Merged::NoSuchContact(contact_id)),
     };
+    if !rows.contains_key(&winner) {
+        return Err(Error::contention("merging somebody into a contact who was merged meanwhile"));
+    }
     if rows.get(&winner).is_none_or(|(merged_into, erased)| merged_into.is_some() || *erased) {
         return Ok(Merged::NoSuchContact(contact_id));
     }
@@ -152,6 +155,9 @@ async fn fold(
         Some((Some(elsewhere), _)) if *elsewhere != winner => return Ok(Merged::NoSuchContact(other)),
         Some((before, _)) => *before,
     };
+    if others_write(conn, tenant_id, other, &campaigns).await? {
+        return Err(Error::contention("merging somebody whom a campaign began to write to meanwhile"));
+    }
     let folds = folds(conn, tenant_id, winner, other).await?;
     if too_much(conn, tenant_id, &folds, at_most).await? {
         return Ok(Merged::TooMuch);
@@ -178,6 +184,7 @@ async fn fold(
     fold_again(conn, tenant_id, winner).await?;
     marks(conn, tenant_id, winner, other).await?;
     recipients(conn, tenant_id, winner, other, &campaigns).await?;
+    profile(conn, tenant_id, winner, other).await?;
     Ok(if before.is_some() { Merged::Already(winner) } else { Merged::Into(winner) })
 }
 
@@ -197,6 +204,30 @@ async fn campaigns(conn: &mut PgConnection, tenant_id: TenantId, loser: ContactI
     .fetch_all(conn)
     .await?;
     Ok(ids)
+}
+
+/// Whether campaigns other than these may write to a contact by now: one was frozen while the contact was waited for. From now on none
+/// comes, for who puts somebody into a campaign holds them.
+async fn others_write(
+    conn: &mut PgConnection,
+    tenant_id: TenantId,
+    loser: ContactId,
+    campaigns: &[Uuid],
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT
+            FROM campaigns c
+            WHERE c.tenant_id = $1 AND c.state IN ('running', 'paused') AND c.id <> ALL ($3) AND EXISTS (
+                SELECT FROM campaign_recipients r WHERE r.tenant_id = $1 AND r.campaign_id = c.id AND r.contact_id = $2
+            )
+        ) AS "others!""#,
+        tenant_id.0,
+        loser.0,
+        campaigns,
+    )
+    .fetch_one(conn)
+    .await?)
 }
 
 /// Two open conversations on one account, of which one goes into the other.
@@ -245,24 +276,28 @@ async fn too_much(conn: &mut PgConnection, tenant_id: TenantId, folds: &[Fold], 
     .await?)
 }
 
-/// Locks what holds up conversations that are folded. Whoever settles one of these holds its row until it has committed, and looks for
+/// Locks, in the order of sends, those of conversations that go into others, and what holds up those. Whoever settles one of these holds its row until it has committed, and looks for
 /// a next one (as in `messages::accept`): so either it has done so where it was, or it does where it is then.
 async fn hold_turns(conn: &mut PgConnection, tenant_id: TenantId, folds: &[Fold]) -> Result<()> {
     if folds.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = folds.iter().flat_map(|fold| [fold.into.0, fold.from.0]).collect();
+    let (into, from): (Vec<Uuid>, Vec<Uuid>) = folds.iter().map(|fold| (fold.into.0, fold.from.0)).unzip();
+    let both = [into, from.clone()].concat();
     sqlx::query!(
         "SELECT message_id
         FROM sends
         WHERE tenant_id = $1
             AND conversation_id = ANY ($2)
-            AND lane = 0
-            AND (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released))
+            AND (
+                conversation_id = ANY ($3)
+                OR (lane = 0 AND (state IN ('waiting', 'queued', 'sending') OR (state = 'unknown' AND NOT turn_released)))
+            )
         ORDER BY message_id
         FOR UPDATE",
         tenant_id.0,
-        &ids,
+        &both,
+        &from,
     )
     .fetch_all(conn)
     .await?;
@@ -308,7 +343,7 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
     Ok(())
 }
 
-/// The stricter wish wins; the other's stay where they are, for a grant that is just looking at them.
+/// The stricter wish wins, for both: the other's stay where they are, for a grant that is just looking at them.
 async fn wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<()> {
     sqlx::query!(
         "INSERT INTO suppressions AS s (tenant_id, contact_id, channel, purpose, state, since, source, token_id)
@@ -323,6 +358,20 @@ async fn wishes(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId,
         tenant_id.0,
         winner.0,
         loser.0,
+    )
+    .execute(&mut *conn)
+    .await?;
+    // All who are this person by now, by whom it was told before: or the looser of two, said later, would be news once more.
+    sqlx::query!(
+        "UPDATE suppressions l
+        SET state = w.state, since = w.since, source = w.source, token_id = w.token_id, changed_at = clock_timestamp()
+        FROM suppressions w
+        WHERE w.tenant_id = $1 AND w.contact_id = $2
+            AND l.tenant_id = $1 AND l.channel = w.channel AND l.purpose = w.purpose
+            AND l.contact_id IN (SELECT id FROM contacts WHERE tenant_id = $1 AND merged_into = $2)
+            AND (l.state, l.since, l.source) IS DISTINCT FROM (w.state, w.since, w.source)",
+        tenant_id.0,
+        winner.0,
     )
     .execute(conn)
     .await?;
@@ -462,6 +511,31 @@ async fn marks(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
                 WHEN excluded.read_through > coalesce(w.read_through, '-infinity') THEN excluded.read_at ELSE w.read_at
             END,
             read_through = greatest(w.read_through, excluded.read_through)",
+        tenant_id.0,
+        winner.0,
+        loser.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a provider said of the other, picture and all, it said of who stays, unless it said something of them, too. What it is yet to be
+/// asked, it is not: that is asked about who stays when they write.
+async fn profile(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, loser: ContactId) -> Result<()> {
+    sqlx::query!(
+        "WITH theirs AS (
+            DELETE FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $3 RETURNING *
+        )
+        INSERT INTO contact_profiles (
+            tenant_id, contact_id, channel_account_id, provider, provider_person_id, state, code, reason, attempts, ask_again_at,
+            storage_key, content_type, size_bytes, created_at, answered_at
+        )
+        SELECT tenant_id, $2, channel_account_id, provider, provider_person_id, state, code, reason, attempts, ask_again_at,
+            storage_key, content_type, size_bytes, created_at, answered_at
+        FROM theirs
+        WHERE state = 'known'
+        ON CONFLICT (tenant_id, contact_id) DO NOTHING",
         tenant_id.0,
         winner.0,
         loser.0,

@@ -114,6 +114,27 @@ pub async fn expire_idempotency_keys(tx: &mut FleetTx) -> Result<Removed> {
     Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
 }
 
+/// Removes reports that no send has turned out to be about for 14 days: long after anybody's retries have ended.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn expire_parked_reports(tx: &mut FleetTx) -> Result<Removed> {
+    let done = sqlx::query!(
+        "DELETE FROM parked_reports
+        WHERE (tenant_id, channel_account_id, provider_message_id, event, at) IN (
+            SELECT tenant_id, channel_account_id, provider_message_id, event, at
+            FROM parked_reports
+            WHERE parked_at < now() - interval '14 days'
+            ORDER BY parked_at
+            LIMIT $1
+        )",
+        i64::from(AT_ONCE),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
+}
+
 /// Lets go of files that may no longer be kept.
 ///
 /// # Errors

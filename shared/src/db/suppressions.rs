@@ -7,18 +7,20 @@
 use super::{
     FleetTx, TenantTx,
     audit::{self, Actor, Entry},
-    error::Result,
+    error::{Error, Result},
     outbound::{counts::Moved, outcomes},
 };
 use crate::domain::{
     channel::Channel,
     consent::{Consent, Purpose},
     ids::{ContactId, MessageId, TenantId},
+    people::Alias,
 };
 use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// What an opt-out or opt-in by hand is written down as.
@@ -47,15 +49,45 @@ impl Wish {
 
 /// What people of a batch said; of each about each thing the last.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes(BTreeMap<Key, Wish>);
+pub struct Wishes {
+    of: BTreeMap<Key, Wish>,
+    /// What was said by people who were erased since.
+    of_erased: Vec<OfErased>,
+}
+
+/// What somebody said who was erased since, and of whom only names are left.
+#[derive(Clone, Debug)]
+struct OfErased {
+    tenant_id: TenantId,
+    aliases: Vec<Alias>,
+    channel: Channel,
+    purpose: Purpose,
+    wish: Wish,
+}
 
 impl Wishes {
     /// Adds what somebody said.
     pub fn add(&mut self, key: Key, wish: Wish) {
-        let last = self.0.entry(key).or_insert(wish);
-        if wish.outweighs(last) {
-            *last = wish;
-        }
+        add(&mut self.of, key, wish);
+    }
+
+    /// Adds what somebody said who had these names, and was erased since.
+    pub fn add_of_erased(
+        &mut self,
+        tenant_id: TenantId,
+        aliases: &[Alias],
+        channel: Channel,
+        purpose: Purpose,
+        wish: Wish,
+    ) {
+        self.of_erased.push(OfErased { tenant_id, aliases: aliases.to_vec(), channel, purpose, wish });
+    }
+}
+
+fn add(wishes: &mut BTreeMap<Key, Wish>, key: Key, wish: Wish) {
+    let last = wishes.entry(key).or_insert(wish);
+    if wish.outweighs(last) {
+        *last = wish;
     }
 }
 
@@ -86,11 +118,18 @@ pub struct Suppression {
 /// If the database does not answer.
 #[must_use = "what waits for who opted out is to be ended"]
 pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
-    if wishes.0.is_empty() {
+    let Wishes { of, of_erased } = wishes;
+    let mut of = of.clone();
+    if !of_erased.is_empty() {
+        let news = keep(tx.conn(), of_erased).await?;
+        for (key, wish) in of_who_has_their_names(tx.conn(), &news).await? {
+            add(&mut of, key, wish);
+        }
+    }
+    if of.is_empty() {
         return Ok(Vec::new());
     }
-    let wishes = of_those_who_stay(tx.conn(), wishes).await?;
-    let rows: Vec<(Key, Wish)> = wishes.0.into_iter().collect();
+    let rows: Vec<(Key, Wish)> = of_those_who_stay(tx.conn(), of).await?.into_iter().collect();
     let changed = upsert(tx.conn(), &rows, None).await?;
     let mut out: OptedOut = changed
         .into_iter()
@@ -101,42 +140,170 @@ pub async fn set(tx: &mut FleetTx, wishes: &Wishes) -> Result<OptedOut> {
     Ok(out)
 }
 
-/// What people said, as said by who they were merged into since the batch found them; who was erased wants nothing any more. They
-/// stay that until this transaction ends: who merges or erases them waits, and then finds what is written here.
-async fn of_those_who_stay(conn: &mut PgConnection, wishes: &Wishes) -> Result<Wishes> {
-    let mut wishes = wishes.clone();
+/// What people wanted who were erased, as it is kept beside the digests of their names: of each thing the last. An opt-in is nobody's who
+/// comes back; it is kept so that an opt-out from before, that comes again, is known to be older.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    channel: String,
+    purpose: String,
+    /// Before that was kept, there were only opt-outs.
+    #[serde(default = "opted_out")]
+    state: Consent,
+    since: DateTime<Utc>,
+    source: String,
+}
+
+fn opted_out() -> Consent {
+    Consent::OptedOut
+}
+
+/// Keeps what people said who were erased since beside the digests of their names. Which of it was news.
+async fn keep<'a>(conn: &mut PgConnection, said: &'a [OfErased]) -> Result<Vec<&'a OfErased>> {
+    let mut of: BTreeMap<(TenantId, Vec<u8>), Vec<usize>> = BTreeMap::new();
+    for (place, said) in said.iter().enumerate() {
+        for alias in &said.aliases {
+            of.entry((said.tenant_id, alias.digest(said.tenant_id).to_vec())).or_default().push(place);
+        }
+    }
+    let tenants: Vec<Uuid> = of.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let digests: Vec<Vec<u8>> = of.keys().map(|(_, digest)| digest.clone()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.digest AS "digest!", e.opted_out
+        FROM unnest($1::uuid[], $2::bytea[]) AS asked (tenant_id, digest)
+        CROSS JOIN LATERAL (
+            SELECT opted_out FROM erased_people WHERE tenant_id = asked.tenant_id AND digest = asked.digest LIMIT 1 FOR UPDATE
+        ) AS e"#,
+        &tenants,
+        &digests,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut news = BTreeSet::new();
+    let (mut tenants, mut digests, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        let key = (TenantId(row.tenant_id), row.digest);
+        let mut wishes: Vec<Kept> = serde_json::from_value(row.opted_out).unwrap_or_default();
+        let mut changed = false;
+        for place in of.get(&key).into_iter().flatten() {
+            if said[*place].outweighs_in(&mut wishes) {
+                changed = true;
+                news.insert(*place);
+            }
+        }
+        if changed {
+            tenants.push(key.0.0);
+            digests.push(key.1);
+            kept.push(json!(wishes));
+        }
+    }
+    if !news.is_empty() {
+        sqlx::query!(
+            "UPDATE erased_people e
+            SET opted_out = kept.opted_out
+            FROM unnest($1::uuid[], $2::bytea[], $3::jsonb[]) AS kept (tenant_id, digest, opted_out)
+            WHERE e.tenant_id = kept.tenant_id AND e.digest = kept.digest",
+            &tenants,
+            &digests,
+            &kept,
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(news.into_iter().map(|place| &said[place]).collect())
+}
+
+impl OfErased {
+    /// Takes its place among what is kept, if it was said last. Whether it was.
+    fn outweighs_in(&self, kept: &mut Vec<Kept>) -> bool {
+        let OfErased { channel, purpose, wish, .. } = self;
+        let new = Kept {
+            channel: channel.as_str().to_owned(),
+            purpose: purpose.as_str().to_owned(),
+            state: wish.consent,
+            since: wish.since,
+            source: wish.source.to_owned(),
+        };
+        let last = kept.iter_mut().find(|kept| kept.channel == new.channel && kept.purpose == new.purpose);
+        match last {
+            None => kept.push(new),
+            Some(last) => {
+                let before = Wish { consent: last.state, since: last.since, source: wish.source };
+                if !wish.outweighs(&before) {
+                    return false;
+                }
+                *last = new;
+            }
+        }
+        true
+    }
+}
+
+/// What was said by people who were erased since, as said by who has their names now: they are the same.
+async fn of_who_has_their_names(conn: &mut PgConnection, said: &[&OfErased]) -> Result<Vec<(Key, Wish)>> {
+    let names: Vec<(&OfErased, &Alias)> =
+        said.iter().flat_map(|said| said.aliases.iter().map(move |alias| (*said, alias))).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = names.iter().map(|(said, _)| said.tenant_id.0).collect();
+    let kinds: Vec<String> = names.iter().map(|(_, alias)| alias.kind.as_str().to_owned()).collect();
+    let values: Vec<String> = names.iter().map(|(_, alias)| alias.value.clone()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT asked.place AS "place!", a.contact_id AS "contact_id!: ContactId"
+        FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (tenant_id, kind, value, place)
+        CROSS JOIN LATERAL (
+            SELECT contact_id
+            FROM contact_aliases
+            WHERE tenant_id = asked.tenant_id AND kind = asked.kind AND value = asked.value
+            LIMIT 1
+        ) AS a"#,
+        &tenants,
+        &kinds,
+        &values,
+    )
+    .fetch_all(conn)
+    .await?;
+    let wish = |place: i64, contact_id| {
+        let (said, _) = names.get(usize::try_from(place).ok()?.checked_sub(1)?)?;
+        Some(((said.tenant_id, contact_id, said.channel, said.purpose), said.wish))
+    };
+    Ok(rows.into_iter().filter_map(|row| wish(row.place, row.contact_id)).collect())
+}
+
+/// What people said, as said by who they were merged into since the batch found them. They stay that until this transaction ends: who
+/// merges or erases them waits, and then finds what is written here. If one was erased, the batch is to be done again, and finds that.
+async fn of_those_who_stay(conn: &mut PgConnection, mut wishes: BTreeMap<Key, Wish>) -> Result<BTreeMap<Key, Wish>> {
     // Who stayed may be merged, too, before it is locked; that twice in the time of one batch is nobody's.
     for _ in 0..3 {
-        let asked: Vec<(TenantId, ContactId)> =
-            wishes.0.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
+        let asked: BTreeSet<(TenantId, ContactId)> =
+            wishes.keys().map(|(tenant, contact, ..)| (*tenant, *contact)).collect();
         let tenants: Vec<Uuid> = asked.iter().map(|(tenant_id, _)| tenant_id.0).collect();
         let contacts: Vec<Uuid> = asked.iter().map(|(_, id)| id.0).collect();
         let rows = sqlx::query!(
-            r#"SELECT c.tenant_id AS "tenant_id: TenantId", c.id AS "id: ContactId", c.merged_into AS "merged_into: ContactId",
-                c.erased_at IS NOT NULL AS "erased!"
-            FROM contacts c
-            JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[])) AS asked (tenant_id, id)
-                ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-            ORDER BY c.tenant_id, c.id
-            FOR KEY SHARE OF c"#,
+            // By key (LIMIT keeps the order of joining), and in the order given.
+            r#"SELECT asked.tenant_id AS "tenant_id!: TenantId", asked.id AS "id!: ContactId",
+                c.merged_into AS "merged_into: ContactId", c.erased_at IS NOT NULL AS "erased!"
+            FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
+            CROSS JOIN LATERAL (
+                SELECT merged_into, erased_at FROM contacts WHERE tenant_id = asked.tenant_id AND id = asked.id LIMIT 1 FOR KEY SHARE
+            ) AS c"#,
             &tenants,
             &contacts,
         )
         .fetch_all(&mut *conn)
         .await?;
-        let gone: HashMap<(TenantId, ContactId), Option<ContactId>> = rows
-            .into_iter()
-            .filter(|row| row.erased || row.merged_into.is_some())
-            .map(|row| ((row.tenant_id, row.id), row.merged_into.filter(|_| !row.erased)))
-            .collect();
+        if rows.iter().any(|row| row.erased) {
+            return Err(Error::contention("writing down what somebody wants who was erased meanwhile"));
+        }
+        let gone: HashMap<(TenantId, ContactId), ContactId> =
+            rows.into_iter().filter_map(|row| Some(((row.tenant_id, row.id), row.merged_into?))).collect();
         if gone.is_empty() {
             break;
         }
-        let mut staying = Wishes::default();
-        for ((tenant_id, contact_id, channel, purpose), wish) in wishes.0 {
-            if let Some(who) = gone.get(&(tenant_id, contact_id)).copied().unwrap_or(Some(contact_id)) {
-                staying.add((tenant_id, who, channel, purpose), wish);
-            }
+        let mut staying = BTreeMap::new();
+        for ((tenant_id, contact_id, channel, purpose), wish) in wishes {
+            let who = gone.get(&(tenant_id, contact_id)).copied().unwrap_or(contact_id);
+            add(&mut staying, (tenant_id, who, channel, purpose), wish);
         }
         wishes = staying;
     }
@@ -201,8 +368,12 @@ pub(super) async fn inherit(conn: &mut PgConnection, names: &[(TenantId, Contact
         SELECT DISTINCT ON (name.tenant_id, name.contact_id, o.channel, o.purpose)
             name.tenant_id, name.contact_id, o.channel, o.purpose, 'opted_out', o.since, o.source
         FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS name (tenant_id, contact_id, digest)
-        JOIN erased_people e ON e.tenant_id = name.tenant_id AND e.digest = name.digest
-        CROSS JOIN LATERAL jsonb_to_recordset(e.opted_out) AS o (channel text, purpose text, since timestamptz, source text)
+        CROSS JOIN LATERAL (
+            SELECT opted_out FROM erased_people WHERE tenant_id = name.tenant_id AND digest = name.digest LIMIT 1
+        ) AS e
+        CROSS JOIN LATERAL jsonb_to_recordset(e.opted_out)
+            AS o (channel text, purpose text, state text, since timestamptz, source text)
+        WHERE coalesce(o.state, 'opted_out') = 'opted_out'
         ORDER BY name.tenant_id, name.contact_id, o.channel, o.purpose, o.since DESC
         ON CONFLICT (tenant_id, contact_id, channel, purpose) DO UPDATE
         SET state = excluded.state, since = excluded.since, source = excluded.source, token_id = excluded.token_id,
@@ -361,7 +532,7 @@ mod tests {
             for order in [[0, 1], [1, 0]] {
                 let mut wishes = Wishes::default();
                 order.iter().for_each(|n| wishes.add(key, said[*n]));
-                assert_eq!(wishes.0[&key].consent, holds, "{said:?} in the order {order:?}");
+                assert_eq!(wishes.of[&key].consent, holds, "{said:?} in the order {order:?}");
             }
         }
     }

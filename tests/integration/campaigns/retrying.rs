@@ -13,7 +13,7 @@ use shared::{
     },
     domain::{
         campaigns::{Action, CampaignState},
-        ids::{CampaignId, MessageId},
+        ids::{CampaignId, ContactId, MessageId},
     },
     jobs::campaign::{CampaignJob, Task},
 };
@@ -319,4 +319,35 @@ async fn what_the_provider_took_and_then_gave_up_is_no_second_message_in_the_boo
     stage.expect_books_to_agree(id).await;
     assert_eq!(stage.count("SELECT count(*) FROM send_attempts WHERE outcome = 'failed' AND code = '131026'").await, 2);
     assert_eq!(stage.recipients(id).await, json!({"released": 2}));
+}
+
+#[tokio::test]
+async fn who_turned_out_to_be_one_is_tried_again_once_and_not_if_they_have_it() {
+    for (people, sent, merged, again) in
+        [(2, 0, &[(1, 0)][..], 1), (2, 1, &[(1, 0)], 0), (2, 1, &[(0, 1)], 0), (3, 0, &[(0, 2), (1, 2)], 1)]
+    {
+        let mut stage = Stage::new().await;
+        let (id, messages) = stage.completed(people, sent).await;
+        // Who got which message, in the order of messages.
+        let of: Vec<ContactId> = sqlx::query_scalar(
+            "SELECT r.contact_id FROM unnest($1::uuid[]) WITH ORDINALITY AS m (id, place)
+            JOIN campaign_recipients r ON r.message_id = m.id
+            ORDER BY place",
+        )
+        .bind(&messages)
+        .fetch_all(&mut stage.admin)
+        .await
+        .unwrap();
+        for (loser, winner) in merged {
+            sqlx::query("UPDATE contacts SET merged_into = $1 WHERE id = $2")
+                .bind(of[*winner])
+                .bind(of[*loser])
+                .execute(&mut stage.admin)
+                .await
+                .unwrap();
+        }
+        let (_, steps) = stage.ask(id, None).await;
+        assert_eq!(stage.follow(steps).await.messages().len(), again, "{people} people, {sent} sent, {merged:?}");
+        stage.expect_books_to_agree(id).await;
+    }
 }

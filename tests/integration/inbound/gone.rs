@@ -4,11 +4,11 @@ use super::{CONVERSATION, Stage, ada, message, person, said, second};
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use shared::{
-    db::{audit::Actor, contacts, erasing, merging, merging::Merged},
+    db::{Kind, audit::Actor, contacts, erasing, merging, merging::Merged},
     domain::{
         channel::Provider,
-        consent::Consent,
-        events::Event,
+        consent::{Consent, Purpose},
+        events::{ConsentChange, Event},
         ids::ContactId,
         messages::MessageKind,
         people::{Alias, AliasKind},
@@ -17,18 +17,31 @@ use shared::{
 };
 
 impl Stage {
+    /// As the API does, which tries again.
     pub(super) async fn merge(&self, winner: ContactId, loser: ContactId) -> Merged {
-        let mut tx = self.request().await;
-        let merged = merging::merge(&mut tx, winner, loser, Actor::Operator).await.unwrap();
-        tx.commit().await.unwrap();
-        merged
+        loop {
+            let mut tx = self.request().await;
+            match merging::merge(&mut tx, winner, loser, Actor::Operator).await {
+                Err(error) if error.kind() == Kind::Contention => continue,
+                merged => {
+                    tx.commit().await.unwrap();
+                    return merged.unwrap();
+                }
+            }
+        }
     }
 
     pub(super) async fn erase(&self, id: ContactId) -> bool {
-        let mut tx = self.request().await;
-        let erased = erasing::erase(&mut tx, id, Actor::Operator).await.unwrap();
-        tx.commit().await.unwrap();
-        erased
+        loop {
+            let mut tx = self.request().await;
+            match erasing::erase(&mut tx, id, Actor::Operator).await {
+                Err(error) if error.kind() == Kind::Contention => continue,
+                erased => {
+                    tx.commit().await.unwrap();
+                    return erased.unwrap();
+                }
+            }
+        }
     }
 
     /// As the scheduler does, at once. How many there were.
@@ -179,4 +192,125 @@ async fn who_is_erased_stays_so() {
     stage.execute("UPDATE messages SET text = 'late' WHERE text IS NULL AND direction = 'in'").await;
     stage.look_again().await;
     assert_eq!(stage.count(words).await, 1);
+}
+
+#[tokio::test]
+async fn the_stricter_wish_of_two_holds_for_good() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    let (bob, carol) = (person(AliasKind::WhatsappId, "15557770999"), person(AliasKind::WhatsappId, "15557770777"));
+    stage
+        .tell(vec![
+            said(&bob, "wamid.stop", "STOP", second(3)),
+            said(&ada(), "wamid.start", "START", second(4)),
+            said(&carol, "wamid.start.2", "START", second(5)),
+        ])
+        .await;
+    let (winner, middle) = (stage.contact(&ada()).await.unwrap(), stage.contact(&bob).await.unwrap());
+    let first = stage.contact(&carol).await.unwrap();
+    stage.merge(middle, first).await;
+    stage.look_again().await;
+    assert_eq!(stage.wish_of(middle).await.as_deref(), Some("opted_out"));
+    stage.merge(winner, middle).await;
+    stage.look_again().await;
+    assert_eq!(stage.wish_of(winner).await.as_deref(), Some("opted_out"));
+    stage.erase(winner).await;
+    stage.tell(vec![said(&bob, "wamid.new", "I am back", Utc::now() + TimeDelta::seconds(2))]).await;
+    let back = stage.contact(&bob).await.unwrap();
+    assert_eq!(stage.wish_of(back).await.as_deref(), Some("opted_out"));
+}
+
+#[tokio::test]
+async fn that_somebody_was_erased_is_not_their_own_wish() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    let bob = person(AliasKind::WhatsappId, "15557770999");
+    stage.tell(vec![said(&ada(), "wamid.1", "Hello", second(1)), said(&bob, "wamid.2", "STOP", second(2))]).await;
+    let (winner, loser) = (stage.contact(&ada()).await.unwrap(), stage.contact(&bob).await.unwrap());
+    stage.erase(loser).await;
+    // As a merge and an erasure at the same time left them.
+    sqlx::query("UPDATE contacts SET merged_into = $1 WHERE id = $2")
+        .bind(winner)
+        .bind(loser)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    stage.erase(winner).await;
+    stage.tell(vec![said(&ada(), "wamid.new", "I am back", Utc::now() + TimeDelta::seconds(2))]).await;
+    let back = stage.contact(&ada()).await.unwrap();
+    let purposes: Vec<String> = sqlx::query_scalar("SELECT purpose FROM suppressions WHERE contact_id = $1")
+        .bind(back)
+        .fetch_all(&mut stage.admin)
+        .await
+        .unwrap();
+    assert_eq!(purposes, ["marketing"]);
+}
+
+#[tokio::test]
+async fn names_that_are_taken_once_more_leave_what_was_wanted_by_them() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    stage.tell(vec![said(&ada(), "wamid.stop", "STOP", second(1))]).await;
+    let id = stage.contact(&ada()).await.unwrap();
+    stage.erase(id).await;
+    sqlx::query("INSERT INTO contact_aliases (tenant_id, kind, value, contact_id) VALUES ($1, 'whatsapp_id', $2, $3)")
+        .bind(stage.tenant)
+        .bind(&ada().aliases[0].value)
+        .bind(id)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    stage.look_again().await;
+    assert_eq!(stage.count("SELECT count(*) FROM erased_people WHERE opted_out = '[]'").await, 0);
+}
+
+#[tokio::test]
+async fn what_a_provider_said_of_somebody_goes_with_them() {
+    for (of_winner, of_loser, left) in [
+        (None, Some("known"), json!([["loser", "known"]])),
+        (Some("known"), Some("known"), json!([["winner", "known"]])),
+        (Some("waiting"), Some("waiting"), json!([["winner", "waiting"]])),
+        (None, Some("waiting"), json!(null)),
+    ] {
+        let mut stage = Stage::on(Provider::Whatsapp).await;
+        let bob = person(AliasKind::WhatsappId, "15557770999");
+        stage.tell(vec![said(&ada(), "wamid.1", "Hello", second(1)), said(&bob, "wamid.2", "Hello", second(2))]).await;
+        let (winner, loser) = (stage.contact(&ada()).await.unwrap(), stage.contact(&bob).await.unwrap());
+        for (id, name, state) in [(winner, "winner", of_winner), (loser, "loser", of_loser)] {
+            let Some(state) = state else { continue };
+            sqlx::query(
+                "INSERT INTO contact_profiles
+                    (tenant_id, contact_id, channel_account_id, provider, provider_person_id, state, ask_again_at)
+                VALUES ($1, $2, $3, 'whatsapp', $4, $5, now())",
+            )
+            .bind(stage.tenant)
+            .bind(id)
+            .bind(stage.account)
+            .bind(name)
+            .bind(state)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+        }
+        stage.merge(winner, loser).await;
+        let profiles = "SELECT jsonb_agg(jsonb_build_array(provider_person_id, state)) FROM contact_profiles";
+        assert_eq!(stage.row(profiles).await, left, "{of_winner:?} {of_loser:?}");
+        let theirs = "SELECT count(*) FROM contact_profiles p JOIN contacts c ON c.id = p.contact_id WHERE c.merged_into IS NOT NULL";
+        assert_eq!(stage.count(theirs).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_word_about_somebody_erased_is_not_kept_in_the_log() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    stage.tell(vec![said(&ada(), "wamid.1", "Hello", second(1))]).await;
+    let id = stage.contact(&ada()).await.unwrap();
+    stage.erase(id).await;
+    let change = ConsentChange {
+        person: ada(),
+        purpose: Purpose::Marketing,
+        consent: Consent::OptedOut,
+        source: "user_preferences",
+        at: second(2),
+    };
+    stage.tell(vec![Event::Consent(change)]).await;
+    let log = "SELECT jsonb_build_array(outcome, body_bytes) FROM webhook_log ORDER BY received_at DESC LIMIT 1";
+    assert_eq!(stage.row(log).await, json!(["erased", 0]));
 }

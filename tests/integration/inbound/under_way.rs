@@ -1,14 +1,19 @@
 //! What comes while people are merged or erased, or again, or late.
 
-use super::{CONVERSATION, Stage, ada, message, orders, person, said, second, status};
+use super::{CONVERSATION, Stage, ada, echo, message, orders, person, said, second, status};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::{
-    db::{audit::Actor, conversations, erasing, merging, messages, suppressions},
+    db::{
+        audit::Actor,
+        conversations, erasing, merging, messages,
+        retention::{self, Removed},
+        suppressions,
+    },
     domain::{
         channel::{Channel, Provider},
         consent::{Consent, Purpose},
-        events::Event,
+        events::{ConsentChange, Event},
         ids::{ContactId, ConversationId},
         messages::MessageKind,
         people::{Alias, AliasKind, Person},
@@ -23,22 +28,24 @@ fn bob() -> Person {
 impl Stage {
     /// Until somebody waits for a lock in this database.
     async fn somebody_waits(&self) {
-        let mut admin = self.database.admin().await;
-        loop {
-            let waiting: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-            )
-            .fetch_one(&mut admin)
-            .await
-            .unwrap();
-            if waiting > 0 {
-                return;
-            }
+        while !self.is_waited_for().await {
             tokio::task::yield_now().await;
         }
     }
 
-    async fn two(&mut self) -> (ContactId, ContactId) {
+    /// Whether somebody waits for a lock in this database.
+    pub(super) async fn is_waited_for(&self) -> bool {
+        let mut admin = self.database.admin().await;
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+        waiting > 0
+    }
+
+    pub(super) async fn two(&mut self) -> (ContactId, ContactId) {
         self.tell(vec![said(&ada(), "wamid.1", "Hello", second(1)), said(&bob(), "wamid.2", "Hello", second(2))]).await;
         (self.contact(&ada()).await.unwrap(), self.contact(&bob()).await.unwrap())
     }
@@ -53,7 +60,7 @@ impl Stage {
         (set, since)
     }
 
-    async fn wish_of(&mut self, contact: ContactId) -> Option<String> {
+    pub(super) async fn wish_of(&mut self, contact: ContactId) -> Option<String> {
         sqlx::query_scalar("SELECT state FROM suppressions WHERE contact_id = $1 AND purpose = 'marketing'")
             .bind(contact)
             .fetch_optional(&mut self.admin)
@@ -348,4 +355,114 @@ async fn of_two_in_a_campaign_the_one_that_goes_somewhere_goes_on() {
     let sends = stage.row("SELECT jsonb_agg(state ORDER BY state) FROM sends").await;
     assert_eq!(sends, json!(["cancelled", "sending"]));
     stage.expect_books_to_agree(campaign).await;
+}
+
+#[tokio::test]
+async fn edits_of_what_never_came_are_gone_once_it_is_taken_back() {
+    for order in orders(2) {
+        let mut stage = Stage::on(Provider::Instagram).await;
+        let about = |kind, id: &str, text: Option<&str>| {
+            let mut event = message(&ada(), id, kind, text, second(2));
+            event.refers_to = Some("mid.1".into());
+            Event::Message(Box::new(event))
+        };
+        let mut events = [
+            Some(about(MessageKind::Edit, "mid.2", Some("my secret"))),
+            Some(about(MessageKind::Revoke, "mid.3", None)),
+        ];
+        for n in &order {
+            stage.tell(vec![events[*n].take().unwrap()]).await;
+            // Whoever comes at the same time waits for it.
+            assert_eq!(stage.count("SELECT count(*) FROM provider_refs WHERE provider_message_id = 'mid.1'").await, 1);
+        }
+        let words = "SELECT count(*) FROM messages WHERE kind <> 'revoke' AND (text IS NOT NULL OR content <> '{}')";
+        assert_eq!(stage.count(words).await, 0, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_send_that_was_taken_back_before_it_is_known_keeps_no_words() {
+    for by_echo in [false, true] {
+        let mut stage = Stage::on(Provider::Messenger).await;
+        let ada = person(AliasKind::MessengerId, "7001");
+        let token = stage.send(&ada, SendState::Sending, None).await;
+        let Event::Echo(mut revoked) = echo(&ada, "m_2", None, second(3)) else { unreachable!() };
+        (revoked.kind, revoked.refers_to, revoked.text) = (MessageKind::Revoke, Some("m_1".into()), None);
+        stage.tell(vec![Event::Echo(revoked)]).await;
+        if by_echo {
+            stage.tell(vec![echo(&ada, "m_1", Some(token), second(2))]).await;
+        } else {
+            stage.accepted(token, "m_1").await;
+        }
+        let words: Option<String> =
+            sqlx::query_scalar("SELECT nullif(content, '{}')::text FROM messages WHERE id = $1")
+                .bind(token.message_id)
+                .fetch_one(&mut stage.admin)
+                .await
+                .unwrap();
+        assert_eq!(words, None, "by echo: {by_echo}");
+    }
+}
+
+#[tokio::test]
+async fn the_furthest_report_outlives_the_others() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    let token = stage.send(&ada(), SendState::Sending, None).await;
+    stage.tell(vec![status("wamid.ours", SendState::Sent, None, second(1))]).await;
+    stage.tell(vec![status("wamid.ours", SendState::Delivered, None, second(2))]).await;
+    stage.execute("UPDATE provider_refs SET created_at = now() - interval '15 days'").await;
+    stage.execute("UPDATE parked_reports SET parked_at = now() - interval '15 days'").await;
+    let mut tx = stage.fleet().await;
+    let removed = retention::expire_parked_reports(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(removed, Removed { rows: 2, more: false });
+    stage.accepted(token, "wamid.ours").await;
+    assert_eq!(stage.state(token.message_id).await, SendState::Delivered);
+}
+
+#[tokio::test]
+async fn the_name_that_was_told_last_holds() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    let named = |name: &str, id: &str, at| {
+        let mut who = ada();
+        who.name = Some(name.into());
+        said(&who, id, "Hello", second(at))
+    };
+    stage.tell(vec![named("Ada", "wamid.1", 1)]).await;
+    // In one batch, and the same name again.
+    stage
+        .apply(&[stage.webhook(vec![named("Augusta", "wamid.2", 2)]), stage.webhook(vec![named("Ada", "wamid.3", 4)])])
+        .await;
+    assert_eq!(stage.row("SELECT to_jsonb(name) FROM contacts").await, json!("Ada"));
+    // Late.
+    stage.tell(vec![named("Augusta", "wamid.4", 3)]).await;
+    assert_eq!(stage.row("SELECT to_jsonb(name) FROM contacts").await, json!("Ada"));
+    stage.tell(vec![named("Countess", "wamid.5", 5)]).await;
+    assert_eq!(stage.row("SELECT to_jsonb(name) FROM contacts").await, json!("Countess"));
+}
+
+#[tokio::test]
+async fn a_reaction_of_a_stranger_opens_the_window() {
+    let mut stage = Stage::on(Provider::Messenger).await;
+    let ada = person(AliasKind::MessengerId, "7001");
+    stage.tell(vec![Event::Message(Box::new(message(&ada, "m_1", MessageKind::Reaction, Some("❤"), second(1))))]).await;
+    let open = "SELECT count(*) FROM conversations WHERE NOT listed AND window_expires_at > now()";
+    assert_eq!(stage.count(open).await, 1);
+}
+
+#[tokio::test]
+async fn what_twilio_understood_of_a_message_that_comes_again_was_not_said_again() {
+    let mut stage = Stage::on(Provider::Twilio).await;
+    let ada = person(AliasKind::Phone, "+15557770123");
+    let told = |id: &str, text: &str, consent, at: i64| {
+        let change =
+            ConsentChange { person: ada.clone(), purpose: Purpose::All, consent, source: "OptOutType", at: second(at) };
+        stage.received(vec![said(&ada, id, text, second(at)), Event::Consent(change)], second(at), false)
+    };
+    let stop = |at| told("SM1", "STOP", Consent::OptedOut, at);
+    stage.apply(&[stop(1), told("SM2", "START", Consent::OptedIn, 2), stop(3)]).await;
+    stage.apply(&[stop(4)]).await;
+    let wishes = "SELECT jsonb_agg(state) FROM suppressions WHERE purpose = 'all'";
+    let wishes: serde_json::Value = sqlx::query_scalar(wishes).fetch_one(&mut stage.admin).await.unwrap();
+    assert_eq!(wishes, json!(["opted_in"]));
 }

@@ -134,3 +134,17 @@ async fn strangers_receipts_are_nothing() {
     assert_eq!(stage.contact(&stranger).await, None);
     assert_eq!(stage.count("SELECT count(*) FROM watermarks").await, 0);
 }
+
+#[tokio::test]
+async fn a_receipt_leaves_alone_what_was_told_already() {
+    let mut stage = Stage::on(Provider::Messenger).await;
+    stage.sent_in(&[10, 20]).await;
+    stage.tell(vec![watermark(&ada(), Read, Through::Time(second(20)), second(21))]).await;
+    let last = stage.sent_in(&[30]).await;
+    // Who locks a row writes down that it does.
+    let locked = "SELECT jsonb_agg(xmax::text) FROM (SELECT xmax FROM sends ORDER BY sent_at LIMIT 2) AS told";
+    let before = stage.row(locked).await;
+    stage.tell(vec![watermark(&ada(), Read, Through::Time(second(30)), second(31))]).await;
+    assert_eq!(stage.states(&last).await, [Read]);
+    assert_eq!(stage.row(locked).await, before);
+}

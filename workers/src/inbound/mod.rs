@@ -15,7 +15,7 @@ use shared::{
     domain::{
         channel::Channel,
         events::Event,
-        ids::{ChannelAccountId, TenantId},
+        ids::{ChannelAccountId, TenantId, WebhookId},
     },
     jobs::{
         Job, Undecodable,
@@ -67,6 +67,11 @@ impl Inbound {
             raw,
             _place: None,
         }
+    }
+
+    /// Which webhook, and whose part of it.
+    fn key(&self) -> (WebhookId, TenantId) {
+        (self.meta.id, self.tenant_id)
     }
 }
 

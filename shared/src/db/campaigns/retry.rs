@@ -262,7 +262,8 @@ async fn credit(
     Ok(Some(Credit { pace, people, ahead: rows.iter().map(|row| row.in_flight).sum() }))
 }
 
-/// The next people who had failed when it was asked for, at most so many.
+/// The next people who had failed when it was asked for, at most so many. Who turned out to be another person of the campaign is tried
+/// again once: as who they are, or as the first of those; and not at all if one of them was written to.
 async fn failed(
     tx: &mut FleetTx,
     tenant_id: TenantId,
@@ -288,6 +289,30 @@ async fn failed(
                 AND least(failed_at, updated_at) <= $5 AND ($6::text[] IS NULL OR code = ANY ($6))
             LIMIT 1
         ) AS failed
+        LEFT JOIN LATERAL (
+            SELECT merged_into FROM contacts WHERE tenant_id = $1 AND id = looked.contact_id LIMIT 1
+        ) AS who ON true
+        WHERE NOT EXISTS (
+            SELECT
+            FROM (
+                SELECT who.merged_into AS id
+                UNION ALL
+                SELECT id
+                FROM contacts
+                WHERE tenant_id = $1 AND merged_into = coalesce(who.merged_into, looked.contact_id) AND id <> looked.contact_id
+            ) AS same
+            CROSS JOIN LATERAL (
+                SELECT message_id
+                FROM campaign_recipients
+                WHERE tenant_id = $1 AND campaign_id = $2 AND contact_id = same.id AND state = 'released'
+                LIMIT 1
+            ) AS r
+            WHERE same.id = who.merged_into
+                OR (who.merged_into IS NOT NULL AND same.id < looked.contact_id)
+                OR NOT EXISTS (
+                    SELECT FROM sends WHERE tenant_id = $1 AND message_id = r.message_id AND state IN ('failed', 'cancelled')
+                )
+        )
         ORDER BY looked.contact_id DESC
         LIMIT $7"#,
         tenant_id.0,

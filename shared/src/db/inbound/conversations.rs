@@ -58,7 +58,7 @@ pub async fn roll_up(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pa
     if roll_ups.is_empty() {
         return Ok(HashMap::new());
     }
-    let candidates = find(tx, roll_ups).await?;
+    let candidates = find(tx, &roll_ups.iter().collect::<Vec<_>>()).await?;
     let mut reopen = Vec::new();
     let mut open: Vec<(&RollUp, &'static str)> = Vec::new();
     let mut add: Vec<(&RollUp, ConversationId)> = Vec::new();
@@ -77,15 +77,58 @@ pub async fn roll_up(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pa
             _ => open.push((r, if r.said { "new" } else { "resolved" })),
         }
     }
+    let (unlisted, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, state)| *state == "resolved");
+    let unlisted: Vec<&RollUp> = unlisted.into_iter().map(|(r, _)| r).collect();
+    // Before any conversation is locked.
+    let (unlisted, found) = still_without(tx, unlisted).await?;
+    add.extend(found);
     self::reopen(tx, &mut reopen).await?;
-    let mut placed = add_to(tx, &add).await?;
-    let (resolved, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, state)| *state == "resolved");
+    let mut placed = add_to(tx, &mut add).await?;
     placed.extend(upsert(tx, &open).await?);
-    placed.extend(start_unlisted(tx, &resolved).await?);
+    placed.extend(start_unlisted(tx, &unlisted).await?);
     Ok(placed)
 }
 
-fn pairs(roll_ups: &[RollUp]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
+/// Pairs that have no conversation, and are given one that is resolved: of those no index keeps out a second one (merging brings several
+/// together). So whoever makes one holds the pair, and looks once more. Returns those that still have none, and what the others have.
+async fn still_without<'a>(
+    tx: &mut FleetTx,
+    roll_ups: Vec<&'a RollUp>,
+) -> Result<(Vec<&'a RollUp>, Vec<(&'a RollUp, ConversationId)>)> {
+    if roll_ups.is_empty() {
+        return Ok((roll_ups, Vec::new()));
+    }
+    let (_, contacts, accounts) = pairs(&roll_ups);
+    hold_pairs(tx, &contacts, &accounts).await?;
+    let candidates = find(tx, &roll_ups).await?;
+    let there = |r: &RollUp| candidates.get(&r.pair).and_then(|c| c.open.or(c.latest_resolved));
+    let (found, without): (Vec<_>, Vec<_>) = roll_ups.into_iter().partition(|r| there(r).is_some());
+    Ok((without, found.into_iter().filter_map(|r| Some((r, there(r)?))).collect()))
+}
+
+/// So many locks hold all pairs of an account: each is one of a table of them that all transactions share.
+const PAIR_LOCKS: i32 = 256;
+
+/// Holds contacts on accounts, until the transaction ends, against others who would start a conversation there that is resolved.
+pub(in crate::db) async fn hold_pairs(tx: &mut FleetTx, contacts: &[Uuid], accounts: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(account, contact)
+        FROM (
+            SELECT DISTINCT hashtext(account::text) AS account, hashtext(contact::text) & ($3::int - 1) AS contact
+            FROM unnest($1::uuid[], $2::uuid[]) AS pair (contact, account)
+            ORDER BY 1, 2
+            OFFSET 0
+        ) AS locks",
+        contacts,
+        accounts,
+        PAIR_LOCKS,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn pairs(roll_ups: &[&RollUp]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new());
     for RollUp { pair: (tenant_id, contact_id, account_id), .. } in roll_ups {
         columns.0.push(tenant_id.0);
@@ -95,7 +138,7 @@ fn pairs(roll_ups: &[RollUp]) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
     columns
 }
 
-async fn find(tx: &mut FleetTx, roll_ups: &[RollUp]) -> Result<HashMap<Pair, Candidate>> {
+async fn find(tx: &mut FleetTx, roll_ups: &[&RollUp]) -> Result<HashMap<Pair, Candidate>> {
     let (tenants, contacts, accounts) = pairs(roll_ups);
     let times: Vec<DateTime<Utc>> = roll_ups.iter().map(|r| r.last_at).collect();
     let rows = sqlx::query!(
@@ -151,10 +194,14 @@ async fn reopen(tx: &mut FleetTx, conversations: &mut [(TenantId, ConversationId
         "WITH closed AS MATERIALIZED (
             SELECT c.tenant_id, c.id
             FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
-            JOIN conversations c ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-            WHERE c.state = 'resolved' AND c.merged_into IS NULL
-            ORDER BY c.tenant_id, c.id
-            FOR UPDATE OF c
+            -- By key and in the order given.
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id
+                FROM conversations
+                WHERE tenant_id = asked.tenant_id AND id = asked.id AND state = 'resolved' AND merged_into IS NULL
+                LIMIT 1
+                FOR UPDATE
+            ) AS c
         )
         UPDATE conversations
         SET state = 'open', listed = true, resolved_at = NULL
@@ -229,10 +276,11 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
 }
 
 /// Adds to conversations as they are, without waking them.
-async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Result<HashMap<Pair, ConversationId>> {
+async fn add_to(tx: &mut FleetTx, roll_ups: &mut [(&RollUp, ConversationId)]) -> Result<HashMap<Pair, ConversationId>> {
     if roll_ups.is_empty() {
         return Ok(HashMap::new());
     }
+    roll_ups.sort_unstable_by_key(|(r, id)| (r.pair.0, *id));
     let c = Columns::of(roll_ups.iter().map(|(r, _)| *r));
     let ids: Vec<Uuid> = roll_ups.iter().map(|(_, id)| id.0).collect();
     sqlx::query!(
@@ -242,9 +290,10 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
                 $1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[],
                 $9::text[]
             ) AS r (tenant_id, id, messages_in, last_at, last_text, said_at, window_at, messages_out, direction)
-            JOIN conversations c ON c.tenant_id = r.tenant_id AND c.id = r.id
-            ORDER BY c.tenant_id, c.id
-            FOR UPDATE OF c
+            -- By key and in the order given.
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id FROM conversations WHERE tenant_id = r.tenant_id AND id = r.id LIMIT 1 FOR UPDATE
+            ) AS c
         )
         UPDATE conversations c
         -- A campaign's conversation is nobody's to see until the person says something, however late that comes.
@@ -275,28 +324,26 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &[(&RollUp, ConversationId)]) -> Res
 
 /// A conversation for what nobody said to us (a reaction, a notice, a message written elsewhere) where there was none: resolved and
 /// unlisted.
-async fn start_unlisted(
-    tx: &mut FleetTx,
-    roll_ups: &[(&RollUp, &'static str)],
-) -> Result<HashMap<Pair, ConversationId>> {
+async fn start_unlisted(tx: &mut FleetTx, roll_ups: &[&RollUp]) -> Result<HashMap<Pair, ConversationId>> {
     if roll_ups.is_empty() {
         return Ok(HashMap::new());
     }
-    let c = Columns::of(roll_ups.iter().map(|(r, _)| *r));
+    let c = Columns::of(roll_ups.iter().copied());
     let ids: Vec<ConversationId> = roll_ups.iter().map(|_| ConversationId::new()).collect();
     let uuids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let origin = |r: &RollUp| if r.inbound { "inbound" } else { "elsewhere" };
-    let origins: Vec<String> = roll_ups.iter().map(|(r, _)| origin(r).to_owned()).collect();
+    let origins: Vec<String> = roll_ups.iter().map(|r| origin(r).to_owned()).collect();
     sqlx::query!(
         "INSERT INTO conversations (
             tenant_id, id, contact_id, channel_account_id, state, origin, listed, messages_in, messages_out, last_message_at,
-            last_message_text, last_message_direction, resolved_at
+            last_message_text, last_message_direction, resolved_at, window_expires_at
         )
         SELECT tenant_id, id, contact_id, account_id, 'resolved', origin, false, messages_in, messages_out, last_at, last_text, direction,
-            last_at
+            last_at, window_at
         FROM unnest(
-            $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::timestamptz[], $7::text[], $8::int[], $9::text[], $10::text[]
-        ) AS r (tenant_id, id, contact_id, account_id, messages_in, last_at, last_text, messages_out, direction, origin)
+            $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::timestamptz[], $7::text[], $8::int[], $9::text[], $10::text[],
+            $11::timestamptz[]
+        ) AS r (tenant_id, id, contact_id, account_id, messages_in, last_at, last_text, messages_out, direction, origin, window_at)
         ORDER BY tenant_id, contact_id, account_id",
         &c.tenants,
         &uuids,
@@ -308,10 +355,11 @@ async fn start_unlisted(
         &c.messages_out,
         &c.directions,
         &origins,
+        &c.window_at as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
-    Ok(roll_ups.iter().map(|(r, _)| r.pair).zip(ids).collect())
+    Ok(roll_ups.iter().map(|r| r.pair).zip(ids).collect())
 }
 
 /// The roll-ups as columns for `unnest`.

@@ -1,9 +1,12 @@
 //! Messages of a batch: stored once, and then immutable, but that what is taken back is gone.
 
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{
+        error::{Error, Result},
+        scope::FleetTx,
+    },
     domain::{
-        ids::{ConversationId, MessageId, TenantId},
+        ids::{ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
         messages::{Direction, MediaRef, MessageKind},
     },
 };
@@ -17,6 +20,8 @@ pub struct NewMessage<'a> {
     pub tenant_id: TenantId,
     /// Our id.
     pub id: MessageId,
+    /// Who said it, or to whom it was said.
+    pub contact_id: ContactId,
     /// Where it belongs.
     pub conversation_id: ConversationId,
     /// From the contact, or to them.
@@ -37,16 +42,18 @@ pub struct NewMessage<'a> {
     pub at: DateTime<Utc>,
 }
 
-/// Stores messages.
+/// Stores messages, whose conversations are locked.
 ///
 /// # Errors
-/// If the database does not answer, or a row is not fit to be stored.
+/// If the database does not answer, or a row is not fit to be stored. Contention if one of the people was erased since they were found:
+/// what they say now is said by somebody else.
 pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()> {
     if messages.is_empty() {
         return Ok(());
     }
     let tenants: Vec<Uuid> = messages.iter().map(|m| m.tenant_id.0).collect();
     let ids: Vec<Uuid> = messages.iter().map(|m| m.id.0).collect();
+    let contacts: Vec<Uuid> = messages.iter().map(|m| m.contact_id.0).collect();
     let conversations: Vec<Uuid> = messages.iter().map(|m| m.conversation_id.0).collect();
     let directions: Vec<String> = messages.iter().map(|m| m.direction.as_str().to_owned()).collect();
     let kinds: Vec<String> = messages.iter().map(|m| m.kind.as_str().to_owned()).collect();
@@ -56,16 +63,26 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
     let refers_to: Vec<Option<String>> = messages.iter().map(|m| m.refers_to.map(str::to_owned)).collect();
     let provider_ids: Vec<String> = messages.iter().map(|m| m.provider_message_id.to_owned()).collect();
     let times: Vec<DateTime<Utc>> = messages.iter().map(|m| m.at).collect();
-    sqlx::query!(
-        "INSERT INTO messages
-            (tenant_id, id, conversation_id, direction, kind, text, content, media, refers_to, provider_message_id, at)
-        SELECT tenant_id, id, conversation_id, direction, kind, text, content::jsonb, media::jsonb, refers_to, provider_message_id, at
-        FROM unnest(
-            $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::timestamptz[], $11::text[]
-        ) AS m (tenant_id, id, conversation_id, kind, text, content, media, refers_to, provider_message_id, at, direction)
-        -- Two replays may restore the same one.
-        ON CONFLICT (tenant_id, id) DO NOTHING",
+    let is_erased = sqlx::query_scalar!(
+        r#"WITH new AS (
+            INSERT INTO messages
+                (tenant_id, id, conversation_id, direction, kind, text, content, media, refers_to, provider_message_id, at)
+            SELECT tenant_id, id, conversation_id, direction, kind, text, content::jsonb, media::jsonb, refers_to, provider_message_id, at
+            FROM unnest(
+                $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                $10::timestamptz[], $11::text[]
+            ) AS m (tenant_id, id, conversation_id, kind, text, content, media, refers_to, provider_message_id, at, direction)
+            -- Two replays may restore the same one.
+            ON CONFLICT (tenant_id, id) DO NOTHING
+        )
+        SELECT EXISTS (
+            SELECT
+            FROM unnest($1::uuid[], $12::uuid[]) AS m (tenant_id, contact_id)
+            CROSS JOIN LATERAL (
+                SELECT erased_at FROM contacts WHERE tenant_id = m.tenant_id AND id = m.contact_id LIMIT 1
+            ) AS who
+            WHERE who.erased_at IS NOT NULL
+        ) AS "is_erased!""#,
         &tenants,
         &ids,
         &conversations,
@@ -77,9 +94,13 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
         &provider_ids,
         &times,
         &directions,
+        &contacts,
     )
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await?;
+    if is_erased {
+        return Err(Error::contention("storing what somebody said who was erased meanwhile"));
+    }
     Ok(())
 }
 
@@ -88,8 +109,10 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMessage<'_>]) -> Result<()>
 pub struct Erased {
     /// Whose.
     pub tenant_id: TenantId,
-    /// Our id of it.
-    pub message_id: MessageId,
+    /// On which account.
+    pub channel_account_id: ChannelAccountId,
+    /// Our id of it; it may never have come, and edits of it may.
+    pub message_id: Option<MessageId>,
     /// The provider's id of it.
     pub provider_message_id: String,
 }
@@ -104,24 +127,33 @@ pub async fn erase(tx: &mut FleetTx, messages: &[Erased], direction: Direction) 
         return Ok(());
     }
     let tenants: Vec<Uuid> = messages.iter().map(|m| m.tenant_id.0).collect();
-    let ids: Vec<Uuid> = messages.iter().map(|m| m.message_id.0).collect();
+    let accounts: Vec<Uuid> = messages.iter().map(|m| m.channel_account_id.0).collect();
+    let ids: Vec<Option<Uuid>> = messages.iter().map(|m| m.message_id.map(|id| id.0)).collect();
     let provider_ids: Vec<String> = messages.iter().map(|m| m.provider_message_id.clone()).collect();
     let erased = sqlx::query!(
         "WITH asked AS MATERIALIZED (
-            SELECT * FROM unnest($1::uuid[], $2::uuid[], $4::text[]) AS asked (tenant_id, id, provider_message_id)
+            SELECT *
+            FROM unnest($1::uuid[], $2::uuid[], $4::text[], $5::uuid[]) AS asked (tenant_id, id, provider_message_id, account_id)
         ),
         taken_back AS MATERIALIZED (
-            SELECT tenant_id, id FROM asked
+            SELECT tenant_id, id FROM asked WHERE id IS NOT NULL
             UNION
             SELECT asked.tenant_id, edit.id
             FROM asked
-            JOIN messages m ON m.tenant_id = asked.tenant_id AND m.id = asked.id
             CROSS JOIN LATERAL (
-                SELECT id
+                SELECT id, conversation_id
                 FROM messages
-                WHERE tenant_id = asked.tenant_id AND conversation_id = m.conversation_id AND at >= m.at
-                    AND kind = 'edit' AND refers_to = asked.provider_message_id
+                WHERE tenant_id = asked.tenant_id AND refers_to = asked.provider_message_id AND kind = 'edit'
+                OFFSET 0
             ) AS edit
+            -- Ids are unique within an account.
+            CROSS JOIN LATERAL (
+                SELECT channel_account_id
+                FROM conversations
+                WHERE tenant_id = asked.tenant_id AND id = edit.conversation_id
+                LIMIT 1
+            ) AS v
+            WHERE v.channel_account_id = asked.account_id
         )
         UPDATE messages m
         SET text = NULL, content = '{}', media = NULL
@@ -129,12 +161,16 @@ pub async fn erase(tx: &mut FleetTx, messages: &[Erased], direction: Direction) 
         WHERE m.tenant_id = taken_back.tenant_id AND m.id = taken_back.id AND m.direction = $3
         RETURNING m.tenant_id, m.id, m.conversation_id, m.at",
         &tenants,
-        &ids,
+        &ids as &[Option<Uuid>],
         direction.as_str(),
         &provider_ids,
+        &accounts,
     )
     .fetch_all(tx.conn())
     .await?;
+    if erased.is_empty() {
+        return Ok(());
+    }
     let tenants: Vec<Uuid> = erased.iter().map(|row| row.tenant_id).collect();
     let ids: Vec<Uuid> = erased.iter().map(|row| row.id).collect();
     let conversations: Vec<Uuid> = erased.iter().map(|row| row.conversation_id).collect();

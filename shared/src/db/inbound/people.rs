@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 /// One person to be found or made.
@@ -49,6 +49,8 @@ pub struct People {
     pub contacts: Vec<Option<ContactId>>,
     /// Those who turned out to be one.
     pub same: Vec<Same>,
+    /// Those whose display name is known.
+    pub named: HashSet<(TenantId, ContactId)>,
 }
 
 type Key = (TenantId, AliasKind, String);
@@ -147,9 +149,11 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
         .collect();
     rename(tx, wanted, &contacts, known).await?;
     let same = same(wanted, &contacts, known);
+    let named =
+        known.iter().filter(|(_, k)| k.name.is_some()).map(|((tenant_id, ..), k)| (*tenant_id, k.contact_id)).collect();
     let mut contacts = contacts.into_iter();
     let contacts = told.into_iter().map(|told| if told { contacts.next() } else { None }).collect();
-    Ok(People { contacts, same })
+    Ok(People { contacts, same, named })
 }
 
 /// The contacts of people who are known, in the order asked. Nobody is made, and nothing is changed.
@@ -265,9 +269,10 @@ async fn stay(tx: &mut FleetTx, contacts: &BTreeSet<(TenantId, ContactId)>) -> R
     let gone = sqlx::query_scalar!(
         r#"SELECT c.erased_at IS NOT NULL OR c.merged_into IS NOT NULL AS "gone!"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, id)
-        JOIN contacts c ON c.tenant_id = asked.tenant_id AND c.id = asked.id
-        ORDER BY c.tenant_id, c.id
-        FOR KEY SHARE OF c"#,
+        -- By key and in the order given.
+        CROSS JOIN LATERAL (
+            SELECT erased_at, merged_into FROM contacts WHERE tenant_id = asked.tenant_id AND id = asked.id LIMIT 1 FOR KEY SHARE
+        ) AS c"#,
         &tenants,
         &ids,
     )
@@ -358,6 +363,9 @@ async fn join(
 }
 
 async fn insert(tx: &mut FleetTx, strangers: &[(ContactId, &Wanted)]) -> Result<()> {
+    if strangers.is_empty() {
+        return Ok(());
+    }
     let tenants: Vec<Uuid> = strangers.iter().map(|(_, w)| w.tenant_id.0).collect();
     let ids: Vec<Uuid> = strangers.iter().map(|(id, _)| id.0).collect();
     let names: Vec<Option<String>> = strangers.iter().map(|(_, w)| w.person.name.clone()).collect();
@@ -398,19 +406,21 @@ async fn rename(
     contacts: &[ContactId],
     known: &HashMap<Key, Known>,
 ) -> Result<()> {
+    // What was said last of each: a name that was told before it is none that differs from what is known.
     let mut changed: BTreeMap<(TenantId, ContactId), &Wanted> = BTreeMap::new();
-    for (&w, contact_id) in wanted.iter().zip(contacts) {
+    for (&w, contact_id) in wanted.iter().zip(contacts).filter(|(w, _)| named_at(w).is_some()) {
+        let last = changed.entry((w.tenant_id, *contact_id)).or_insert(w);
+        if (w.at, &w.person.name) > (last.at, &last.person.name) {
+            *last = w;
+        }
+    }
+    changed.retain(|_, w| {
         let before = keys(w.tenant_id, &w.person.aliases).into_iter().find_map(|key| known.get(&key));
         let differs = |new: &Option<String>, old: Option<&String>| new.is_some() && new.as_ref() != old;
         let (name, username) = before.map(|k| (k.name.as_ref(), k.username.as_ref())).unwrap_or_default();
         let is_older = before.and_then(|k| k.named_at).is_some_and(|named_at| w.at < named_at);
-        if !is_older && (differs(&w.person.name, name) || differs(&w.person.username, username)) {
-            let last = changed.entry((w.tenant_id, *contact_id)).or_insert(w);
-            if (w.at, &w.person.name) > (last.at, &last.person.name) {
-                *last = w;
-            }
-        }
-    }
+        !is_older && (differs(&w.person.name, name) || differs(&w.person.username, username))
+    });
     if changed.is_empty() {
         return Ok(());
     }
@@ -423,15 +433,30 @@ async fn rename(
         "WITH new AS MATERIALIZED (
             SELECT c.tenant_id, c.id, coalesce(n.name, c.name) AS name, coalesce(n.username, c.username) AS username, n.at
             FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[]) AS n (tenant_id, id, name, username, at)
-            JOIN contacts c ON c.tenant_id = n.tenant_id AND c.id = n.id
-            WHERE ((n.name IS NOT NULL AND n.name IS DISTINCT FROM c.name)
-                    OR (n.username IS NOT NULL AND n.username IS DISTINCT FROM c.username))
-                -- Of two of the same second the later in the alphabet, whichever comes first.
-                AND (n.at, coalesce(n.name, '')) > (coalesce(c.named_at, '-infinity'), coalesce(c.name, ''))
-                -- Who is gone since gets no names back.
-                AND c.erased_at IS NULL AND c.merged_into IS NULL
-            ORDER BY c.tenant_id, c.id
-            FOR NO KEY UPDATE OF c
+            -- By key and in the order given.
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id, name, username
+                FROM contacts
+                WHERE tenant_id = n.tenant_id AND id = n.id
+                    AND ((n.name IS NOT NULL AND n.name IS DISTINCT FROM name)
+                        OR (n.username IS NOT NULL AND n.username IS DISTINCT FROM username))
+                    -- Of two of the same second the later in the alphabet, whichever comes first.
+                    AND (n.at, coalesce(n.name, '')) > (coalesce(named_at, '-infinity'), coalesce(name, ''))
+                    -- Who is gone since gets no names back.
+                    AND erased_at IS NULL AND merged_into IS NULL
+                    -- A name that is told again is not written down again: who has said something since goes by the name that is known.
+                    AND (named_at IS NULL OR NOT EXISTS (
+                        SELECT
+                        FROM conversations
+                        WHERE tenant_id = n.tenant_id AND contact_id = n.id AND state <> 'resolved' AND last_inbound_at > n.at
+                        UNION ALL
+                        SELECT
+                        FROM conversations
+                        WHERE tenant_id = n.tenant_id AND contact_id = n.id AND state = 'resolved' AND last_inbound_at > n.at
+                    ))
+                LIMIT 1
+                FOR NO KEY UPDATE
+            ) AS c
         )
         UPDATE contacts
         SET name = new.name, username = new.username, named_at = new.at

@@ -1,7 +1,7 @@
 //! The providers' ids of messages: at once the dedupe key, and where a send meets what is heard of it. Whoever comes first writes the
 //! row, and the other finds it.
 
-use super::reports::Report;
+use super::{messages::Erased, reports::Report};
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
@@ -139,14 +139,20 @@ pub async fn lost(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<HashMap<MessageI
     }
     let c = Columns::of(refs);
     let rows = sqlx::query!(
-        r#"SELECT asked.message_id AS "asked!", was.id AS "was!", ref.revoked_at IS NOT NULL AS "revoked!"
+        // Looked up by key, one by one, whatever the planner thinks of the tables' sizes (LIMIT keeps the order of joining), here and below.
+        r#"SELECT asked.message_id AS "asked!", was.id AS "was!", was.revoked_at IS NOT NULL AS "revoked!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS asked (tenant_id, account_id, provider_message_id, message_id)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        CROSS JOIN LATERAL (SELECT coalesce(ref.message_id, ref.echo_message_id) AS id) AS was
-        WHERE was.id IS NOT NULL
-            AND NOT EXISTS (SELECT FROM messages m WHERE m.tenant_id = asked.tenant_id AND m.id = was.id)"#,
+        CROSS JOIN LATERAL (
+            SELECT coalesce(message_id, echo_message_id) AS id, revoked_at
+            FROM provider_refs
+            WHERE tenant_id = asked.tenant_id AND channel_account_id = asked.account_id
+                AND provider_message_id = asked.provider_message_id
+            LIMIT 1
+        ) AS was
+        LEFT JOIN LATERAL (
+            SELECT true AS is_there FROM messages WHERE tenant_id = asked.tenant_id AND id = was.id LIMIT 1
+        ) AS m ON true
+        WHERE was.id IS NOT NULL AND m.is_there IS NULL"#,
         &c.tenants,
         &c.accounts,
         &c.provider_ids,
@@ -173,7 +179,8 @@ pub struct Revoked {
 /// A provider's id of a message on an account.
 pub type Named = (TenantId, ChannelAccountId, String);
 
-/// Which of these ids are marked as taken back. Who marks one meanwhile waits, and then finds what was stored about it.
+/// Which of these ids are marked as taken back. Who marks one meanwhile waits, and then finds what was stored about it: therefore each has
+/// a row from now on.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -185,13 +192,12 @@ pub async fn revoked(tx: &mut FleetTx, named: &[Named]) -> Result<HashSet<Named>
     let accounts: Vec<Uuid> = named.iter().map(|(_, account, _)| account.0).collect();
     let ids: Vec<String> = named.iter().map(|(.., id)| id.clone()).collect();
     let rows = sqlx::query!(
-        r#"SELECT ref.tenant_id, ref.channel_account_id, ref.provider_message_id, ref.revoked_at IS NOT NULL AS "revoked!"
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (tenant_id, account_id, provider_message_id)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        ORDER BY ref.tenant_id, ref.channel_account_id, ref.provider_message_id
-        FOR SHARE OF ref"#,
+        r#"INSERT INTO provider_refs AS ref (tenant_id, channel_account_id, provider_message_id)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, channel_account_id, provider_message_id) DO UPDATE
+        SET revoked_at = ref.revoked_at
+        RETURNING tenant_id, channel_account_id, provider_message_id, revoked_at IS NOT NULL AS "revoked!""#,
         &tenants,
         &accounts,
         &ids,
@@ -203,11 +209,12 @@ pub async fn revoked(tx: &mut FleetTx, named: &[Named]) -> Result<HashSet<Named>
     Ok(revoked.map(|row| name(row.tenant_id, row.channel_account_id, row.provider_message_id)).collect())
 }
 
-/// Marks ids, none twice, as taken back. Returns the messages that are there already; one that comes later finds the mark.
+/// Marks ids, none twice, as taken back. Returns those that were not yet, with the messages that are there already; one that comes later
+/// finds the mark.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Revoked, MessageId)>> {
+pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Revoked, Option<MessageId>)>> {
     if revoked.is_empty() {
         return Ok(Vec::new());
     }
@@ -240,7 +247,7 @@ pub async fn revoke(tx: &mut FleetTx, revoked: &[Revoked]) -> Result<Vec<(Revoke
         .into_iter()
         .filter_map(|row| {
             let of = revoked(row.tenant_id, row.channel_account_id, row.provider_message_id, row.revoked_at?);
-            Some((of, MessageId(row.message_id?)))
+            Some((of, row.message_id.map(MessageId)))
         })
         .collect())
 }
@@ -252,6 +259,8 @@ pub struct Linked {
     pub parked: Vec<Report>,
     /// Messages that were stored because of an echo, and are these sends ([`super::messages::remove_echoes`]).
     pub echoes: Vec<(TenantId, MessageId)>,
+    /// Sends among them that were taken back before: nothing is to be kept of what they said ([`super::messages::erase`]).
+    pub revoked: Vec<Erased>,
 }
 
 /// Ties providers' ids to sends of ours.
@@ -272,9 +281,10 @@ pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
             SET message_id = coalesce(ref.message_id, excluded.message_id)
             RETURNING *
         )
-        SELECT tenant_id, channel_account_id, provider_message_id, parked_state IS NOT NULL AS "parked!", message_id, echo_message_id
+        SELECT tenant_id, channel_account_id, provider_message_id, parked_state, parked_at, parked_code, parked_reason,
+            created_at < now() - interval '14 days' AS "old!", revoked_at IS NOT NULL AS "revoked!", message_id, echo_message_id
         FROM linked
-        WHERE parked_state IS NOT NULL OR echo_message_id IS NOT NULL"#,
+        WHERE parked_state IS NOT NULL OR echo_message_id IS NOT NULL OR revoked_at IS NOT NULL"#,
         &c.tenants,
         &c.accounts,
         &c.provider_ids,
@@ -282,17 +292,45 @@ pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
     )
     .fetch_all(tx.conn())
     .await?;
-    let (mut linked, mut parked) = (Linked::default(), BTreeMap::new());
+    let (mut linked, mut parked, mut furthest) = (Linked::default(), BTreeMap::new(), Vec::new());
     for row in rows {
         let tenant_id = TenantId(row.tenant_id);
         linked.echoes.extend(row.echo_message_id.map(|id| (tenant_id, MessageId(id))));
-        if let Some(message_id) = row.message_id.filter(|_| row.parked) {
-            let key = (tenant_id, ChannelAccountId(row.channel_account_id), row.provider_message_id);
-            parked.insert(key, MessageId(message_id));
+        if row.revoked {
+            linked.revoked.push(Erased {
+                tenant_id,
+                channel_account_id: ChannelAccountId(row.channel_account_id),
+                message_id: row.message_id.map(MessageId),
+                provider_message_id: row.provider_message_id.clone(),
+            });
+        }
+        if let (Some(message_id), Some(state)) = (row.message_id, row.parked_state) {
+            let message_id = MessageId(message_id);
+            let channel_account_id = ChannelAccountId(row.channel_account_id);
+            parked.insert((tenant_id, channel_account_id, row.provider_message_id.clone()), message_id);
+            let old = row.parked_at.filter(|_| row.old);
+            furthest.extend(SendState::from_name(&state).zip(old).map(|(parked_state, at)| Report {
+                tenant_id,
+                channel_account_id,
+                provider_message_id: row.provider_message_id,
+                state: parked_state,
+                status: state,
+                at,
+                code: row.parked_code,
+                reason: row.parked_reason,
+                token: Some(SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
+            }));
         }
     }
     linked.parked = unpark(tx, &parked).await?;
+    // Of those that waited for longer than they are kept only the furthest is known (`retention::expire_parked_reports`).
+    let there: HashSet<Named> = linked.parked.iter().map(named).collect();
+    linked.parked.extend(furthest.into_iter().filter(|report| !there.contains(&named(report))));
     Ok(linked)
+}
+
+fn named(report: &Report) -> Named {
+    (report.tenant_id, report.channel_account_id, report.provider_message_id.clone())
 }
 
 /// Takes the reports that waited for these ids. Asked after the ids were tied to sends: who parks one holds its id.
@@ -304,10 +342,20 @@ async fn unpark(tx: &mut FleetTx, parked: &BTreeMap<Named, MessageId>) -> Result
     let accounts: Vec<Uuid> = parked.keys().map(|(_, account, _)| account.0).collect();
     let ids: Vec<String> = parked.keys().map(|(.., id)| id.clone()).collect();
     let rows = sqlx::query!(
+        // As above; a row's place is a key that no plan can mistake.
         "DELETE FROM parked_reports p
-        USING unnest($1::uuid[], $2::uuid[], $3::text[]) AS linked (tenant_id, account_id, provider_message_id)
-        WHERE p.tenant_id = linked.tenant_id AND p.channel_account_id = linked.account_id
-            AND p.provider_message_id = linked.provider_message_id
+        WHERE ctid = ANY (ARRAY(
+            SELECT waiting.ctid
+            FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS linked (tenant_id, account_id, provider_message_id)
+            CROSS JOIN LATERAL (
+                SELECT ctid
+                FROM parked_reports
+                WHERE tenant_id = linked.tenant_id AND channel_account_id = linked.account_id
+                    AND provider_message_id = linked.provider_message_id
+                ORDER BY event, at
+                OFFSET 0
+            ) AS waiting
+        ))
         RETURNING p.tenant_id, p.channel_account_id, p.provider_message_id, p.state, p.event, p.at, p.code, p.reason",
         &tenants,
         &accounts,
@@ -350,9 +398,11 @@ pub async fn ours(tx: &mut FleetTx, messages: &[(TenantId, MessageId)]) -> Resul
     let tenants: Vec<Uuid> = messages.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId"
+        r#"SELECT asked.tenant_id AS "tenant_id!: TenantId", asked.message_id AS "message_id!: MessageId"
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
-        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id"#,
+        CROSS JOIN LATERAL (
+            SELECT FROM sends WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id LIMIT 1
+        ) AS s"#,
         &tenants,
         &ids,
     )

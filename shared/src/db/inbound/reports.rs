@@ -220,12 +220,16 @@ async fn known<'a>(
 ) -> Result<BTreeMap<RefKey<'a>, MessageId>> {
     let Keys { tenants, accounts, provider_ids } = Keys::of(reports);
     let rows = sqlx::query!(
+        // Looked up by key, one by one, whatever the planner thinks of the table's size (LIMIT keeps the order of joining).
         r#"SELECT asked.place AS "place!", ref.message_id AS "message_id!"
         FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS asked (tenant_id, account_id, provider_message_id, place)
-        JOIN provider_refs ref
-            ON ref.tenant_id = asked.tenant_id AND ref.channel_account_id = asked.account_id
-            AND ref.provider_message_id = asked.provider_message_id
-        WHERE ref.message_id IS NOT NULL"#,
+        CROSS JOIN LATERAL (
+            SELECT message_id
+            FROM provider_refs
+            WHERE tenant_id = asked.tenant_id AND channel_account_id = asked.account_id
+                AND provider_message_id = asked.provider_message_id AND message_id IS NOT NULL
+            LIMIT 1
+        ) AS ref"#,
         &tenants,
         &accounts,
         &provider_ids,
@@ -320,6 +324,9 @@ async fn settle(
 }
 
 async fn record(tx: &mut FleetTx, trail: &[(&Report, MessageId)]) -> Result<()> {
+    if trail.is_empty() {
+        return Ok(());
+    }
     let tenants: Vec<Uuid> = trail.iter().map(|(r, _)| r.tenant_id.0).collect();
     let messages: Vec<Uuid> = trail.iter().map(|(_, id)| id.0).collect();
     let events: Vec<String> = trail.iter().map(|(r, _)| r.status.clone()).collect();

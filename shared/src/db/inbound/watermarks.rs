@@ -145,7 +145,7 @@ pub async fn apply(tx: &mut FleetTx, marks: &[Mark]) -> Result<Vec<Moved>> {
     for mark in marks {
         of.entry((mark.tenant_id, mark.contact_id, mark.channel_account_id)).or_default().push(mark);
     }
-    let sends = candidates(tx, of.keys()).await?;
+    let sends = candidates(tx, &of).await?;
     let mut told = Vec::new();
     for met in meet(tx, &sends.keys().copied().collect()).await? {
         let Some(marks) = sends.get(&(met.tenant_id, met.message_id)).and_then(|key| of.get(key)) else { continue };
@@ -166,12 +166,25 @@ pub async fn catch_up(tx: &mut FleetTx, sends: &BTreeSet<(TenantId, MessageId)>)
     let tenants: Vec<Uuid> = sends.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = sends.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        "SELECT s.tenant_id, s.message_id, w.delivered_through, w.delivered_at, w.read_through, w.read_at
+        // By key, as in [`sent_at`].
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.message_id AS "message_id!",
+            w.delivered_through, w.delivered_at, w.read_through, w.read_at
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
-        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id
-        JOIN conversations v ON v.tenant_id = s.tenant_id AND v.id = s.conversation_id
-        JOIN watermarks w
-            ON w.tenant_id = s.tenant_id AND w.contact_id = v.contact_id AND w.channel_account_id = s.channel_account_id",
+        CROSS JOIN LATERAL (
+            SELECT conversation_id, channel_account_id
+            FROM sends
+            WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id
+            LIMIT 1
+        ) AS s
+        CROSS JOIN LATERAL (
+            SELECT contact_id FROM conversations WHERE tenant_id = asked.tenant_id AND id = s.conversation_id LIMIT 1
+        ) AS v
+        CROSS JOIN LATERAL (
+            SELECT delivered_through, delivered_at, read_through, read_at
+            FROM watermarks
+            WHERE tenant_id = asked.tenant_id AND contact_id = v.contact_id AND channel_account_id = s.channel_account_id
+            LIMIT 1
+        ) AS w"#,
         &tenants,
         &messages,
     )
@@ -194,7 +207,55 @@ pub async fn catch_up(tx: &mut FleetTx, sends: &BTreeSet<(TenantId, MessageId)>)
     reports::apply(tx, &told).await
 }
 
-/// As [`apply`], of receipts that name a send.
+/// Locks the watermarks that [`keep`] will change and those that [`reach`] will, in one order. Of sends the time at which they were sent may
+/// not be known before they are locked, and watermarks are locked first; so each has a row from now on.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn hold(tx: &mut FleetTx, marks: &[Mark], reached: &[Reached]) -> Result<()> {
+    if reached.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = reached.iter().map(|r| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = reached.iter().map(|r| r.message_id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT asked.tenant_id AS "tenant_id!", v.contact_id, s.channel_account_id
+        FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
+        CROSS JOIN LATERAL (
+            SELECT conversation_id, channel_account_id
+            FROM sends
+            WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id
+            LIMIT 1
+        ) AS s
+        CROSS JOIN LATERAL (
+            SELECT contact_id FROM conversations WHERE tenant_id = asked.tenant_id AND id = s.conversation_id LIMIT 1
+        ) AS v"#,
+        &tenants,
+        &messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let key = |tenant, contact, account| (TenantId(tenant), ContactId(contact), ChannelAccountId(account));
+    let mut held: BTreeSet<Key> = marks.iter().map(|m| (m.tenant_id, m.contact_id, m.channel_account_id)).collect();
+    held.extend(rows.into_iter().map(|row| key(row.tenant_id, row.contact_id, row.channel_account_id)));
+    let tenants: Vec<Uuid> = held.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let contacts: Vec<Uuid> = held.iter().map(|(_, contact_id, _)| contact_id.0).collect();
+    let accounts: Vec<Uuid> = held.iter().map(|(.., account)| account.0).collect();
+    sqlx::query!(
+        "INSERT INTO watermarks AS w (tenant_id, contact_id, channel_account_id)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, contact_id, channel_account_id) DO UPDATE SET read_at = w.read_at",
+        &tenants,
+        &contacts,
+        &accounts,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// As [`apply`], of receipts that name a send. Their watermarks are held already ([`hold`]).
 ///
 /// # Errors
 /// If the database does not answer.
@@ -208,9 +269,15 @@ pub async fn reach(tx: &mut FleetTx, reached: &[Reached]) -> Result<Vec<Moved>> 
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!", v.contact_id, s.channel_account_id, s.sent_at AS "sent_at!"
         FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS asked (tenant_id, message_id, place)
-        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id
-        JOIN conversations v ON v.tenant_id = s.tenant_id AND v.id = s.conversation_id
-        WHERE s.sent_at IS NOT NULL"#,
+        CROSS JOIN LATERAL (
+            SELECT conversation_id, channel_account_id, sent_at
+            FROM sends
+            WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id AND sent_at IS NOT NULL
+            LIMIT 1
+        ) AS s
+        CROSS JOIN LATERAL (
+            SELECT contact_id FROM conversations WHERE tenant_id = asked.tenant_id AND id = s.conversation_id LIMIT 1
+        ) AS v"#,
         &tenants,
         &messages,
     )
@@ -291,13 +358,15 @@ pub async fn keep(tx: &mut FleetTx, marks: &[Mark]) -> Result<()> {
     Ok(())
 }
 
-/// The sends to these people from these accounts that are with the provider, or may be by now.
-async fn candidates(
-    tx: &mut FleetTx,
-    people: impl Iterator<Item = &Key>,
-) -> Result<BTreeMap<(TenantId, MessageId), Key>> {
+/// The sends to these people from these accounts of which a receipt may be news: those that may be with the provider by now, and those
+/// that are and about which it was not told yet. To lock any other would write its row for nothing, and most of a conversation was
+/// told about long ago.
+///
+/// That a send was sent after all that the receipt is about is no reason to leave it alone, as long as nothing was told of it: its
+/// echo, which may be applied at the same time, may say that it was sent before.
+async fn candidates(tx: &mut FleetTx, of: &BTreeMap<Key, Vec<&Mark>>) -> Result<BTreeMap<(TenantId, MessageId), Key>> {
     let (mut tenants, mut contacts, mut accounts) = (Vec::new(), Vec::new(), Vec::new());
-    for (tenant_id, contact_id, account) in people {
+    for (tenant_id, contact_id, account) in of.keys() {
         tenants.push(tenant_id.0);
         contacts.push(contact_id.0);
         accounts.push(account.0);
@@ -305,7 +374,7 @@ async fn candidates(
     // Conversations have one index for those that are open and one for the others.
     let rows = sqlx::query!(
         r#"SELECT asked.tenant_id AS "tenant_id!", asked.contact_id AS "contact_id!", asked.account_id AS "account_id!",
-            s.message_id AS "message_id!"
+            s.message_id AS "message_id!", s.state AS "state!", s.sent_at, s.delivered_at, s.read_at
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked (tenant_id, contact_id, account_id)
         CROSS JOIN LATERAL (
             SELECT id
@@ -319,7 +388,7 @@ async fn candidates(
                 AND state = 'resolved'
         ) AS v
         CROSS JOIN LATERAL (
-            SELECT message_id, state
+            SELECT message_id, state, sent_at, delivered_at, read_at
             FROM sends
             WHERE tenant_id = asked.tenant_id AND conversation_id = v.id
             ORDER BY seq DESC
@@ -336,23 +405,38 @@ async fn candidates(
     let key = |tenant, contact, account| (TenantId(tenant), ContactId(contact), ChannelAccountId(account));
     Ok(rows
         .into_iter()
-        .map(|row| {
+        .filter_map(|row| {
             let key = key(row.tenant_id, row.contact_id, row.account_id);
-            ((key.0, MessageId(row.message_id)), key)
+            let is_news = |mark: &&Mark| {
+                let known = if mark.state == SendState::Read { row.read_at } else { row.delivered_at };
+                known.is_none_or(|known| mark.at < known && row.sent_at.is_none_or(|sent_at| sent_at <= mark.through))
+            };
+            let on_its_way = matches!(row.state.as_str(), "sending" | "unknown" | "held");
+            let is_candidate = on_its_way || of.get(&key).is_some_and(|marks| marks.iter().any(is_news));
+            is_candidate.then_some(((key.0, MessageId(row.message_id)), key))
         })
         .collect())
 }
 
 /// Locks these sends, and reads those that are with the provider.
 async fn meet(tx: &mut FleetTx, sends: &BTreeSet<(TenantId, MessageId)>) -> Result<Vec<Met>> {
+    if sends.is_empty() {
+        return Ok(Vec::new());
+    }
     let tenants: Vec<Uuid> = sends.iter().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = sends.iter().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        "SELECT s.tenant_id, s.channel_account_id, s.message_id, s.state, s.provider_message_id, s.sent_at, s.delivered_at, s.read_at
+        // In the order of their keys, in which they are given.
+        r#"SELECT asked.tenant_id AS "tenant_id!", asked.message_id AS "message_id!", s.channel_account_id, s.state,
+            s.provider_message_id, s.sent_at, s.delivered_at, s.read_at
         FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, message_id)
-        JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id
-        ORDER BY s.tenant_id, s.message_id
-        FOR UPDATE OF s",
+        CROSS JOIN LATERAL (
+            SELECT channel_account_id, state, provider_message_id, sent_at, delivered_at, read_at
+            FROM sends
+            WHERE tenant_id = asked.tenant_id AND message_id = asked.message_id
+            LIMIT 1
+            FOR UPDATE
+        ) AS s"#,
         &tenants,
         &messages,
     )

@@ -22,6 +22,7 @@ use crate::{
         channel::Channel,
         consent::{Consent, Purpose},
         ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, FileId, MessageId, TenantId},
+        messages::Direction,
         outcome::Class,
         sends::SendState,
     },
@@ -321,6 +322,9 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     let opted_out = opt_out(tx, records).await?;
     let parked = link(tx, records).await?;
     close_windows(tx, records).await?;
+    let accepted = told_by_watermarks(records);
+    let reached = reached(&accepted, &parked);
+    watermarks::hold(tx, &[], &reached).await?;
     // One send twice in a batch (a job and its redelivery): in the order they came, each in a statement of its own.
     let mut rounds: Vec<Vec<&Record>> = Vec::new();
     let mut seen: HashMap<(TenantId, MessageId), usize> = HashMap::with_capacity(records.len());
@@ -339,7 +343,9 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
         move_on(tx, &round, patience, &mut went).await?;
     }
     went.moved.extend(reports::apply(tx, &parked).await?);
-    went.moved.extend(catch_up(tx, records, &parked).await?);
+    went.moved.extend(watermarks::reach(tx, &reached).await?);
+    // A receipt may have come before the send that it covers was written down.
+    went.moved.extend(watermarks::catch_up(tx, &accepted).await?);
     went.moved.extend(suppressions::end_sends(tx, &opted_out).await?);
     turns::wake_next(tx, &went.settled).await?;
     counts::count(tx, &went.moved).await
@@ -504,21 +510,21 @@ async fn link(tx: &mut FleetTx, records: &[Record]) -> Result<Vec<Report>> {
         .collect();
     let linked = refs::link(tx, &accepted).await?;
     messages::remove_echoes(tx, &linked.echoes).await?;
+    messages::erase(tx, &linked.revoked, Direction::Out).await?;
     Ok(linked.parked)
 }
 
-/// Where people's receipts come as watermarks, one may have come before the send that it covers was written down.
-async fn catch_up(tx: &mut FleetTx, records: &[Record], parked: &[Report]) -> Result<Vec<Moved>> {
+/// The sends that the provider took where people's receipts come as watermarks.
+fn told_by_watermarks(records: &[Record]) -> BTreeSet<(TenantId, MessageId)> {
     let is_told_so = |r: &&Record| {
         matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.channel.has_watermarks())
     };
-    let accepted: BTreeSet<(TenantId, MessageId)> =
-        records.iter().filter(is_told_so).map(|r| (r.tenant_id, r.message_id)).collect();
-    if accepted.is_empty() {
-        return Ok(Vec::new());
-    }
-    // A receipt that names a message is about all before it, too.
-    let reached: Vec<Reached> = parked
+    records.iter().filter(is_told_so).map(|r| (r.tenant_id, r.message_id)).collect()
+}
+
+/// Receipts among what waited for these sends: one that names a message is about all before it, too.
+fn reached(accepted: &BTreeSet<(TenantId, MessageId)>, parked: &[Report]) -> Vec<Reached> {
+    parked
         .iter()
         .filter_map(|report| {
             let reached = Reached {
@@ -530,10 +536,7 @@ async fn catch_up(tx: &mut FleetTx, records: &[Record], parked: &[Report]) -> Re
             let is_receipt = matches!(report.state, SendState::Delivered | SendState::Read);
             (is_receipt && accepted.contains(&(reached.tenant_id, reached.message_id))).then_some(reached)
         })
-        .collect();
-    let mut moved = watermarks::reach(tx, &reached).await?;
-    moved.extend(watermarks::catch_up(tx, &accepted).await?);
-    Ok(moved)
+        .collect()
 }
 
 /// The provider's verdict on a window overrides ours (providers/whatsapp section 13.1).

@@ -1,6 +1,6 @@
 //! The raw log: every webhook of the batch as it came, with what became of it. What is played again is in it already.
 
-use super::{Inbound, Item, Placed, Told, people::People};
+use super::{Heard, Inbound, Item, Placed, Told, people::People};
 use crate::inbound::gather::few;
 use shared::{
     db::{
@@ -8,7 +8,7 @@ use shared::{
         inbound::log::{self, Entry},
     },
     domain::{
-        events::Event,
+        events::{ConsentChange, Event},
         ids::{TenantId, WebhookId},
     },
 };
@@ -27,6 +27,7 @@ pub(super) async fn insert(
     tx: &mut FleetTx,
     effects: &[Inbound],
     items: &[Item<'_>],
+    consents: &[Heard<'_, &ConsentChange>],
     people: &People,
     placed: &[Placed<'_>],
 ) -> Result<(), db::Error> {
@@ -37,6 +38,7 @@ pub(super) async fn insert(
             .zip(&people.items)
             .filter(|(_, contact)| contact.is_none())
             .map(|(item, _)| item.webhook_key())
+            .chain(consents.iter().zip(&people.consents).filter(|(_, who)| who.is_none()).map(|(c, _)| c.webhook.key()))
             .collect(),
     };
     let entries: Vec<Entry> =
@@ -58,7 +60,7 @@ fn entry(webhook: &Inbound, fate: &Fate) -> Entry {
             Event::Notice { field } => drop(notices.insert(field)),
         }
     }
-    let key = (webhook.meta.id, webhook.tenant_id);
+    let key = webhook.key();
     let (stored, erased) = (fate.stored.contains(&key), fate.erased.contains(&key));
     let outcome = match () {
         () if !webhook.bad.is_empty() => "partly_bad",

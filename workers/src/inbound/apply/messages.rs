@@ -58,7 +58,7 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn webhook_key(&self) -> (WebhookId, TenantId) {
-        (self.heard.webhook.meta.id, self.tenant_id())
+        self.heard.webhook.key()
     }
 
     pub(super) fn received_at(&self) -> DateTime<Utc> {
@@ -238,7 +238,8 @@ pub(super) async fn revoke(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<Taken
     let mut taken_back = TakenBack::default();
     for (of, message_id) in refs::revoke(tx, &revoked.into_values().collect::<Vec<_>>()).await? {
         let Revoked { tenant_id, channel_account_id, provider_message_id, .. } = of;
-        let erased = Erased { tenant_id, message_id, provider_message_id: provider_message_id.clone() };
+        let erased =
+            Erased { tenant_id, channel_account_id, message_id, provider_message_id: provider_message_id.clone() };
         for direction in by.get(&(tenant_id, channel_account_id, provider_message_id)).into_iter().flatten() {
             taken_back.of(*direction).push(erased.clone());
         }
@@ -254,12 +255,14 @@ impl TakenBack {
         }
     }
 
-    /// Messages that come after they were taken back, of which there may be edits.
-    pub(super) fn add(&mut self, placed: &[Placed<'_>]) {
+    /// Messages that come after they were taken back, of which there may be edits; and sends of ours of which that turns out now.
+    pub(super) fn add(&mut self, placed: &[Placed<'_>], sends: Vec<Erased>) {
+        self.by_others.extend(sends);
         for p in placed.iter().filter(|p| p.revoked && p.item.kind() != MessageKind::Edit) {
             let erased = Erased {
                 tenant_id: p.item.tenant_id(),
-                message_id: p.id,
+                channel_account_id: p.item.heard.channel_account_id,
+                message_id: Some(p.id),
                 provider_message_id: p.item.provider_message_id().to_owned(),
             };
             self.of(p.item.direction()).push(erased);
@@ -273,14 +276,25 @@ impl TakenBack {
     }
 }
 
-/// Which of the messages are to be stored: those that are new, and of a replay those that are not there any more. Beside them
-/// what echoes of our own sends are evidence of.
+/// What is to become of the batch's messages.
+pub(super) struct Claimed<'a> {
+    /// Those that are to be stored: that are new, and of a replay those that are not there any more.
+    pub placed: Vec<Placed<'a>>,
+    /// What echoes of our own sends are evidence of.
+    pub evidence: Vec<Report>,
+    /// What was stored because of an echo, and is a send of ours.
+    pub echoes: Vec<(TenantId, MessageId)>,
+    /// Sends of ours that were taken back.
+    pub revoked: Vec<Erased>,
+}
+
+/// Finds out which of the messages are to be stored.
 pub(super) async fn claim<'a>(
     tx: &mut FleetTx,
     items: &'a [Item<'a>],
     people: &People,
-) -> Result<(Vec<Placed<'a>>, Vec<Report>), db::Error> {
-    let Evidence { ours, reports: evidence, echoes: linked } = evidence(tx, items).await?;
+) -> Result<Claimed<'a>, db::Error> {
+    let Evidence { ours, reports: evidence, echoes: linked, revoked: sends } = evidence(tx, items).await?;
     let there = |item: &&Item<'_>, contact: &Option<ContactId>| contact.is_some() && !ours.contains(&item.id);
     let (mut inbound, mut echoes, mut contacts) = (Vec::new(), Vec::new(), HashMap::new());
     for (item, contact) in items.iter().zip(&people.items).filter(|(item, contact)| there(item, contact)) {
@@ -296,7 +310,6 @@ pub(super) async fn claim<'a>(
         |item: &&Item<'_>| item.is_replay() && contacts.contains_key(&item.id) && !claimed.new.contains(&item.id);
     let again: Vec<Ref<'_>> = items.iter().filter(again).map(|item| item.reference(item.id)).collect();
     let lost = refs::lost(tx, &again).await?;
-    messages::remove_echoes(tx, &linked).await?;
     // An edit of what was taken back says nothing either.
     let edits: Vec<(&Item<'_>, Named)> = items
         .iter()
@@ -319,7 +332,7 @@ pub(super) async fn claim<'a>(
         let pair = (item.tenant_id(), contact_id, item.heard.channel_account_id);
         (restored || claimed.new.contains(&item.id)).then_some(Placed { item, pair, restored, id, revoked })
     });
-    Ok((placed.collect(), evidence))
+    Ok(Claimed { placed: placed.collect(), evidence, echoes: linked, revoked: sends })
 }
 
 /// Which echoes are of sends of ours.
@@ -330,6 +343,8 @@ struct Evidence {
     reports: Vec<Report>,
     /// What was stored because of one that did not say so.
     echoes: Vec<(TenantId, MessageId)>,
+    /// Those that were taken back.
+    revoked: Vec<Erased>,
 }
 
 async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<Evidence, db::Error> {
@@ -356,7 +371,8 @@ async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<Evidence, db::
         })
         .collect();
     reports.extend(linked.parked);
-    Ok(Evidence { ours: named.iter().map(|(item, _)| item.id).collect(), reports, echoes: linked.echoes })
+    let ours = named.iter().map(|(item, _)| item.id).collect();
+    Ok(Evidence { ours, reports, echoes: linked.echoes, revoked: linked.revoked })
 }
 
 /// Stores the messages, each in its conversation; counts those anew to which some were restored.
@@ -370,6 +386,7 @@ pub(super) async fn insert(
         .map(|p| NewMessage {
             tenant_id: p.item.tenant_id(),
             id: p.id,
+            contact_id: p.pair.1,
             conversation_id: conversations[&p.pair],
             direction: p.item.direction(),
             kind: p.item.kind(),
@@ -422,6 +439,9 @@ pub(super) fn nameless(items: &[Item<'_>], people: &People) -> Vec<Nameless> {
             continue;
         };
         let tenant_id = item.tenant_id();
+        if people.named.contains(&(tenant_id, contact_id)) {
+            continue;
+        }
         nameless.entry((tenant_id, contact_id)).or_insert_with(|| Nameless {
             tenant_id,
             contact_id,

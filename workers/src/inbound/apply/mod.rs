@@ -21,12 +21,12 @@ mod roll_ups;
 
 use super::{Inbound, Told};
 use chrono::{DateTime, TimeDelta, Utc};
-use messages::{Item, Placed};
+use messages::{Claimed, Item, Placed};
 use people::People;
 use shared::{
     db::{
         self, FleetTx,
-        inbound::{conversations, received},
+        inbound::{conversations, messages::remove_echoes, received},
         media, merging,
         outbound::counts,
         suppressions,
@@ -82,17 +82,19 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<U
     let mut people = People::resolve(tx, &items, &consents).await?;
     people.follow(&merging::merge_known(tx, &people.same).await?, &items, &consents);
     let mut taken_back = messages::revoke(tx, &items).await?;
-    let (placed, evidence) = messages::claim(tx, &items, &people).await?;
-    taken_back.add(&placed);
-    let opted_out = suppressions::set(tx, &consent::wishes(&placed, &consents, &people)).await?;
+    let Claimed { placed, evidence, echoes, revoked } = messages::claim(tx, &items, &people).await?;
+    taken_back.add(&placed, revoked);
+    let opted_out = suppressions::set(tx, &consent::wishes(&items, &placed, &consents, &people)).await?;
+    remove_echoes(tx, &echoes).await?;
     let conversations = conversations::roll_up(tx, &roll_ups::of(&placed)).await?;
     messages::insert(tx, &placed, &conversations).await?;
     media::insert(tx, &messages::files(&items, &people, &placed)).await?;
     media::profiles::ask(tx, &messages::nameless(&items, &people)).await?;
     taken_back.erase(tx).await?;
+    let receipts = reports::keep_receipts(tx, effects, &evidence).await?;
     let mut moved = suppressions::end_sends(tx, &opted_out).await?;
-    moved.extend(reports::apply(tx, effects, evidence).await?);
-    log::insert(tx, effects, &items, &people, &placed).await?;
+    moved.extend(reports::apply(tx, effects, evidence, receipts).await?);
+    log::insert(tx, effects, &items, &consents, &people, &placed).await?;
     counts::count(tx, &moved).await?;
     received::count(tx, &messages::received_now(&placed, now)).await
 }

@@ -13,7 +13,7 @@ use shared::{
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The contacts of a batch, beside what they were asked for; `None`: who was erased since.
 pub(super) struct People {
@@ -23,6 +23,8 @@ pub(super) struct People {
     pub consents: Vec<Option<ContactId>>,
     /// Who turned out to be one.
     pub same: Vec<Same>,
+    /// Whose display name is known.
+    pub named: HashSet<(TenantId, ContactId)>,
 }
 
 impl People {
@@ -35,13 +37,13 @@ impl People {
         let of_items = items.iter().map(|item| wanted(item.tenant_id(), item.person(), item.new_aliases(), item.at()));
         let of_consents = consents.iter().map(|c| wanted(c.tenant_id(), &c.what.person, &[], c.what.at));
         let all: Vec<Wanted> = of_items.chain(of_consents).collect();
-        let people::People { contacts: mut found, same } = people::resolve(tx, &all).await?;
+        let people::People { contacts: mut found, same, named } = people::resolve(tx, &all).await?;
         let consents = found.split_off(items.len().min(found.len()));
         let erased = found.iter().chain(&consents).filter(|contact| contact.is_none()).count();
         if erased > 0 {
             metrics::counter!(shared::telemetry::names::INBOUND_ERASED_TOTAL).increment(erased as u64);
         }
-        Ok(Self { items: found, consents, same })
+        Ok(Self { items: found, consents, same, named })
     }
 
     /// Who was merged into another is that from now on.

@@ -19,18 +19,24 @@ use shared::{
 };
 use std::collections::BTreeSet;
 
-/// Writes reports down, and then what watermarks say of all sends by then. Returns those of campaigns that moved.
-pub(super) async fn apply(
+/// What the batch's receipts say.
+pub(super) struct Receipts {
+    /// Up to where people have received or read.
+    marks: Vec<Mark>,
+    /// Of messages that are not known yet.
+    unknown: Vec<Report>,
+    /// That were there before the sends they are about: they are about all before those, too.
+    reached: Vec<Reached>,
+}
+
+/// Keeps up to where people have received and read. Watermarks are locked before sends.
+pub(super) async fn keep_receipts(
     tx: &mut FleetTx,
     effects: &[Inbound],
-    evidence: Vec<Report>,
-) -> Result<Vec<Moved>, db::Error> {
-    let statuses = heard(effects, |event| if let Event::Status(status) = event { Some(status) } else { None });
+    evidence: &[Report],
+) -> Result<Receipts, db::Error> {
     let receipts = heard(effects, |event| if let Event::Watermark(watermark) = event { Some(watermark) } else { None });
-    // Their provider's time is known only now: a receipt may have come before.
-    let echoed: BTreeSet<(TenantId, MessageId)> =
-        evidence.iter().filter_map(|report| Some((report.tenant_id, report.token?.message_id))).collect();
-    // A receipt that waited for one of them is about all before it, too.
+    let (marks, unknown) = marks(tx, &receipts).await?;
     let reached: Vec<Reached> = evidence
         .iter()
         .filter(|report| matches!(report.state, SendState::Delivered | SendState::Read))
@@ -39,12 +45,26 @@ pub(super) async fn apply(
             Some(Reached { tenant_id, message_id, state: report.state, at: report.at })
         })
         .collect();
-    let (marks, unknown) = marks(tx, &receipts).await?;
+    watermarks::hold(tx, &marks, &reached).await?;
+    watermarks::keep(tx, &marks).await?;
+    Ok(Receipts { marks, unknown, reached })
+}
+
+/// Writes reports down, and then what watermarks say of all sends by then. Returns those of campaigns that moved.
+pub(super) async fn apply(
+    tx: &mut FleetTx,
+    effects: &[Inbound],
+    evidence: Vec<Report>,
+    receipts: Receipts,
+) -> Result<Vec<Moved>, db::Error> {
+    let statuses = heard(effects, |event| if let Event::Status(status) = event { Some(status) } else { None });
+    let Receipts { marks, unknown, reached } = receipts;
+    // Their provider's time is known only now: a receipt may have come before.
+    let echoed: BTreeSet<(TenantId, MessageId)> =
+        evidence.iter().filter_map(|report| Some((report.tenant_id, report.token?.message_id))).collect();
     let mut told: Vec<Report> = statuses.iter().map(report).collect();
     told.extend(evidence);
     told.extend(unknown);
-    // Watermarks are locked before sends.
-    watermarks::keep(tx, &marks).await?;
     let mut moved = reports::apply(tx, &told).await?;
     moved.extend(watermarks::apply(tx, &marks).await?);
     moved.extend(watermarks::reach(tx, &reached).await?);

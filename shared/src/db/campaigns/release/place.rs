@@ -2,7 +2,7 @@
 
 use super::Released;
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{error::Result, inbound::conversations::hold_pairs, scope::FleetTx},
     domain::{
         content::OutboundContent,
         ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
@@ -52,6 +52,26 @@ async fn find_and_add(
     wanted: &BTreeMap<ContactId, Place<'_>>,
 ) -> Result<HashMap<ContactId, (ConversationId, i64)>> {
     let contacts: Vec<Uuid> = wanted.keys().map(|id| id.0).collect();
+    let mut found = find(tx, tenant_id, account, &contacts).await?;
+    let without: Vec<Uuid> = contacts.into_iter().filter(|id| !found.contains_key(&ContactId(*id))).collect();
+    if !without.is_empty() {
+        // Of conversations that are resolved no index keeps out a second one: a batch of webhooks may make one at the same time.
+        hold_pairs(tx, &without, &vec![account.0; without.len()]).await?;
+        found.extend(find(tx, tenant_id, account, &without).await?);
+    }
+    let (old, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|(contact, _)| found.contains_key(contact));
+    let mut places = start(tx, tenant_id, account, &new).await?;
+    places.extend(add(tx, tenant_id, &old, &found).await?);
+    Ok(places)
+}
+
+/// The open or latest conversations of these people with the account.
+async fn find(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    account: ChannelAccountId,
+    contacts: &[Uuid],
+) -> Result<HashMap<ContactId, ConversationId>> {
     let found = sqlx::query!(
         r#"SELECT asked.id AS "contact_id!: ContactId", latest.id AS "conversation_id!: ConversationId"
         FROM unnest($3::uuid[]) AS asked (id)
@@ -72,16 +92,11 @@ async fn find_and_add(
         ) AS latest"#,
         tenant_id.0,
         account.0,
-        &contacts,
+        contacts,
     )
     .fetch_all(tx.conn())
     .await?;
-    let found: HashMap<ContactId, ConversationId> =
-        found.into_iter().map(|row| (row.contact_id, row.conversation_id)).collect();
-    let (old, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|(contact, _)| found.contains_key(contact));
-    let mut places = start(tx, tenant_id, account, &new).await?;
-    places.extend(add(tx, tenant_id, &old, &found).await?);
-    Ok(places)
+    Ok(found.into_iter().map(|row| (row.contact_id, row.conversation_id)).collect())
 }
 
 /// Conversations for people with whom the account has none: resolved and unlisted until they write.
