@@ -221,10 +221,12 @@ async fn record_strangers(
     settle.outlast("recording unroutable webhooks", record).await
 }
 
-/// What is kept of a webhook for accounts that nobody has: its body once, however many they are.
+/// What is kept of a webhook for accounts that nobody has, or of which a part is so broken that nobody can say for whom it is: its body
+/// once, however many they are. Such a part has no id.
 fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<routing::Unroutable> {
-    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, part, routes).is_none());
-    let mut ids = unknown.by_ref().map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let unknown = parsed.parts.iter().filter(|part| route(webhook, part, routes).is_none());
+    let ids = unknown.map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let mut ids = (!parsed.bad.is_empty()).then(String::new).into_iter().chain(ids);
     let external_id = ids.next()?;
     let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
     Some(routing::Unroutable {
@@ -370,6 +372,16 @@ mod tests {
             let route = routing::Route {
                 tenant_id: TenantId::new(),
                 channel_account_id: ChannelAccountId::new(),
+    #[test]
+    fn what_nobody_can_be_made_out_for_is_kept_whole_also_if_the_rest_has_found_its_tenant() {
+        let (raw, parsed) = webhook(&[change("11", json!([text("a")])), json!(7), change("22", json!([text("b")]))]);
+        let kept = stranger(&raw, &parsed, &routes(&["11", "22"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.others), ("", 0));
+        assert_eq!(lz4_flex::decompress_size_prepended(&kept.body_lz4).unwrap(), raw.body);
+        let kept = stranger(&raw, &parsed, &routes(&["11"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.other_ids), ("", vec!["22".to_owned()]));
+    }
+
                 placement: Placement::primary(),
             };
             ((Provider::Whatsapp, RouteKey::PhoneNumberId((*number).to_owned())), route)
