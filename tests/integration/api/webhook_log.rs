@@ -10,11 +10,13 @@ use shared::{
     clock::Clock,
     db::{
         Placement,
+        audit::Actor,
         inbound::log::{self, Entry},
+        webhook_log::replays::{self, Published},
     },
     domain::{
         channel::Provider,
-        ids::{ChannelAccountId, TenantId, WebhookId},
+        ids::{ChannelAccountId, ReplayId, TenantId, WebhookId},
         permissions::Permission,
     },
     health::Readiness,
@@ -222,8 +224,6 @@ async fn a_search_that_finds_little_goes_on_where_looking_ended() {
 }
 
 #[tokio::test]
-async fn a_webhook_is_shown_as_it_came_whatever_its_bytes_are() {
-#[tokio::test]
 async fn a_search_by_outcome_goes_on_where_looking_ended_where_a_large_partition_has_no_index() {
     staged(async |stage| {
         let tenant = stage.tenant("demo").await;
@@ -258,6 +258,8 @@ async fn a_search_by_outcome_goes_on_where_looking_ended_where_a_large_partition
     .await;
 }
 
+#[tokio::test]
+async fn a_webhook_is_shown_as_it_came_whatever_its_bytes_are() {
     staged(async |stage| {
         let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
         let account = ChannelAccountId::new();
@@ -351,13 +353,13 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
                 assert_eq!((webhook.body.len(), logged.body.len()), (0, MAX_INLINE_BYTES + 1));
                 let mut admin = stage.database.admin().await;
                 let (stored, for_long): (Vec<u8>, bool) = sqlx::query_as(
-                    "SELECT body, keep_until > now() + interval '1 day' FROM control.large_bodies WHERE webhook_id = $1",
+                    "SELECT body, keep_until > now() + interval '13 days' FROM control.large_bodies WHERE webhook_id = $1",
                 )
                 .bind(meta.id)
                 .fetch_one(&mut admin)
                 .await
                 .unwrap();
-                assert_eq!((stored, for_long), (logged.body.clone(), false), "the log has it, too");
+                assert_eq!((stored, for_long), (logged.body.clone(), true), "whenever it is come to");
             } else {
                 assert_eq!(webhook.body, logged.body);
             }
@@ -371,6 +373,48 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         assert_eq!(entries[1]["details"]["channel_account_id"], json!(accounts[0]));
         assert_eq!(stage.get(&other, &format!("/webhooks/replays/{id}")).await.problem(), (404, "not_found", vec![]));
         assert_eq!(stage.post(&tenant, "/webhooks/replay", &filter).await.status, 202, "the next may begin");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_is_held_by_one_and_stopping_it_waits_for_nobody() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        write(stage, tenant.id, &mixed([ChannelAccountId::new(), ChannelAccountId::new()], 3)).await;
+        let asked = stage.post(&tenant, "/webhooks/replay", &json!({"since": Utc::now() - TimeDelta::hours(2)})).await;
+        let id: ReplayId = asked.body["id"].as_str().unwrap().parse().unwrap();
+        let workers = stage.database.databases(Role::Worker);
+        let begin = async || workers.tenant(&Placement::primary(), tenant.id).await.unwrap();
+        let hold = async |working: Uuid| {
+            let mut tx = begin().await;
+            let held = replays::hold(&mut tx, id, working).await.unwrap();
+            tx.commit().await.unwrap();
+            held.is_some()
+        };
+        let published = async |working: Uuid| {
+            let mut tx = begin().await;
+            let slice = Published { webhooks: 3, unreadable: 0, next: None };
+            let counts = replays::published(&mut tx, id, working, slice).await.unwrap();
+            tx.commit().await.unwrap();
+            counts
+        };
+        let mut tx = begin().await;
+        replays::counted(&mut tx, id, 3, None).await.unwrap();
+        tx.commit().await.unwrap();
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        assert_eq!((hold(first).await, hold(second).await), (true, false));
+        // The first stands still for longer than its lease.
+        let over = "UPDATE webhook_replays SET working_until = now()";
+        sqlx::query(over).execute(&mut stage.database.admin().await).await.unwrap();
+        assert!(hold(second).await);
+        assert!(!published(first).await, "what it published is not counted");
+        let mut tx = begin().await;
+        let stopped = replays::stop(&mut tx, id, Actor::Operator).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((stopped.state, stopped.published), (replays::State::Stopped, 0));
+        assert!(!published(second).await);
+        assert_eq!(replay_of(stage, &tenant, &id.to_string()).await["state"], "stopped", "and stays so");
     })
     .await;
 }

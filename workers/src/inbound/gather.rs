@@ -105,11 +105,16 @@ async fn perform_together(
 /// Fetches and parses the webhooks of a job; `None` if it is settled already.
 async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Ticket<Vec<RawWebhook>>) -> Option<Read> {
     let (mut webhooks, ticket) = ticket.take();
-    let mut gone = HashSet::new();
+    let (mut gone, mut done) = (HashSet::new(), HashSet::new());
     for webhook in webhooks.iter_mut().filter(|webhook| is_elsewhere(webhook)) {
         match fetch_body(&worker.databases, settle, webhook.meta.id).await {
             Ok(Some(body)) => webhook.body = body.into(),
-            Ok(None) => drop(gone.insert(webhook.meta.id)),
+            // Who has played one again drops the copy: it was done.
+            Ok(None) => {
+                // Who has played one again drops the copy: it was done.
+                let which = if webhook.meta.replay { &mut done } else { &mut gone };
+                which.insert(webhook.meta.id);
+            }
             Err(error) => {
                 settle.retry(ticket, None, error);
                 return None;
@@ -117,6 +122,7 @@ async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Tick
         }
     }
     let alone = webhooks.len() == 1;
+    webhooks.retain(|webhook| !done.contains(&webhook.meta.id));
     let mut read = Vec::with_capacity(webhooks.len());
     let mut unreadable = None;
     for webhook in webhooks {
@@ -366,12 +372,6 @@ mod tests {
         json!({"id": id, "from": "15557770142", "type": "text", "text": {"body": "hello"}})
     }
 
-    /// Each of these numbers is a tenant's of its own.
-    fn routes(numbers: &[&str]) -> Found {
-        let route = |number: &&str| {
-            let route = routing::Route {
-                tenant_id: TenantId::new(),
-                channel_account_id: ChannelAccountId::new(),
     #[test]
     fn what_nobody_can_be_made_out_for_is_kept_whole_also_if_the_rest_has_found_its_tenant() {
         let (raw, parsed) = webhook(&[change("11", json!([text("a")])), json!(7), change("22", json!([text("b")]))]);
@@ -382,6 +382,12 @@ mod tests {
         assert_eq!((kept.external_id.as_str(), kept.other_ids), ("", vec!["22".to_owned()]));
     }
 
+    /// Each of these numbers is a tenant's of its own.
+    fn routes(numbers: &[&str]) -> Found {
+        let route = |number: &&str| {
+            let route = routing::Route {
+                tenant_id: TenantId::new(),
+                channel_account_id: ChannelAccountId::new(),
                 placement: Placement::primary(),
             };
             ((Provider::Whatsapp, RouteKey::PhoneNumberId((*number).to_owned())), route)
