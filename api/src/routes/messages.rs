@@ -3,6 +3,7 @@
 //! Sending is accepted here and done elsewhere: the message, its place in the conversation's order and its job are committed
 //! together, and the answer is 202.
 
+mod files;
 mod sending;
 
 pub(super) use sending::{check_known_template, check_provider};
@@ -38,6 +39,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list, send_into_conversation))
         .routes(routes!(send_to_contact))
         .routes(routes!(show))
+        .merge(files::router())
 }
 
 /// What to say in a conversation.

@@ -4,6 +4,7 @@
 //! Locks: contacts, media, contact_profiles, media_objects; the last three after all that an inbound batch locks; within a table by
 //! key.
 
+pub mod again;
 pub mod fetching;
 mod insert;
 pub mod objects;
@@ -12,11 +13,11 @@ pub mod reading;
 
 pub use insert::{NewMedia, insert};
 
-/// The queue of files, by its name in the topology.
 use super::{error::Result, scope::FleetTx};
 use crate::domain::ids::{ContactId, MediaId, TenantId};
 use uuid::Uuid;
 
+/// The queue of files, by its name in the topology.
 pub const QUEUE: &str = "media";
 
 /// Locks these files, and what is known of these people, in the order in which everybody does: for who is about to write down
