@@ -189,28 +189,34 @@ async fn a_file_that_was_given_up_is_fetched_once_more_when_somebody_asks() {
     let files = Files::start(12, Behaviour::default()).await.unwrap();
     let fleet = media::fleet(&files).start().await;
     let stage = Stage::new(&fleet).await;
-    stage.receive(&fleet, &[at("late", files.meta_link("late", -1000), "image/png", MessageKind::Image)]).await;
-    stage.settled(&fleet, 1, Duration::from_secs(60)).await;
+    let over = |name: &str| at(name, files.meta_link(name, -1000), "image/png", MessageKind::Image);
+    stage.receive(&fleet, &[over("one"), over("two")]).await;
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    assert!(rows.iter().all(|row| row.state == "expired"), "{rows:?}");
+    // Their provider has them after all.
     let mut admin = fleet.database.admin().await;
-    let (message, file): (uuid::Uuid, uuid::Uuid) =
-        sqlx::query_as("SELECT message_id, id FROM media").fetch_one(&mut admin).await.unwrap();
-    // It has come to its provider's host after all, and lives there.
-    files.send("late", Kind::Png, 9_000);
-    let link = files.meta_link("late", 3_600_000);
-    sqlx::query("UPDATE media SET url = $1").bind(link).execute(&mut admin).await.unwrap();
+    for name in ["one", "two"] {
+        files.send(name, Kind::Png, 9_000);
+        let link = "UPDATE media SET url = $1 FROM messages m WHERE m.id = message_id AND m.provider_message_id = $2";
+        let link = sqlx::query(link).bind(files.meta_link(name, 3_600_000)).bind(name);
+        link.execute(&mut admin).await.unwrap();
+    }
+    let of_one =
+        "SELECT message_id, f.id FROM media f JOIN messages m ON m.id = message_id WHERE m.provider_message_id = 'one'";
+    let (message, file): (uuid::Uuid, uuid::Uuid) = sqlx::query_as(of_one).fetch_one(&mut admin).await.unwrap();
     let path = format!("/messages/{message}/files/{file}/fetch");
     let (status, asked) = fleet.post(&path, "1", &serde_json::json!({})).await.unwrap();
     assert_eq!((status.as_u16(), &asked["state"]), (202, &"waiting".into()), "{asked}");
-    let rows = stage.settled(&fleet, 1, Duration::from_secs(60)).await;
-    assert_eq!(rows[0].state, "stored", "{rows:?}");
-    let retried = fleet.mijra(&["media", "retry", "--tenant", &fleet.tenant.slug, "--since", "1d"]).await;
-    assert_eq!(retried["files"], 0, "nothing is given up any more");
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    let mut states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["expired", "stored"]);
     let (status, refused) = fleet.post(&path, "2", &serde_json::json!({})).await.unwrap();
-    assert_eq!((status.as_u16(), &refused["code"]), (409, &"wrong_state".into()), "{refused}");
-    sqlx::query("UPDATE media SET state = 'failed', storage_key = NULL").execute(&mut admin).await.unwrap();
-    let retried = fleet.mijra(&["media", "retry", "--tenant", &fleet.tenant.slug]).await;
-    assert_eq!(retried["files"], 1);
-    assert_eq!(stage.settled(&fleet, 1, Duration::from_secs(60)).await[0].state, "stored");
+    assert_eq!((status.as_u16(), &refused["type"]), (409, &"urn:mijra:problem:wrong_state".into()), "{refused}");
+    let retried = fleet.mijra(&["media", "retry", "--tenant", &fleet.tenant.slug, "--since", "1d"]).await;
+    assert_eq!(retried["files"], 1, "the other");
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    assert!(rows.iter().all(|row| row.state == "stored"), "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
