@@ -7,6 +7,7 @@ mod channel_account;
 mod contacts;
 mod dead_letters;
 mod limits;
+mod media;
 mod migrate;
 mod output;
 mod queues;
@@ -68,6 +69,9 @@ enum Command {
     /// The people tenants talk with
     #[command(subcommand)]
     Contacts(contacts::Command),
+    /// Files of messages
+    #[command(subcommand)]
+    Media(media::Command),
     /// Templates
     #[command(subcommand)]
     Templates(templates::Command),
@@ -109,6 +113,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Undecided(command) => trace::undecided(command, &out).await,
         Command::Audit(args) => audit::run(args, &out).await,
         Command::Contacts(command) => contacts::run(command, &out).await,
+        Command::Media(command) => media::run(command, &out).await,
         Command::Templates(command) => templates::run(command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,
         Command::Queues(args) => queues::run(args, &out).await,

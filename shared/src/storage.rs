@@ -7,8 +7,8 @@ use crate::config::{Mistake, StorageArgs};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, aws::AmazonS3Builder,
-    local::LocalFileSystem, path::Path as Key, prefix::PrefixStore,
+    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key, prefix::PrefixStore,
 };
 use secrecy::ExposeSecret;
 use std::{
@@ -33,6 +33,9 @@ const S3_RETRIES: usize = 3;
 
 /// What has been written aside, and not been written to for so long, is nobody's any more: its process was killed.
 const STAGED_FOR: Duration = Duration::from_secs(3600);
+
+/// Where it is tried whether the storage takes anything.
+const PROBE: &str = "mijra-probe";
 
 /// Where files lie. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +62,22 @@ pub struct Reading {
     pub range: Range<u64>,
     /// The bytes.
     pub bytes: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+/// An upload in parts. One that is not completed, also because nobody waits for it any more, is aborted: a bucket keeps, and charges
+/// for, the parts until then.
+struct Upload(Option<Box<dyn MultipartUpload>>);
+
+impl Drop for Upload {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "nobody waits for it; a process that ends leaves it to the bucket's own rule"
+    )]
+    fn drop(&mut self) {
+        if let (Some(mut upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { upload.abort().await });
+        }
+    }
 }
 
 fn failed(doing: &'static str) -> impl Fn(object_store::Error) -> Error + Clone {
@@ -122,23 +141,32 @@ impl Storage {
             self.store.put(&key, PutPayload::from_bytes(all)).await.map_err(&error)?;
             return Ok(());
         }
-        let mut upload = self.store.put_multipart(&key).await.map_err(&error)?;
-        let stored = async {
-            loop {
-                let part = piece(&mut from, self.part_bytes).await?;
-                if part.is_empty() {
-                    break;
-                }
-                upload.put_part(PutPayload::from_bytes(part)).await?;
+        let mut upload = Upload(Some(self.store.put_multipart(&key).await.map_err(&error)?));
+        while let Some(parts) = &mut upload.0 {
+            let part = piece(&mut from, self.part_bytes).await.map_err(&error)?;
+            if part.is_empty() {
+                parts.complete().await.map_err(&error)?;
+                upload.0 = None;
+            } else {
+                parts.put_part(PutPayload::from_bytes(part)).await.map_err(&error)?;
             }
-            upload.complete().await
-        };
-        if let Err(source) = stored.await {
-            // What has been stored of it is in nobody's way, and a bucket can be told to drop it.
-            let _ = upload.abort().await;
-            return Err(error(source));
         }
         Ok(())
+    }
+
+    /// Stores a few bytes and deletes them: whether the storage takes anything at all.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let error = failed("trying the storage");
+        let key = name(PROBE).map_err(&error)?;
+        self.store.put(&key, PutPayload::from_static(&[0; 64])).await.map_err(&error)?;
+        match self.store.delete(&key).await {
+            // Another process tries it at the same time.
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(error(source)),
+        }
     }
 
     /// How large an object is; `None` if it is not there.
@@ -214,15 +242,20 @@ pub fn remove_old(folder: &Path, is_meant: &dyn Fn(&str) -> bool, age: Duration,
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         // What goes while we look is gone.
-        let Ok(about) = entry.metadata() else { continue };
-        if about.is_dir() {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
             if deep {
                 removed += remove_old(&entry.path(), is_meant, age, deep).unwrap_or_default();
             }
             continue;
         }
-        let is_old = about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age));
-        if is_old && entry.file_name().to_str().is_some_and(is_meant) && std::fs::remove_file(entry.path()).is_ok() {
+        // By the name first: of very many objects nothing else is looked at.
+        if !entry.file_name().to_str().is_some_and(is_meant) {
+            continue;
+        }
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age));
+        if is_old && std::fs::remove_file(entry.path()).is_ok() {
             removed += 1;
         }
     }
@@ -345,6 +378,67 @@ mod tests {
         assert_eq!(storage.sweep().await.unwrap(), 2);
         let left: Vec<_> = names.into_iter().filter(|name| path(name).exists()).collect();
         assert_eq!(left, ["a/new#1", "a/key", "a/key#", "a/key#1x"]);
+    }
+
+    /// A bucket that begins an upload and never takes its first part; tells the method of each request.
+    #[allow(clippy::disallowed_methods, reason = "a server of a test ends with it")]
+    async fn silent_bucket() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, (told, methods)) = (listener.local_addr().unwrap(), tokio::sync::mpsc::unbounded_channel());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let told = told.clone();
+                tokio::spawn(async move {
+                    let mut head = vec![0; 2048];
+                    let read = stream.read(&mut head).await.unwrap_or_default();
+                    let method =
+                        String::from_utf8_lossy(&head[..read]).split(' ').next().unwrap_or_default().to_owned();
+                    let answer = match method.as_str() {
+                        "HEAD" => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+                        "POST" => {
+                            let body =
+                                "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+                            let length = body.len();
+                            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+                        }
+                        "DELETE" => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
+                        _ => {
+                            let _ = told.send(method);
+                            return std::future::pending().await;
+                        }
+                    };
+                    let _ = told.send(method);
+                    let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+                });
+            }
+        });
+        (address, methods)
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_nobody_waits_for_any_more_is_aborted() {
+        let (bucket, mut methods) = silent_bucket().await;
+        let storage = Storage::open(&StorageArgs {
+            storage_url: "s3://bucket".to_owned(),
+            aws_endpoint_url: Some(format!("http://{bucket}").parse().unwrap()),
+            aws_region: "us-east-1".into(),
+            aws_access_key_id: Some("id".into()),
+            aws_secret_access_key: Some("secret".into()),
+            aws_session_token: None,
+        })
+        .unwrap();
+        let bytes = vec![7; S3_PART_BYTES + 1];
+        let mut seen = Vec::new();
+        tokio::select! {
+            stored = storage.put("a/b", &bytes[..], bytes.len() as u64) => panic!("{stored:?}"),
+            () = async {
+                while seen.last().is_none_or(|method: &String| method != "PUT") {
+                    seen.push(methods.recv().await.unwrap());
+                }
+            } => {}
+        }
+        assert_eq!(seen, ["HEAD", "POST", "PUT"]);
+        assert_eq!(methods.recv().await.unwrap(), "DELETE");
     }
 
     /// Gives so many bytes and then fails.

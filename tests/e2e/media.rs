@@ -59,7 +59,6 @@ async fn what_nobody_wants_is_refused_with_a_reason() {
         ("to-private", redirect("https://10.0.0.7/x"), "refused", "private_address"),
         ("to-elsewhere", redirect("https://evil.example/x"), "refused", "host_not_allowed"),
         ("to-file", redirect("file:///etc/passwd"), "refused", "bad_address"),
-        ("name-of-here", "https://localhost/x".to_owned(), "refused", "private_address"),
         ("elsewhere", "https://evil.example/x".to_owned(), "refused", "host_not_allowed"),
         ("html", sent("html", Kind::HtmlAsJpeg), "refused", "dangerous_type"),
         ("program", sent("program", Kind::ProgramAsPdf), "refused", "dangerous_type"),
@@ -102,6 +101,122 @@ async fn what_nobody_wants_is_refused_with_a_reason() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     let peak = peak_memory(fleet.process(Program::Media).pid().unwrap());
     assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_leads_to_this_machine_is_not_gone_to_and_refused_in_the_end() {
+    let files = Files::start(9, Behaviour::default()).await.unwrap();
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    // Its provider's, as the list of hosts says.
+    let here = at("name-of-here", "https://localhost/x".to_owned(), "image/jpeg", MessageKind::Image);
+    stage.receive(&fleet, &[here]).await;
+    let mut admin = fleet.database.admin().await;
+    let refused_once =
+        "SELECT count(*) FROM media WHERE state = 'waiting' AND code = 'private_address' AND attempts > 0";
+    until("it is tried again", SOON, async || {
+        sqlx::query_scalar::<_, i64>(refused_once).fetch_one(&mut admin).await.unwrap() == 1
+    })
+    .await;
+    // A day later.
+    sqlx::query("UPDATE media SET created_at = now() - interval '2 days', attempts = attempts + 5")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let rows = stage.settled(&fleet, 1, Duration::from_secs(60)).await;
+    assert_eq!((rows[0].state.as_str(), rows[0].code.as_deref()), ("refused", Some("private_address")), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_storage_is_away_nothing_is_fetched_twice_and_nothing_charged() {
+    let files = Files::start(10, Behaviour::default()).await.unwrap();
+    let names: Vec<String> = (0..12).map(|nth| format!("picture-{nth}")).collect();
+    let references: Vec<Reference> = names
+        .iter()
+        .map(|name| {
+            files.send(name, Kind::Png, 20_000);
+            at(name, files.meta_link(name, 3_600_000), "image/png", MessageKind::Image)
+        })
+        .collect();
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    // Where objects go no folder can be made.
+    let objects = fleet.storage().folder().unwrap().join("tenants");
+    std::fs::write(&objects, b"in the way").unwrap();
+    stage.receive(&fleet, &references).await;
+    let worker = fleet.process(Program::Media);
+    until("the worker says why it cannot work", SOON, async || {
+        let conditions = worker.conditions(&fleet.http).await;
+        conditions.get("files").is_some_and(|why| why.contains("storing a file")) && !worker.is_ready(&fleet.http).await
+    })
+    .await;
+    std::fs::remove_file(&objects).unwrap();
+    let rows = stage.settled(&fleet, names.len(), Duration::from_secs(90)).await;
+    assert!(rows.iter().all(|row| row.state == "stored" && row.attempts == 0), "{rows:?}");
+    let fetched: Vec<u32> = names.iter().map(|name| files.served(name).begun).collect();
+    assert!(fetched.iter().all(|begun| *begun == 1), "{fetched:?}");
+    until("it is ready again", SOON, async || worker.is_ready(&fleet.http).await).await;
+    let mut admin = fleet.database.admin().await;
+    let claims: i64 = sqlx::query_scalar("SELECT sum(claims)::bigint FROM media").fetch_one(&mut admin).await.unwrap();
+    assert_eq!(claims, 0, "who looked came back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_messenger_needs_no_secrets_and_one_that_needs_them_waits_for_their_key() {
+    let files = Files::start(11, Behaviour::default()).await.unwrap();
+    files.send("free", Kind::Png, 20_000);
+    files.send("sealed", Kind::Png, 20_000);
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    let mut admin = fleet.database.admin().await;
+    sqlx::query("UPDATE channel_accounts SET secret_key_id = 'lost'").execute(&mut admin).await.unwrap();
+    let file = MediaRef { url: Some(files.twilio_link("sealed")), ..MediaRef::default() };
+    let sealed = Reference { provider: Provider::Twilio, message: "sealed".into(), kind: MessageKind::Image, file };
+    stage
+        .receive(&fleet, &[sealed, at("free", files.meta_link("free", 3_600_000), "image/png", MessageKind::Image)])
+        .await;
+    let as_it_should = "SELECT count(*) FROM media
+        WHERE (provider = 'messenger' AND state = 'stored')
+            OR (provider = 'twilio' AND state = 'waiting' AND code = 'sealing_key_missing' AND attempts = 0 AND claim IS NULL)";
+    until("one is stored and the other waits, uncharged", SOON, async || {
+        sqlx::query_scalar::<_, i64>(as_it_should).fetch_one(&mut admin).await.unwrap() == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_given_up_is_fetched_once_more_when_somebody_asks() {
+    let files = Files::start(12, Behaviour::default()).await.unwrap();
+    let fleet = media::fleet(&files).start().await;
+    let stage = Stage::new(&fleet).await;
+    let over = |name: &str| at(name, files.meta_link(name, -1000), "image/png", MessageKind::Image);
+    stage.receive(&fleet, &[over("one"), over("two")]).await;
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    assert!(rows.iter().all(|row| row.state == "expired"), "{rows:?}");
+    // Their provider has them after all.
+    let mut admin = fleet.database.admin().await;
+    for name in ["one", "two"] {
+        files.send(name, Kind::Png, 9_000);
+        let link = "UPDATE media SET url = $1 FROM messages m WHERE m.id = message_id AND m.provider_message_id = $2";
+        let link = sqlx::query(link).bind(files.meta_link(name, 3_600_000)).bind(name);
+        link.execute(&mut admin).await.unwrap();
+    }
+    let of_one =
+        "SELECT message_id, f.id FROM media f JOIN messages m ON m.id = message_id WHERE m.provider_message_id = 'one'";
+    let (message, file): (uuid::Uuid, uuid::Uuid) = sqlx::query_as(of_one).fetch_one(&mut admin).await.unwrap();
+    let path = format!("/messages/{message}/files/{file}/fetch");
+    let (status, asked) = fleet.post(&path, "1", &serde_json::json!({})).await.unwrap();
+    assert_eq!((status.as_u16(), &asked["state"]), (202, &"waiting".into()), "{asked}");
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    let mut states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["expired", "stored"]);
+    let (status, refused) = fleet.post(&path, "2", &serde_json::json!({})).await.unwrap();
+    assert_eq!((status.as_u16(), &refused["type"]), (409, &"urn:mijra:problem:wrong_state".into()), "{refused}");
+    let retried = fleet.mijra(&["media", "retry", "--tenant", &fleet.tenant.slug, "--since", "1d"]).await;
+    assert_eq!(retried["files"], 1, "the other");
+    let rows = stage.settled(&fleet, 2, Duration::from_secs(60)).await;
+    assert!(rows.iter().all(|row| row.state == "stored"), "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,14 @@ use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
     crash::CrashPoint,
-    domain::people::{Alias, AliasKind},
-    queue::INBOUND,
+    domain::{
+        channel::Provider,
+        ids::WebhookId,
+        people::{Alias, AliasKind},
+    },
+    jobs::inbound::{self, Account, Meta, RawWebhook},
+    lifecycle::Lifecycle,
+    queue::{INBOUND, Outgoing, Target},
 };
 use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
@@ -165,6 +171,15 @@ async fn what_nobody_could_be_given_is_sent_on_once_somebody_has_the_account() {
     assert_eq!((&nobody["published"], &nobody["nobodys"]), (&json!(0), &json!(2)), "{nobody}");
     assert_eq!(count(&fleet, "SELECT count(*) FROM control.unroutable").await, 2, "they stay");
 
+    // They have lain there for a while.
+    sqlx::query(
+        "UPDATE control.unroutable
+        SET received_at = received_at - interval '3 hours',
+            meta = jsonb_set(meta, '{received_at}', to_jsonb(received_at - interval '3 hours'))",
+    )
+    .execute(&mut fleet.database.admin().await)
+    .await
+    .unwrap();
     add_number(&fleet, &slug, NUMBER).await;
     let would = fleet.mijra(&["webhooks", "unroutable", "replay", "--dry-run"]).await;
     assert_eq!((&would["published"], &would["dry_run"]), (&json!(2), &json!(true)), "{would}");
@@ -180,6 +195,76 @@ async fn what_nobody_could_be_given_is_sent_on_once_somebody_has_the_account() {
     ] {
         assert_eq!(count(&fleet, question).await, expected, "{question}");
     }
+    let logged = fleet.mijra(&["webhooks", "list", "--tenant", &slug]).await;
+    for webhook in logged.as_array().unwrap() {
+        let shown = fleet.mijra(&["webhooks", "show", webhook["id"].as_str().unwrap(), "--tenant", &slug]).await;
+        assert_eq!(shown["id"], webhook["id"], "each is found by the time in its id");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_of_a_webhook_cannot_be_read_is_kept_whole_beside_what_was_stored() {
+    let fleet = quick().start().await;
+    let number = fleet.tenant.number.clone();
+    let mut payload = message(&number, &Person::nth(65, 0), "wamid.good", Utc::now().timestamp());
+    let unreadable = json!({"field": "messages", "value": {"messages": [{"id": "wamid.whose"}]}});
+    payload["entry"][0]["changes"].as_array_mut().unwrap().push(unreadable);
+    payload["entry"][0]["id"] = json!(null);
+    fleet.sandbox.send_webhook(&number, &payload).await.unwrap();
+    stored(&fleet, 1).await;
+    until("all of it is kept", SOON, async || count(&fleet, "SELECT count(*) FROM control.unroutable").await == 1)
+        .await;
+    let list = fleet.mijra(&["webhooks", "unroutable", "list"]).await;
+    assert_eq!(list[0]["external_id"], "");
+    let shown = fleet.mijra(&["webhooks", "unroutable", "show", list[0]["id"].as_str().unwrap()]).await;
+    assert!(shown["body"].as_str().unwrap().contains("wamid.whose"), "{shown}");
+    let still = fleet.mijra(&["webhooks", "unroutable", "replay"]).await;
+    assert_eq!((&still["published"], &still["unusable"]), (&json!(0), &json!(1)), "until it can be read: {still}");
+    // As a later release would find it, which reads that part.
+    let readable = message(&number, &Person::nth(65, 1), "wamid.whose", Utc::now().timestamp()).to_string();
+    sqlx::query("UPDATE control.unroutable SET body_lz4 = $1")
+        .bind(lz4_flex::compress_prepend_size(readable.as_bytes()))
+        .execute(&mut fleet.database.admin().await)
+        .await
+        .unwrap();
+    let sent = fleet.mijra(&["webhooks", "unroutable", "replay"]).await;
+    assert_eq!(sent["published"], 1, "{sent}");
+    stored(&fleet, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_webhook_that_is_played_again_leaves_no_copy_and_one_whose_copy_is_gone_was_done() {
+    let fleet = quick().start().await;
+    let number = fleet.tenant.number.clone();
+    let mut payload = message(&number, &Person::nth(66, 0), "wamid.large", Utc::now().timestamp());
+    payload["entry"][0]["pad"] = json!("x".repeat(200_000));
+    fleet.sandbox.send_webhook(&number, &payload).await.unwrap();
+    stored(&fleet, 1).await;
+    let slug = fleet.tenant.slug.clone();
+    fleet.mijra(&["webhooks", "replay", "--tenant", &slug, "--since", "10m"]).await;
+    applied(&fleet).await;
+    // What came at first may be wanted by a dead letter, and is kept for that.
+    let bodies = "SELECT count(*) FROM control.large_bodies";
+    until("the copy is dropped", SOON, async || count(&fleet, bodies).await == 1).await;
+    sqlx::query("DELETE FROM control.large_bodies").execute(&mut fleet.database.admin().await).await.unwrap();
+    let meta = Meta {
+        id: WebhookId::new(),
+        provider: Provider::Whatsapp,
+        received_at: Utc::now(),
+        account: Some(Account { tenant_id: fleet.tenant.id, channel_account_id: fleet.tenant.account }),
+        query: None,
+        stored: true,
+        replay: true,
+    };
+    let job = inbound::to_job(&[RawWebhook { meta, body: Default::default() }], Utc::now());
+    let life = Lifecycle::new(SOON);
+    let publisher = fleet.broker().publisher(&life);
+    publisher.ready().await;
+    publisher.publish(vec![Outgoing { to: Target::Queue(&INBOUND), job }]).await.unwrap();
+    life.stop();
+    life.drained().await;
+    applied(&fleet).await;
+    assert!(fleet.dead_letters().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,16 @@
 //! forgotten: it needs a row in [`ROWS`] here, or the test says so.
 
 use serde_json::Value;
-use shared::db::NotReady;
+use shared::{
+    db::{
+        NotReady,
+        channel_accounts::{self, route},
+    },
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId},
+    },
+};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::BTreeSet;
 use support::database::{Database, Role, database};
@@ -369,4 +378,45 @@ async fn a_role_that_could_bypass_isolation_is_refused() {
         let fine = database.databases(role).check().await;
         assert!(fine.is_ok(), "{}: {fine:?}", role.name());
     }
+}
+
+#[tokio::test]
+async fn a_business_account_is_one_tenants_also_if_two_add_it_at_the_same_moment() {
+    let database = database().await;
+    let mut admin = database.admin().await;
+    let tenants = [TenantId::new(), TenantId::new()];
+    for tenant in tenants {
+        sqlx::query("INSERT INTO control.tenants (id, slug, name) VALUES ($1, $1::text, 'Acme')")
+            .bind(tenant)
+            .execute(&mut admin)
+            .await
+            .unwrap();
+    }
+    let operator = database.databases(Role::Worker);
+    let begin = async |tenant| {
+        let mut tx = operator.control().await.unwrap();
+        channel_accounts::scope_routes(&mut tx, tenant).await.unwrap();
+        tx
+    };
+    let account = ChannelAccountId::new;
+    let (kind, id) = ("business_account_id", "102");
+    let (mut first, mut second) = (begin(tenants[0]).await, begin(tenants[1]).await);
+    assert!(route(&mut first, tenants[0], account(), Provider::Whatsapp, kind, id).await.unwrap());
+    // The second asks before the first has committed.
+    let asked = async { route(&mut second, tenants[1], account(), Provider::Whatsapp, kind, id).await.unwrap() };
+    let committed = async {
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut admin).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.commit().await.unwrap();
+    };
+    let (routed, ()) = tokio::join!(asked, committed);
+    assert!(!routed, "it is another tenant's");
+    let mut third = begin(tenants[0]).await;
+    assert!(
+        route(&mut third, tenants[0], account(), Provider::Whatsapp, kind, id).await.unwrap(),
+        "several of one tenant may"
+    );
 }

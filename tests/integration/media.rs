@@ -4,11 +4,13 @@ use chrono::{TimeDelta, Utc};
 use shared::{
     db::{
         Databases, FleetTx, Placement,
+        audit::Actor,
         media::{
             self, NewMedia,
+            again::{Which, fetch_again},
             fetching::{self, Attempt, Claim, Ending, Stored, Why, claim, record},
             objects,
-            profiles::{self, Answer, Nameless},
+            profiles::{self, Answer, Avatar, Nameless},
         },
         outbox::OutboxRow,
         retention,
@@ -138,7 +140,7 @@ fn file(url: Option<&str>) -> MediaRef {
 
 fn fetched(tasks: &[Task]) -> MediaId {
     match tasks {
-        [Task::Fetch { media_id }] => *media_id,
+        [Task::Fetch { media_id, .. }] => *media_id,
         other => panic!("one file, not {other:?}"),
     }
 }
@@ -195,7 +197,7 @@ async fn a_file_is_fetched_by_one_at_a_time_and_put_off_with_a_reason() {
     );
 }
 
-/// Claims a file for no time at all: how many claims of it were lost before.
+/// Claims a file for no time at all: how many looks at it were lost before.
 async fn lost(tx: &mut FleetTx, tenant: TenantId, id: MediaId, as_what: Uuid) -> i32 {
     match claim(tx, tenant, id, as_what, TimeDelta::zero()).await.unwrap() {
         Claim::Ours(file) => file.lost,
@@ -204,24 +206,119 @@ async fn lost(tx: &mut FleetTx, tenant: TenantId, id: MediaId, as_what: Uuid) ->
 }
 
 #[tokio::test]
-async fn a_claim_of_which_nobody_says_what_became_is_counted() {
+async fn only_a_look_that_nobody_came_back_from_is_counted() {
     let mut stage = Stage::new().await;
     stage.message("mid.1").await;
     let id = fetched(&stage.insert("mid.1", MessageKind::Image, &[file(Some("https://a.example/1"))]).await);
     let tenant = stage.tenant;
     let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
-    let third = Uuid::now_v7();
+    let (first, second, third) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     assert_eq!(lost(&mut tx, tenant, id, Uuid::now_v7()).await, 0);
-    assert_eq!(lost(&mut tx, tenant, id, Uuid::now_v7()).await, 1);
-    assert_eq!(lost(&mut tx, tenant, id, third).await, 2);
-    assert_eq!(lost(&mut tx, tenant, id, third).await, 2, "asked again after an answer that was lost");
-    fetching::release(&mut tx, tenant, id, third).await.unwrap();
-    assert_eq!(lost(&mut tx, tenant, id, third).await, 2, "what is given back is not lost");
+    assert_eq!(
+        lost(&mut tx, tenant, id, first).await,
+        0,
+        "a claim alone is no look: a process may end for many reasons"
+    );
+    for _ in 0..2 {
+        fetching::examining(&mut tx, tenant, id, first).await.unwrap();
+    }
+    assert_eq!(lost(&mut tx, tenant, id, first).await, 0, "asked again after an answer that was lost");
+    assert_eq!(lost(&mut tx, tenant, id, second).await, 1, "said twice is said once");
+    fetching::examined(&mut tx, tenant, id, second).await.unwrap();
+    fetching::examining(&mut tx, tenant, id, second).await.unwrap();
+    for _ in 0..2 {
+        fetching::examined(&mut tx, tenant, id, second).await.unwrap();
+    }
+    assert_eq!(lost(&mut tx, tenant, id, third).await, 1, "who came back takes back their own");
+    fetching::examining(&mut tx, tenant, id, third).await.unwrap();
+    let why = Why { code: "sealing_key_missing", reason: "It waits for us.".into() };
+    fetching::release(&mut tx, tenant, id, third, Some(&why)).await.unwrap();
+    let fourth = Uuid::now_v7();
+    assert_eq!(lost(&mut tx, tenant, id, fourth).await, 1, "what is given back is not lost");
+    fetching::examining(&mut tx, tenant, id, fourth).await.unwrap();
     let why = Why { code: "throttled", reason: "Later.".into() };
     let ending = Ending::PutOff { after: TimeDelta::zero(), why };
-    record(&mut tx, &[&Attempt { tenant_id: tenant, media_id: id, claim: third, ending }]).await.unwrap();
+    record(&mut tx, &[&Attempt { tenant_id: tenant, media_id: id, claim: fourth, ending }]).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(stage.text("SELECT claims || ' ' || attempts FROM media").await, "2 1", "nor what failed in good order");
+    assert_eq!(stage.text("SELECT claims || ' ' || attempts FROM media").await, "1 1", "nor what failed in good order");
+}
+
+#[tokio::test]
+async fn a_file_that_was_given_up_is_asked_for_again_by_hand_unless_it_may_not_be_kept() {
+    let mut stage = Stage::new().await;
+    for id in ["mid.1", "mid.2", "mid.3", "mid.4"] {
+        stage.message(id).await;
+    }
+    let link = [file(Some("https://a.example/1"))];
+    let failed = fetched(&stage.insert("mid.1", MessageKind::Image, &link).await);
+    stage.insert("mid.2", MessageKind::StoryMention, &link).await;
+    let refused = fetched(&stage.insert("mid.3", MessageKind::Image, &link).await);
+    stage.insert("mid.4", MessageKind::Image, &[file(None)]).await;
+    stage
+        .execute("UPDATE media SET state = 'failed', attempts = 9, claims = 4, code = 'gone', settled_at = now()")
+        .await;
+    stage.execute("UPDATE media SET keep_until = now() WHERE keep_until IS NOT NULL").await;
+    sqlx::query("UPDATE media SET state = 'refused' WHERE id = $1")
+        .bind(refused)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    let api = stage.database.databases(Role::Api);
+    let again = async |which: &Which| {
+        let mut tx = api.tenant(&Placement::primary(), stage.tenant).await.unwrap();
+        let asked = fetch_again(&mut tx, which, None, Actor::Operator).await.unwrap();
+        (asked, tasks(tx.commit().await.unwrap()))
+    };
+    let others = Which { channel_account_id: Some(ChannelAccountId::new()), ..Which::default() };
+    assert_eq!(again(&others).await, (vec![], vec![]));
+    let later = Which { since: Some(Utc::now() + TimeDelta::hours(1)), ..Which::default() };
+    assert_eq!(again(&later).await, (vec![], vec![]));
+    let task = Task::Fetch { media_id: failed, channel_account_id: Some(stage.account) };
+    assert_eq!(again(&Which::default()).await, (vec![failed], vec![task]));
+    assert_eq!(again(&Which::default()).await, (vec![], vec![]), "it is being fetched");
+    let states = "SELECT string_agg(state, ' ' ORDER BY id) FROM media";
+    assert_eq!(stage.text(states).await, "waiting failed refused failed");
+    let now = "SELECT attempts || ' ' || claims || ' ' || (asked_at > created_at) || ' ' || (code IS NULL) FROM media WHERE state = 'waiting'";
+    assert_eq!(stage.text(now).await, "0 0 true true");
+    assert_eq!(
+        stage.text("SELECT string_agg(action || ' ' || (details ->> 'files'), ',') FROM audit").await,
+        "media.asked_again 1"
+    );
+}
+
+#[tokio::test]
+async fn a_picture_of_somebody_that_is_just_being_deleted_is_asked_for_once_more() {
+    let mut stage = Stage::new().await;
+    let (tenant, contact) = (stage.tenant, stage.contact);
+    let nameless = Nameless {
+        tenant_id: tenant,
+        contact_id: contact,
+        channel_account_id: stage.account,
+        provider: Provider::Instagram,
+        person_id: "980".into(),
+    };
+    let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
+    profiles::ask(&mut tx, &[nameless]).await.unwrap();
+    tx.commit().await.unwrap();
+    // Nobody has announced it, or it is marked: it is the same.
+    let avatar = Avatar { storage_key: object_key(tenant, &[3; 32]), content_type: "image/jpeg".into(), size_bytes: 9 };
+    let known = Answer::Known { name: Some("Mina Sato".into()), username: None, avatar: Some(avatar.clone()) };
+    let answer = async || {
+        let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
+        media::lock(&mut tx, &[], &[(tenant, contact)]).await.unwrap();
+        profiles::record(&mut tx, tenant, contact, &known).await.unwrap();
+        tasks(tx.commit().await.unwrap())
+    };
+    assert_eq!(answer().await, [Task::Profile { contact_id: contact }]);
+    let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
+    objects::touch(&mut tx, tenant, std::slice::from_ref(&avatar.storage_key)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(answer().await, []);
+    assert_eq!(
+        stage.text("SELECT state || ' ' || storage_key FROM contact_profiles").await,
+        format!("known {}", avatar.storage_key)
+    );
+    assert_eq!(stage.text("SELECT name FROM contacts").await, "Mina Sato");
 }
 
 #[tokio::test]
@@ -268,6 +365,8 @@ async fn an_object_goes_when_nobody_refers_to_it_any_more_and_not_before() {
     let keys = [key];
     assert!(objects::touch(&mut tx, stage.tenant, &keys).await.unwrap().is_some(), "who wants to store it waits");
     assert_eq!(objects::deletable(&mut tx, stage.tenant, &keys).await.unwrap(), keys);
+    assert!(objects::deletable(&mut tx, stage.tenant, &keys).await.unwrap().is_empty(), "one alone deletes it");
+    assert!(objects::touch(&mut tx, stage.tenant, &keys).await.unwrap().is_some(), "who wants to store it still waits");
     objects::forget(&mut tx, stage.tenant, &keys).await.unwrap();
     assert_eq!(objects::touch(&mut tx, stage.tenant, &keys).await.unwrap(), None);
     tx.commit().await.unwrap();

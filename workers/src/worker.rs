@@ -55,6 +55,11 @@ pub trait Worker: Send + Sync + 'static {
     /// was lost, or a redelivery, the same effects are applied again, perhaps in other company.
     fn apply(&self, tx: &mut FleetTx, effects: &[Self::Effect]) -> impl Future<Output = Result<(), db::Error>> + Send;
 
+    /// These effects are committed. For what is no longer wanted then and may also be left behind; the job is acknowledged after it.
+    fn committed(&self, _effects: &[Self::Effect]) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// How heavy an effect is for the database, in rows or so, where that differs: a batch must be stored within the time that
     /// an answer may take.
     fn weight(_effect: &Self::Effect) -> usize {

@@ -4,6 +4,7 @@
 //! together, and the answer is 202.
 
 mod fate;
+mod files;
 mod sending;
 
 pub(super) use sending::{check_content, check_known_template, check_provider, facts, read_content};
@@ -40,6 +41,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(send_to_contact))
         .routes(routes!(show))
         .merge(fate::router())
+        .merge(files::router())
 }
 
 /// What to say in a conversation.

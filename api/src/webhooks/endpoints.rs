@@ -20,7 +20,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// How old an entry may be before it is asked for again, behind the answer.
 const FRESH: Duration = Duration::from_secs(30);
@@ -31,6 +31,10 @@ const OLDEST: Duration = Duration::from_secs(120);
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// A webhook does not wait longer for the database to say whose it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Keys that are not known are asked for so many at a time, so that strangers who make them up take no connections from who needs them;
+/// who comes meanwhile waits for this long at most.
+const ASKED_AT_ONCE: usize = 3;
+const TURN_TIMEOUT: Duration = Duration::from_millis(500);
 const KNOWN_KEYS: u64 = 100_000;
 const UNKNOWN_KEYS: u64 = 10_000;
 /// The table's own bounds: nothing else can be a key (and no text of Postgres' has a NUL).
@@ -89,7 +93,7 @@ pub enum Lookup {
     Found(Arc<Endpoint>),
     /// It is nobody's.
     Unknown,
-    /// It is not known here and the database cannot be asked.
+    /// It is not known here and the database cannot be asked, or too many strangers ask.
     Away,
 }
 
@@ -99,6 +103,7 @@ pub struct Endpoints {
     known: Cache<String, Arc<Endpoint>>,
     unknown: Cache<String, ()>,
     asked_again: Cache<String, Arc<Mutex<()>>>,
+    asking: Arc<Semaphore>,
     databases: Databases,
     keyring: Keyring,
     life: Lifecycle,
@@ -117,6 +122,7 @@ impl Endpoints {
             known: Cache::builder().max_capacity(KNOWN_KEYS).build(),
             unknown: Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN).build(),
             asked_again: Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN).build(),
+            asking: Arc::new(Semaphore::new(ASKED_AT_ONCE)),
             databases,
             keyring,
             life,
@@ -144,6 +150,9 @@ impl Endpoints {
         if !KEY_LENGTHS.contains(&key.len()) || key.contains('\0') || self.unknown.contains_key(key) {
             return Lookup::Unknown;
         }
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_TIMEOUT, self.asking.acquire()).await else {
+            return Lookup::Away;
+        };
         match self.load(key).await {
             Loaded::Endpoint(endpoint) => Lookup::Found(endpoint),
             Loaded::Nobody => Lookup::Unknown,

@@ -157,13 +157,18 @@ async fn of_platform(receiver: &Receiver, provider: Provider, request: Request) 
     if receiver.platforms.of(provider).secrets.is_empty() {
         return refused(provider, Refusal::UnknownEndpoint);
     }
-    answer(receiver, provider, request, "", None).await
+    answer(receiver, provider, request, "", None, patience(provider)).await
 }
 
 /// Takes a webhook that came to the address with this key.
 async fn of_account(receiver: &Receiver, provider: Provider, key: &str, request: Request) -> Response {
+    let asked = Instant::now();
     match receiver.endpoints.find(provider, key).await {
-        Lookup::Found(endpoint) => answer(receiver, provider, request, key, Some(endpoint)).await,
+        // The provider has waited for that, too.
+        Lookup::Found(endpoint) => {
+            let left = patience(provider).saturating_sub(asked.elapsed());
+            answer(receiver, provider, request, key, Some(endpoint), left).await
+        }
         Lookup::Unknown => refused(provider, Refusal::UnknownEndpoint),
         Lookup::Away => refused(provider, Refusal::Unavailable),
     }
@@ -175,9 +180,10 @@ async fn answer(
     request: Request,
     key: &str,
     endpoint: Option<Arc<Endpoint>>,
+    left: Duration,
 ) -> Response {
     let started = Instant::now();
-    match receive(receiver, provider, request, key, endpoint).await {
+    match receive(receiver, provider, request, key, endpoint, left).await {
         Ok(()) => {
             if let Some(counted) = receiver.room.counted.get(&provider) {
                 counted.accepted.increment(1);
@@ -198,6 +204,7 @@ async fn receive(
     request: Request,
     key: &str,
     endpoint: Option<Arc<Endpoint>>,
+    left: Duration,
 ) -> Result<(), Refusal> {
     let received_at = receiver.clock.now();
     let (parts, body) = request.into_parts();
@@ -213,7 +220,7 @@ async fn receive(
         }
     };
     let read = Read { provider, parts, body, received_at };
-    let accepted = tokio::time::timeout(patience(provider), accept(receiver, read, key, endpoint)).await;
+    let accepted = tokio::time::timeout(left, accept(receiver, read, key, endpoint)).await;
     accepted.unwrap_or_else(|_| {
         tracing::warn!(%provider, "a webhook was not kept in the time that its provider waits");
         Err(Refusal::Unavailable)

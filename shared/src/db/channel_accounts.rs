@@ -299,7 +299,8 @@ pub async fn scope_routes(tx: &mut ControlTx, tenant_id: TenantId) -> Result<()>
 }
 
 /// Routes a provider's id to an account. Whether it does now: false if it is another account's, or another tenant's at all (a
-/// business account may hold several accounts, but of one tenant only: it is told of all of them).
+/// business account may hold several accounts, but of one tenant only: it is told of all of them). Whoever routes several does so
+/// in the order of kind and id, for each is locked.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -311,6 +312,9 @@ pub async fn route(
     kind: &str,
     external_id: &str,
 ) -> Result<bool> {
+    // Who routes the same id at this moment for another tenant commits first, and the next statement sees it.
+    let key = format!("{}\u{1f}{kind}\u{1f}{external_id}", provider.as_str());
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key).fetch_one(tx.conn()).await?;
     let done = sqlx::query!(
         "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
         SELECT $1, $2, $3, $4, $5

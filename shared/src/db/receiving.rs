@@ -88,7 +88,7 @@ pub async fn spill(tx: &mut ControlTx, webhooks: &[RawWebhook]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a body too large for the broker; the job refers to it.
+/// Keeps a body too large for the broker; the job refers to it. Twice is once.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -103,20 +103,13 @@ pub async fn store_large_body(tx: &mut ControlTx, id: WebhookId, body: &[u8]) ->
     Ok(())
 }
 
-/// Keeps another copy of a body that is in a log, for the job that plays it again: until that is done, which may take a while where
-/// a database is away, and not for as long as what came only once. Should it be gone too early, the log has it still.
+/// Drops copies of bodies that are in a log and have been played again.
 ///
 /// # Errors
-/// If the database does not answer.
-pub async fn store_replayed_body(tx: &mut ControlTx, id: WebhookId, body: &[u8]) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO control.large_bodies (webhook_id, body, keep_until) VALUES ($1, $2, now() + interval '3 hours')
-        ON CONFLICT (webhook_id) DO NOTHING",
-        id.0,
-        body,
-    )
-    .execute(tx.conn())
-    .await?;
+/// If the database does not answer; they go by themselves after some days.
+pub async fn forget_bodies(tx: &mut ControlTx, ids: &[WebhookId]) -> Result<()> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    sqlx::query!("DELETE FROM control.large_bodies WHERE webhook_id = ANY ($1)", &ids).execute(tx.conn()).await?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Typed ids. Every id the application makes is a UUIDv7 (RFC 9562 section 5.7): roughly ordered by time, so that
 //! indexes grow on the right. A bare `Uuid` never travels between functions.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
@@ -81,4 +82,12 @@ ids! {
     CampaignId,
     /// A bearer token of the API.
     ApiTokenId,
+}
+
+impl WebhookId {
+    /// A new id as of a webhook that came then.
+    pub fn received(at: DateTime<Utc>) -> Self {
+        let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
+        Self(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, at.timestamp_subsec_nanos())))
+    }
 }

@@ -2,7 +2,7 @@
 //! them stands in rows; a job that comes twice finds the row done, or claimed.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{ContactId, MediaId, TenantId};
+use crate::domain::ids::{ChannelAccountId, ContactId, MediaId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ pub enum Task {
     Fetch {
         /// Which.
         media_id: MediaId,
+        /// The account that received it, so that one with many leaves room for the others; unknown to earlier releases.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel_account_id: Option<ChannelAccountId>,
     },
     /// Ask a provider who a person is.
     Profile {
@@ -81,7 +84,8 @@ mod tests {
     #[test]
     fn a_job_comes_back_as_it_went() {
         for task in [
-            Task::Fetch { media_id: MediaId::new() },
+            Task::Fetch { media_id: MediaId::new(), channel_account_id: None },
+            Task::Fetch { media_id: MediaId::new(), channel_account_id: Some(ChannelAccountId::new()) },
             Task::Profile { contact_id: ContactId::new() },
             Task::Delete { keys: vec!["tenant/1/2".to_owned()] },
         ] {
@@ -92,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_waits_and_a_broken_one_does_not() {
-        let good = job(Task::Fetch { media_id: MediaId::new() }).to_job(DateTime::UNIX_EPOCH);
+        let good = job(Task::Fetch { media_id: MediaId::new(), channel_account_id: None }).to_job(DateTime::UNIX_EPOCH);
         let mut newer = good.clone();
         newer.headers.version = VERSION + 1;
         assert!(matches!(MediaJob::from_job(&newer), Err(Undecodable::NotYet { .. })));
@@ -108,11 +112,15 @@ mod tests {
     fn version_1_as_it_was_written_is_still_read() {
         let id = "01936f5e-3c00-7000-8000-000000000001";
         for (golden, expected) in [
-            (format!(r#"{{"task":"fetch","media_id":"{id}"}}"#), Task::Fetch { media_id: id.parse().unwrap() }),
+            (
+                format!(r#"{{"task":"fetch","media_id":"{id}"}}"#),
+                Task::Fetch { media_id: id.parse().unwrap(), channel_account_id: None },
+            ),
             (format!(r#"{{"task":"profile","contact_id":"{id}"}}"#), Task::Profile { contact_id: id.parse().unwrap() }),
             (r#"{"task":"delete","keys":["a/b"]}"#.to_owned(), Task::Delete { keys: vec!["a/b".to_owned()] }),
         ] {
-            let mut job = job(Task::Fetch { media_id: MediaId::new() }).to_job(DateTime::UNIX_EPOCH);
+            let mut job =
+                job(Task::Fetch { media_id: MediaId::new(), channel_account_id: None }).to_job(DateTime::UNIX_EPOCH);
             job.body = golden.into();
             assert_eq!(MediaJob::from_job(&job).map(|job| job.task).ok(), Some(expected));
         }

@@ -6,6 +6,7 @@ use shared::{
     jobs::inbound::{self, RawWebhook},
     queue::INBOUND,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -158,6 +159,42 @@ async fn a_known_endpoint_is_served_while_the_database_is_away() {
         assert_eq!(nonsense.problem(), (404, "not_found", vec![]));
         stage.database_relay.restore();
         assert_eq!(received(stage).await.len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_keys_take_a_few_connections_and_no_more() {
+    staged(async |stage| {
+        let mut admin = stage.database.admin().await;
+        let mut looking = stage.database.admin().await;
+        // Whoever looks a key up waits.
+        sqlx::raw_sql("BEGIN; LOCK TABLE control.webhook_endpoints IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let paths: Vec<String> = (0..12).map(|nth| format!("/webhooks/whatsapp/0123456789abcdef{nth:02}")).collect();
+        let refused = AtomicUsize::new(0);
+        let asking = futures_util::future::join_all(paths.iter().map(async |path| {
+            let answer = stage.webhook(path, APP_SECRET, BODY).await;
+            refused.fetch_add(1, Ordering::Relaxed);
+            answer.status
+        }));
+        let watching = async {
+            let waiting = "SELECT count(*) FROM pg_locks
+                WHERE NOT granted AND relation = 'control.webhook_endpoints'::regclass";
+            let mut most = 0;
+            while refused.load(Ordering::Relaxed) < 9 {
+                most = most.max(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looking).await.unwrap());
+                tokio::task::yield_now().await;
+            }
+            sqlx::raw_sql("COMMIT").execute(&mut admin).await.unwrap();
+            most
+        };
+        let (answers, most) = tokio::join!(asking, watching);
+        assert_eq!(most, 3, "the others are refused");
+        assert_eq!(answers.iter().filter(|status| **status == 404).count(), 3, "{answers:?}");
+        assert_eq!(answers.iter().filter(|status| **status == 503).count(), 9, "{answers:?}");
     })
     .await;
 }

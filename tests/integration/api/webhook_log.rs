@@ -10,11 +10,13 @@ use shared::{
     clock::Clock,
     db::{
         Placement,
+        audit::Actor,
         inbound::log::{self, Entry},
+        webhook_log::replays::{self, Published},
     },
     domain::{
         channel::Provider,
-        ids::{ChannelAccountId, TenantId, WebhookId},
+        ids::{ChannelAccountId, ReplayId, TenantId, WebhookId},
         permissions::Permission,
     },
     health::Readiness,
@@ -222,6 +224,41 @@ async fn a_search_that_finds_little_goes_on_where_looking_ended() {
 }
 
 #[tokio::test]
+async fn a_search_by_outcome_goes_on_where_looking_ended_where_a_large_partition_has_no_index() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let mut admin = stage.database.admin().await;
+        // As the migration leaves it where that would have taken too long.
+        let parts: Vec<String> = sqlx::query_scalar(
+            "SELECT x.relname FROM pg_inherits i JOIN pg_class x ON x.oid = i.inhrelid
+            WHERE i.inhparent = 'webhook_log_by_outcome'::regclass",
+        )
+        .fetch_all(&mut admin)
+        .await
+        .unwrap();
+        assert!(!parts.is_empty());
+        sqlx::raw_sql("DROP INDEX webhook_log_by_outcome").execute(&mut admin).await.unwrap();
+        let index = "CREATE INDEX webhook_log_by_outcome ON ONLY webhook_log (tenant_id, outcome, received_at, webhook_id)
+            WHERE outcome <> 'stored'";
+        sqlx::raw_sql(index).execute(&mut admin).await.unwrap();
+        sqlx::query(
+            "INSERT INTO webhook_log (tenant_id, received_at, webhook_id, provider, channel_account_id, outcome, body_lz4, body_bytes)
+            SELECT $1, now() - make_interval(secs => n), gen_random_uuid(), 'twilio', NULL,
+                CASE WHEN n > 10500 THEN 'partly_bad' ELSE 'stored' END, '', 0
+            FROM generate_series(1, 10510) n",
+        )
+        .bind(tenant.id)
+        .execute(&mut admin)
+        .await
+        .unwrap();
+        let first = stage.get(&tenant, "/webhooks?outcome=partly_bad").await.body;
+        assert_eq!((first["data"].as_array().map(Vec::len), first["next"].is_string()), (Some(0), true), "{first}");
+        assert_eq!(search(stage, &tenant, "&outcome=partly_bad", 50).await.len(), 10);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_webhook_is_shown_as_it_came_whatever_its_bytes_are() {
     staged(async |stage| {
         let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
@@ -316,13 +353,13 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
                 assert_eq!((webhook.body.len(), logged.body.len()), (0, MAX_INLINE_BYTES + 1));
                 let mut admin = stage.database.admin().await;
                 let (stored, for_long): (Vec<u8>, bool) = sqlx::query_as(
-                    "SELECT body, keep_until > now() + interval '1 day' FROM control.large_bodies WHERE webhook_id = $1",
+                    "SELECT body, keep_until > now() + interval '13 days' FROM control.large_bodies WHERE webhook_id = $1",
                 )
                 .bind(meta.id)
                 .fetch_one(&mut admin)
                 .await
                 .unwrap();
-                assert_eq!((stored, for_long), (logged.body.clone(), false), "the log has it, too");
+                assert_eq!((stored, for_long), (logged.body.clone(), true), "whenever it is come to");
             } else {
                 assert_eq!(webhook.body, logged.body);
             }
@@ -336,6 +373,48 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         assert_eq!(entries[1]["details"]["channel_account_id"], json!(accounts[0]));
         assert_eq!(stage.get(&other, &format!("/webhooks/replays/{id}")).await.problem(), (404, "not_found", vec![]));
         assert_eq!(stage.post(&tenant, "/webhooks/replay", &filter).await.status, 202, "the next may begin");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_is_held_by_one_and_stopping_it_waits_for_nobody() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        write(stage, tenant.id, &mixed([ChannelAccountId::new(), ChannelAccountId::new()], 3)).await;
+        let asked = stage.post(&tenant, "/webhooks/replay", &json!({"since": Utc::now() - TimeDelta::hours(2)})).await;
+        let id: ReplayId = asked.body["id"].as_str().unwrap().parse().unwrap();
+        let workers = stage.database.databases(Role::Worker);
+        let begin = async || workers.tenant(&Placement::primary(), tenant.id).await.unwrap();
+        let hold = async |working: Uuid| {
+            let mut tx = begin().await;
+            let held = replays::hold(&mut tx, id, working).await.unwrap();
+            tx.commit().await.unwrap();
+            held.is_some()
+        };
+        let published = async |working: Uuid| {
+            let mut tx = begin().await;
+            let slice = Published { webhooks: 3, unreadable: 0, next: None };
+            let counts = replays::published(&mut tx, id, working, slice).await.unwrap();
+            tx.commit().await.unwrap();
+            counts
+        };
+        let mut tx = begin().await;
+        replays::counted(&mut tx, id, 3, None).await.unwrap();
+        tx.commit().await.unwrap();
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        assert_eq!((hold(first).await, hold(second).await), (true, false));
+        // The first stands still for longer than its lease.
+        let over = "UPDATE webhook_replays SET working_until = now()";
+        sqlx::query(over).execute(&mut stage.database.admin().await).await.unwrap();
+        assert!(hold(second).await);
+        assert!(!published(first).await, "what it published is not counted");
+        let mut tx = begin().await;
+        let stopped = replays::stop(&mut tx, id, Actor::Operator).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((stopped.state, stopped.published), (replays::State::Stopped, 0));
+        assert!(!published(second).await);
+        assert_eq!(replay_of(stage, &tenant, &id.to_string()).await["state"], "stopped", "and stays so");
     })
     .await;
 }

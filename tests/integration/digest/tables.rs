@@ -277,6 +277,8 @@ pub(super) const TABLES: &[Table] = &[
             ("id", RANDOM),
             ("claim", RANDOM),
             ("claimed_until", CLOCK),
+            ("examining", RANDOM),
+            ("asked_at", "nobody asked for any again"),
             ("created_at", CLOCK),
             ("settled_at", CLOCK),
         ],

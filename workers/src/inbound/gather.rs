@@ -105,11 +105,16 @@ async fn perform_together(
 /// Fetches and parses the webhooks of a job; `None` if it is settled already.
 async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Ticket<Vec<RawWebhook>>) -> Option<Read> {
     let (mut webhooks, ticket) = ticket.take();
-    let mut gone = HashSet::new();
+    let (mut gone, mut done) = (HashSet::new(), HashSet::new());
     for webhook in webhooks.iter_mut().filter(|webhook| is_elsewhere(webhook)) {
         match fetch_body(&worker.databases, settle, webhook.meta.id).await {
             Ok(Some(body)) => webhook.body = body.into(),
-            Ok(None) => drop(gone.insert(webhook.meta.id)),
+            // Who has played one again drops the copy: it was done.
+            Ok(None) => {
+                // Who has played one again drops the copy: it was done.
+                let which = if webhook.meta.replay { &mut done } else { &mut gone };
+                which.insert(webhook.meta.id);
+            }
             Err(error) => {
                 settle.retry(ticket, None, error);
                 return None;
@@ -117,6 +122,7 @@ async fn read_job(worker: &InboundWorker, settle: &Settle<Inbound>, ticket: Tick
         }
     }
     let alone = webhooks.len() == 1;
+    webhooks.retain(|webhook| !done.contains(&webhook.meta.id));
     let mut read = Vec::with_capacity(webhooks.len());
     let mut unreadable = None;
     for webhook in webhooks {
@@ -221,10 +227,12 @@ async fn record_strangers(
     settle.outlast("recording unroutable webhooks", record).await
 }
 
-/// What is kept of a webhook for accounts that nobody has: its body once, however many they are.
+/// What is kept of a webhook for accounts that nobody has, or of which a part is so broken that nobody can say for whom it is: its body
+/// once, however many they are. Such a part has no id.
 fn stranger(webhook: &RawWebhook, parsed: &Parsed, routes: &Found) -> Option<routing::Unroutable> {
-    let mut unknown = parsed.parts.iter().filter(|part| route(webhook, part, routes).is_none());
-    let mut ids = unknown.by_ref().map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let unknown = parsed.parts.iter().filter(|part| route(webhook, part, routes).is_none());
+    let ids = unknown.map(|part| part.route.external_id().chars().take(MAX_ID_BYTES).collect::<String>());
+    let mut ids = (!parsed.bad.is_empty()).then(String::new).into_iter().chain(ids);
     let external_id = ids.next()?;
     let other_ids: Vec<String> = ids.by_ref().take(STRANGERS - 1).collect();
     Some(routing::Unroutable {
@@ -362,6 +370,16 @@ mod tests {
 
     fn text(id: &str) -> Value {
         json!({"id": id, "from": "15557770142", "type": "text", "text": {"body": "hello"}})
+    }
+
+    #[test]
+    fn what_nobody_can_be_made_out_for_is_kept_whole_also_if_the_rest_has_found_its_tenant() {
+        let (raw, parsed) = webhook(&[change("11", json!([text("a")])), json!(7), change("22", json!([text("b")]))]);
+        let kept = stranger(&raw, &parsed, &routes(&["11", "22"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.others), ("", 0));
+        assert_eq!(lz4_flex::decompress_size_prepended(&kept.body_lz4).unwrap(), raw.body);
+        let kept = stranger(&raw, &parsed, &routes(&["11"])).unwrap();
+        assert_eq!((kept.external_id.as_str(), kept.other_ids), ("", vec!["22".to_owned()]));
     }
 
     /// Each of these numbers is a tenant's of its own.

@@ -11,7 +11,7 @@ use crate::worker::{CrashPoints, Part, Placed, Settle, Ticket, Worker};
 use shared::{
     clock::Clock,
     crash::CrashPoint,
-    db::{self, Databases, FleetTx},
+    db::{self, Databases, FleetTx, receiving},
     domain::{
         channel::Channel,
         events::Event,
@@ -26,7 +26,7 @@ use shared::{
         topology::{self},
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What one webhook means for one tenant.
@@ -92,6 +92,9 @@ type Place = Arc<OwnedSemaphorePermit>;
 /// So many webhooks whose bodies were too large to travel are in memory at once, 64 MiB together.
 const LARGE_AT_ONCE: usize = 16;
 
+/// Dropping copies of what was played again takes no longer; what is left goes by itself after some days.
+const DROP_WITHIN: Duration = Duration::from_secs(5);
+
 /// The inbound worker.
 pub struct InboundWorker {
     databases: Databases,
@@ -128,6 +131,28 @@ impl Worker for InboundWorker {
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Inbound]) -> Result<(), db::Error> {
         apply::apply(tx, effects, self.clock.now()).await
+    }
+
+    /// Of large bodies that were played again the log has another copy.
+    async fn committed(&self, effects: &[Inbound]) {
+        let played: Vec<WebhookId> = effects
+            .iter()
+            .map(|effect| &effect.meta)
+            .filter(|meta| meta.replay && meta.stored)
+            .map(|meta| meta.id)
+            .collect();
+        if played.is_empty() {
+            return;
+        }
+        let dropping = async {
+            let mut tx = self.databases.control().await?;
+            receiving::forget_bodies(&mut tx, &played).await?;
+            tx.commit().await
+        };
+        let dropped = tokio::time::timeout(DROP_WITHIN, dropping).await;
+        if let Err(error) = dropped.unwrap_or_else(|_| Err(db::Error::timed_out("dropping bodies"))) {
+            tracing::debug!(%error, bodies = played.len(), "copies of large bodies are left to go by themselves");
+        }
     }
 
     fn weight(effect: &Inbound) -> usize {

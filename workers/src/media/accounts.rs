@@ -3,16 +3,13 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use shared::{
-    db::{
-        self, Databases, Placement, channel_accounts,
-        media::fetching::{self, Why},
-    },
+    db::{self, Databases, Placement, channel_accounts, media::fetching},
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, TenantId},
     },
-    providers::download::Credentials,
-    seal::Keyring,
+    providers::download::{Credentials, Failure, Next},
+    seal::{CannotOpen, Keyring},
 };
 
 /// An account with its opened secrets.
@@ -37,25 +34,30 @@ struct Secrets {
     login: Option<String>,
 }
 
-/// The account with this id; what is wrong with it, if it cannot ask.
+/// The account with this id; why it cannot ask, if it cannot.
 pub(super) async fn load(
     databases: &Databases,
     keyring: &Keyring,
     placement: &Placement,
     tenant_id: TenantId,
     id: ChannelAccountId,
-) -> db::Result<Result<Account, Why>> {
+) -> db::Result<Result<Account, Failure>> {
     let mut tx = databases.fleet(placement, &[tenant_id]).await?;
     let row = fetching::account(&mut tx, tenant_id, id).await?;
     tx.commit().await?;
     Ok(row.map_or_else(|| Err(unusable("Its account is not there any more.")), |row| open(keyring, id, row)))
 }
 
-fn open(keyring: &Keyring, id: ChannelAccountId, row: fetching::Account) -> Result<Account, Why> {
+fn open(keyring: &Keyring, id: ChannelAccountId, row: fetching::Account) -> Result<Account, Failure> {
     let context = channel_accounts::seal_context(id);
-    let bytes = keyring
-        .open(&row.secret_key_id, &context, &row.sealed_secrets)
-        .map_err(|error| unusable(&format!("The account's secrets cannot be opened: {error}.")))?;
+    let bytes = keyring.open(&row.secret_key_id, &context, &row.sealed_secrets).map_err(|error| {
+        let reason = format!("The account's secrets cannot be opened: {error}.");
+        match error {
+            // A key that we were not given: no file is to blame for that.
+            CannotOpen::UnknownKey(_) => Failure::new("sealing_key_missing", Next::Ours, reason),
+            CannotOpen::Tampered => unusable(&reason),
+        }
+    })?;
     // What serde says might quote them.
     let secrets: Secrets =
         serde_json::from_slice(&bytes).map_err(|_| unusable("The account's secrets are not readable."))?;
@@ -73,6 +75,6 @@ fn open(keyring: &Keyring, id: ChannelAccountId, row: fetching::Account) -> Resu
     Ok(Account { external_id: row.external_id, credentials, by_instagram_login })
 }
 
-fn unusable(reason: &str) -> Why {
-    Why { code: "account_unusable", reason: reason.to_owned() }
+fn unusable(reason: &str) -> Failure {
+    Failure::new("account_unusable", Next::Again(None), reason)
 }

@@ -1,9 +1,9 @@
-//! What there is to know of a file that has come: how large a picture is, how long a recording, and a small picture of it. All of it
-//! a stranger's bytes, so a picture's head is read before any of the rest, and what would take too much is left alone.
+//! What there is to know of a file that has come, besides a picture's size: how long a recording is, and a small picture. All of it a
+//! stranger's bytes, so a picture's head is read before any of the rest (`dimensions`), and what would take too much is left alone.
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 use lofty::{config::ParseOptions, file::AudioFile, probe::Probe};
-use shared::domain::media::{MOST_PIXELS_DRAWN, is_bomb};
+use shared::domain::media::MOST_PIXELS_DRAWN;
 use std::{
     fs::File,
     io::{BufReader, Cursor},
@@ -16,21 +16,21 @@ const THUMBNAIL_QUALITY: u8 = 78;
 /// Decoding takes no more memory than this, whatever a picture's head says.
 const DECODING_BYTES: u64 = 160 * 1024 * 1024;
 
+/// A picture in more bytes than this is stored, and none smaller is made of it: some formats are read whole, and may take many times
+/// as long as they should.
+pub(super) const MOST_BYTES_DRAWN: u64 = 16 * 1024 * 1024;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Of a picture: width and height, in pixels.
-    pub(super) dimensions: Option<(u32, u32)>,
     /// Of a recording or a film: how long it is.
     pub(super) duration_ms: Option<u64>,
     /// A small picture of it: JPEG.
     pub(super) thumbnail: Option<Vec<u8>>,
-    /// A picture made to fill the memory of who opens it.
-    pub(super) bomb: bool,
 }
 
 /// Looks at a file of this type. Blocks, and may take a second or two.
-pub(super) fn examine(path: &Path, content_type: &str, size_bytes: u64) -> Findings {
+pub(super) fn examine(path: &Path, content_type: &str) -> Findings {
     let format = match content_type {
         "image/jpeg" => ImageFormat::Jpeg,
         "image/png" => ImageFormat::Png,
@@ -41,14 +41,12 @@ pub(super) fn examine(path: &Path, content_type: &str, size_bytes: u64) -> Findi
         }
         _ => return Findings::default(),
     };
-    let Some(dimensions) = open(path, format).and_then(|picture| picture.into_dimensions().ok()) else {
-        return Findings::default();
-    };
-    let (width, height) = dimensions;
-    let bomb = is_bomb(width, height, size_bytes);
-    let small_enough = u64::from(width) * u64::from(height) <= MOST_PIXELS_DRAWN;
-    let thumbnail = if small_enough { draw(path, format) } else { None };
-    Findings { dimensions: Some(dimensions), thumbnail, bomb, ..Findings::default() }
+    Findings { thumbnail: draw(path, format), ..Findings::default() }
+}
+
+/// Whether a picture of this size, as its head says, is drawn.
+pub(super) fn is_drawn((width, height): (u32, u32), size_bytes: u64) -> bool {
+    size_bytes <= MOST_BYTES_DRAWN && u64::from(width) * u64::from(height) <= MOST_PIXELS_DRAWN
 }
 
 fn open(path: &Path, format: ImageFormat) -> Option<ImageReader<BufReader<File>>> {
@@ -62,6 +60,10 @@ fn open(path: &Path, format: ImageFormat) -> Option<ImageReader<BufReader<File>>
 /// A small picture, the right way up; `None` if there is nothing to be seen.
 fn draw(path: &Path, format: ImageFormat) -> Option<Vec<u8>> {
     let mut decoder = open(path, format)?.into_decoder().ok()?;
+    // Should it think otherwise of its size than the head.
+    if !is_drawn(decoder.dimensions(), 0) {
+        return None;
+    }
     let orientation = decoder.orientation().ok();
     let picture = DynamicImage::from_decoder(decoder).ok()?;
     let mut small = picture.thumbnail(THUMBNAIL_SIDE.min(picture.width()), THUMBNAIL_SIDE.min(picture.height()));
@@ -112,25 +114,24 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_measured_and_drawn_small_on_white() {
-        let bytes = png(1000, 500);
-        let found = examine(&file(&bytes), "image/png", bytes.len() as u64);
-        assert_eq!((found.dimensions, found.bomb), (Some((1000, 500)), false));
+    fn a_picture_is_drawn_small_on_white() {
+        let found = examine(&file(&png(1000, 500)), "image/png");
         let small = image::load_from_memory(&found.thumbnail.unwrap()).unwrap().to_rgb8();
         assert_eq!(small.dimensions(), (320, 160));
         assert!(small.get_pixel(10, 10).0.iter().all(|colour| *colour > 250), "what is transparent is white");
     }
 
     #[test]
-    fn a_bomb_is_known_by_its_head_and_never_opened() {
+    fn what_is_too_large_is_not_drawn() {
+        assert!(is_drawn((4000, 4000), MOST_BYTES_DRAWN));
+        assert!(!is_drawn((4001, 4000), 1) && !is_drawn((1, 1), MOST_BYTES_DRAWN + 1));
         let mut bytes = png(1, 1);
         // The head of a PNG says 60,000 by 60,000, with its checksum.
         bytes[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
         bytes[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
         let checksum = crc(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
-        let found = examine(&file(&bytes), "image/png", bytes.len() as u64);
-        assert_eq!((found.dimensions, found.bomb, found.thumbnail), (Some((60_000, 60_000)), true, None));
+        assert_eq!(examine(&file(&bytes), "image/png").thumbnail, None, "also if somebody asks for it");
     }
 
     fn crc(bytes: &[u8]) -> u32 {
@@ -145,7 +146,7 @@ mod tests {
         for bytes in [&b""[..], b"\x89PNG\r\n\x1a\n", &whole[..whole.len() / 2], b"GIF89a\xff\xff\xff\xff"] {
             for kind in ["image/png", "image/jpeg", "image/gif", "image/webp", "audio/mpeg", "video/mp4", "text/plain"]
             {
-                let found = examine(&file(bytes), kind, bytes.len() as u64);
+                let found = examine(&file(bytes), kind);
                 assert!(found.thumbnail.is_none() && found.duration_ms.is_none(), "{kind} {bytes:?}");
             }
         }
@@ -159,6 +160,6 @@ mod tests {
         wav.extend([128; 8000]);
         let size = (wav.len() as u32 - 8).to_le_bytes();
         wav[4..8].copy_from_slice(&size);
-        assert_eq!(examine(&file(&wav), "audio/x-wav", wav.len() as u64).duration_ms, Some(1000));
+        assert_eq!(examine(&file(&wav), "audio/x-wav").duration_ms, Some(1000));
     }
 }

@@ -13,7 +13,7 @@ use shared::{
     db::media::fetching::File,
     domain::{channel::Provider, media::max_bytes},
     providers::{
-        download::{Answer, Credentials, Downloader, Failure, Next, OfProvider, Saved},
+        download::{Answer, Credentials, Downloader, Failure, NOT_AUTHORISED, Next, OfProvider, Saved},
         whatsapp,
     },
 };
@@ -50,14 +50,17 @@ struct Described {
 }
 
 impl Fetcher {
-    /// Fetches a file.
-    pub(super) async fn fetch(&self, file: &File, account: &Account) -> Result<Fetched, Failure> {
-        match file.provider {
-            Provider::Whatsapp => self.of_whatsapp(file, account).await,
-            Provider::Gateway => {
+    /// Fetches a file; with the account, if its provider wants to know who asks ([`asks_who`]).
+    pub(super) async fn fetch(&self, file: &File, account: Option<&Account>) -> Result<Fetched, Failure> {
+        match (file.provider, account) {
+            (Provider::Whatsapp, Some(account)) => self.of_whatsapp(file, account).await,
+            (Provider::Whatsapp | Provider::Twilio, None) => {
+                Err(Failure::new("account_unusable", Next::Again(None), "Its account is not known."))
+            }
+            (Provider::Gateway, _) => {
                 Err(Failure::new("no_source", Next::GiveUp, "A gateway tells nothing, and gives no files."))
             }
-            Provider::Messenger | Provider::Instagram => {
+            (Provider::Messenger | Provider::Instagram, _) => {
                 let answer = self.follow(&address(file)?, OfProvider::Meta, OfProvider::Meta, None).await?;
                 // Whoever may not have it, may not have it any more: the address alone opens it.
                 let gone =
@@ -67,13 +70,13 @@ impl Fetcher {
                     _ => self.take(file, answer, Described::default()).await,
                 }
             }
-            Provider::Twilio => {
+            (Provider::Twilio, Some(account)) => {
                 let url = address(file)?;
                 let from = OfProvider::TwilioApi;
                 let credentials = self.is_api(&url, &self.apis.twilio_base_url).then_some(&account.credentials);
                 let answer = self.follow(&url, from, OfProvider::TwilioFiles, credentials).await?;
                 match answer.status() {
-                    404 if file.now - file.created_at < STILL_STORING => {
+                    404 if file.now - file.asked_at < STILL_STORING => {
                         Err(Failure::new("not_there_yet", Next::Again(None), "Twilio has not stored the file yet."))
                     }
                     404 | 410 => Err(Failure::new("expired", Next::Expire, "Twilio does not have the file any more.")),
@@ -86,7 +89,7 @@ impl Fetcher {
     async fn of_whatsapp(&self, file: &File, account: &Account) -> Result<Fetched, Failure> {
         let credentials = Some(&account.credentials);
         // The webhook's own address saves a question as long as it lives.
-        let fresh = file.attempts == 0 && file.now - file.created_at < FRESH_ADDRESS;
+        let fresh = file.attempts == 0 && file.now - file.asked_at < FRESH_ADDRESS;
         if let Some(url) = file.url.as_deref().filter(|_| fresh || file.provider_media_id.is_none()) {
             let url = parse(url)?;
             let answer = self.follow(&url, OfProvider::Meta, OfProvider::Meta, credentials).await?;
@@ -153,6 +156,14 @@ impl Fetcher {
     }
 }
 
+/// Whether this provider gives files only to who shows as which account; the others' links open by themselves.
+pub(super) fn asks_who(provider: Provider) -> bool {
+    match provider {
+        Provider::Whatsapp | Provider::Twilio => true,
+        Provider::Messenger | Provider::Instagram | Provider::Gateway => false,
+    }
+}
+
 fn address(file: &File) -> Result<Url, Failure> {
     let url = file.url.as_deref();
     parse(url.ok_or_else(|| Failure::new("no_source", Next::GiveUp, "The provider did not say where the file is."))?)
@@ -170,7 +181,7 @@ fn refusal(answer: &Answer) -> Option<Failure> {
         200..=299 => None,
         401 | 403 => {
             let reason = format!("The provider does not let the account have the file (status {status}).");
-            Some(Failure::new("not_authorised", again, reason))
+            Some(Failure::new(NOT_AUTHORISED, again, reason))
         }
         429 => Some(Failure::new("throttled", again, "The provider asked us to come back later.")),
         408 | 425 | 500..=599 => {

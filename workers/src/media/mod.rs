@@ -2,12 +2,16 @@
 //!
 //! A file is claimed before it is fetched, and what became of it is a row's state with a reason, never a dead letter: what its
 //! provider fails at is put off and tried again by the row, for as long as the provider keeps it. Our own failures (the database, the
-//! storage, the disk) are charged to no file.
+//! storage, the disk, a key that we were not given) are charged to no file.
 
 mod accounts;
+mod dimensions;
 mod examine;
 mod fetch;
+mod looks;
+mod outage;
 mod profile;
+mod shares;
 mod store;
 
 use crate::{
@@ -17,12 +21,15 @@ use crate::{
 use anyhow::anyhow;
 use chrono::TimeDelta;
 use fetch::Fetcher;
+use looks::Looks;
+use outage::Outage;
 use shared::{
     config::ProviderApis,
     crash::CrashPoint,
     db::{
         self, Databases, FleetTx, Placement,
         media::{
+            self,
             fetching::{self, Attempt, Claim, Ending, File, Why},
             objects, profiles,
         },
@@ -32,20 +39,22 @@ use shared::{
         ids::{ContactId, MediaId, TenantId},
         media::MediaState,
     },
-    health::{Condition, Readiness},
+    health::Readiness,
     jobs::{
         Job, Undecodable,
         media::{MediaJob, Task},
     },
     lifecycle::Lifecycle,
-    providers::download::{self, Downloader, Failure, Next},
+    providers::download::{self, Downloader, Failure, NOT_AUTHORISED, Next, PRIVATE_ADDRESS, STORAGE_AWAY},
     queue::{Queue, topology},
     retry::before_retry,
     seal::Keyring,
     storage::{self, Storage},
     telemetry::names,
 };
+use shares::{Held, Shares};
 use std::{
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -54,33 +63,31 @@ use std::{
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-/// One file takes no longer, with all that we do about it; shorter than a job may be held.
-const FILE_WITHIN: Duration = Duration::from_secs(4 * 60);
-/// Its provider has so much of that. The rest is ours, and nobody else is to blame for it.
+/// A job waits for its turn, and for the storage, no longer than this; then it is put back.
+const TURN_WITHIN: Duration = Duration::from_secs(45);
+/// Nothing is held for longer than this before its bytes are on their way into storage: a job may be held for five minutes.
+const HELD_FOR: Duration = Duration::from_secs(4 * 60);
+/// Its provider has so much of that.
 const FETCH_WITHIN: Duration = Duration::from_secs(3 * 60);
-/// Whose file it is for so long: longer than that.
+/// Whose file it is for so long. An upload that takes longer renews it.
 const LEASE: TimeDelta = TimeDelta::seconds(5 * 60);
+const RENEW_EVERY: Duration = Duration::from_secs(2 * 60);
 /// After our own failure a file is tried again after this.
 const AFTER_OURS: Duration = Duration::from_secs(15);
-/// A file of which so many claims were lost is stored as it is: looking at it may be what ends the process.
+/// One that waits for an operator of ours (a sealing key is missing), after this.
+const AFTER_OPERATOR: Duration = Duration::from_secs(5 * 60);
+/// A file of which nobody came back from so many looks is stored as it is: looking at it may be what ends the process.
 const EXAMINED_UNTIL_LOST: i32 = 2;
-/// A file of which so many were lost is given up.
-const GIVEN_UP_WHEN_LOST: i32 = 5;
-/// Before anything else is taken up after our own failure: what is away is away for all.
-const BREATH: Duration = Duration::from_secs(2);
+/// What its provider fails at is not given up before so many attempts, however long ago it came: we may have been away.
+const FEWEST_ATTEMPTS: i32 = 5;
+/// So many files are on their way into storage at once: a slow line finishes some of them instead of none.
+const UPLOADED_AT_ONCE: usize = 2;
 /// Deleting some objects takes no longer; their marks last longer than that.
 const DELETE_WITHIN: Duration = Duration::from_secs(60);
 /// What is on its way and has not been written to for so long is nobody's any more: no file takes so long.
 const INCOMING_FOR: Duration = Duration::from_secs(10 * 60);
 /// Leftovers are removed as often as this.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
-/// Pictures are drawn one at a time: each may take 150 MB for a moment.
-const DRAWN_AT_ONCE: usize = 1;
-/// Recordings and films are measured by their heads: little memory, and little to do.
-const MEASURED_AT_ONCE: usize = 2;
-/// Looking at a file takes no longer, with the wait for its turn; then it is stored as it is.
-const LOOK_WITHIN: Duration = Duration::from_secs(20);
-
 /// How the worker works.
 #[derive(Clone, Debug)]
 pub struct MediaSettings {
@@ -101,10 +108,11 @@ struct Inner {
     keyring: Keyring,
     fetcher: Fetcher,
     storage: Storage,
-    drawing: Arc<Semaphore>,
-    measuring: Arc<Semaphore>,
+    looks: Looks,
     at_once: Semaphore,
-    stored: Condition,
+    uploading: Semaphore,
+    shares: Shares,
+    outage: Arc<Outage>,
     life: Lifecycle,
 }
 
@@ -130,8 +138,7 @@ impl MediaWorker {
         readiness: &Readiness,
         life: &Lifecycle,
     ) -> Self {
-        let stored = readiness.condition("files");
-        stored.ready();
+        let outage = Outage::new(readiness.condition("files"), storage.clone(), settings.folder.clone(), life.clone());
         life.spawn(tidy(settings.folder.clone(), storage.clone(), life.clone()));
         let fetcher = Fetcher { downloader, apis: settings.apis, folder: settings.folder };
         Self(Arc::new(Inner {
@@ -140,10 +147,11 @@ impl MediaWorker {
             keyring,
             fetcher,
             storage,
-            drawing: Arc::new(Semaphore::new(DRAWN_AT_ONCE)),
-            measuring: Arc::new(Semaphore::new(MEASURED_AT_ONCE)),
+            looks: Looks::new(),
             at_once: Semaphore::new(settings.at_once),
-            stored,
+            uploading: Semaphore::new(UPLOADED_AT_ONCE),
+            shares: Shares::of(settings.at_once),
+            outage,
             life: life.clone(),
         }))
     }
@@ -174,7 +182,6 @@ impl Worker for MediaWorker {
             .iter()
             .filter_map(|effect| if let Effect::Ended(attempt) = effect { Some(attempt) } else { None })
             .collect();
-        fetching::record(tx, &ended).await?;
         let mut asked: Vec<_> = effects
             .iter()
             .filter_map(|effect| {
@@ -182,6 +189,10 @@ impl Worker for MediaWorker {
             })
             .collect();
         asked.sort_by_key(|(tenant, contact, _)| (**tenant, **contact));
+        let files: Vec<_> = ended.iter().map(|attempt| (attempt.tenant_id, attempt.media_id)).collect();
+        let people: Vec<_> = asked.iter().map(|(tenant, contact, _)| (**tenant, **contact)).collect();
+        media::lock(tx, &files, &people).await?;
+        fetching::record(tx, &ended).await?;
         for (tenant_id, contact_id, answer) in asked {
             profiles::record(tx, *tenant_id, *contact_id, answer).await?;
         }
@@ -202,21 +213,45 @@ impl Worker for MediaWorker {
 impl Inner {
     async fn perform(&self, ticket: Ticket<MediaJob>, settle: &Settle<Effect>) {
         let (job, ticket) = ticket.take();
-        let Ok(_turn) = self.at_once.acquire().await else { return };
+        let share = match job.task {
+            Task::Fetch { channel_account_id: Some(id), .. } => match self.shares.enter(id, Instant::now()) {
+                Ok(share) => Some(share),
+                Err(wait) => return settle.later(ticket, wait),
+            },
+            _ => None,
+        };
+        // Nothing is begun that could not be put down.
+        let turn = async {
+            self.outage.over().await;
+            self.at_once.acquire().await
+        };
+        let turn = tokio::select! {
+            biased;
+            turn = tokio::time::timeout(TURN_WITHIN, turn) => turn,
+            () = self.life.stopping() => return settle.later(ticket, Duration::from_secs(1)),
+        };
+        let Ok(Ok(_turn)) = turn else { return settle.later(ticket, AFTER_OURS) };
         let placement = match self.placements.find(job.tenant_id, settle).await {
             Ok(Some(placement)) => placement,
             Ok(None) => return settle.reject(ticket, anyhow!("there is no tenant {}", job.tenant_id)),
             Err(error) => return settle.retry(ticket, None, error),
         };
-        let of = Of { tenant_id: job.tenant_id, placement };
+        let of = Of { tenant_id: job.tenant_id, placement, until: Instant::now() + HELD_FOR };
         match job.task {
-            Task::Fetch { media_id } => self.file(&of, media_id, ticket, settle).await,
+            Task::Fetch { media_id, .. } => self.file(&of, media_id, share.as_ref(), ticket, settle).await,
             Task::Profile { contact_id } => self.person(&of, contact_id, ticket, settle).await,
             Task::Delete { keys } => self.delete(&of, keys, ticket, settle).await,
         }
     }
 
-    async fn file(&self, of: &Of, media_id: MediaId, ticket: Ticket<()>, settle: &Settle<Effect>) {
+    async fn file(
+        &self,
+        of: &Of,
+        media_id: MediaId,
+        share: Option<&Held>,
+        ticket: Ticket<()>,
+        settle: &Settle<Effect>,
+    ) {
         let claim = Uuid::now_v7();
         let claiming = || async move {
             let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
@@ -233,45 +268,70 @@ impl Inner {
             Ok(Claim::Over) => return settle.done(ticket, Vec::new()),
             Err(error) => return settle.retry(ticket, None, error),
         };
-        let fetching = tokio::time::timeout(FILE_WITHIN, self.fetch_and_store(of, &file, settle));
+        let claimed = Claimed { file: &file, claim };
         let stored = tokio::select! {
             biased;
-            stored = fetching => stored.unwrap_or_else(|_| {
-                let reason = format!("A file was not stored within {} minutes.", FILE_WITHIN.as_secs() / 60);
-                Err(Failure::new("storage_away", Next::Ours, reason))
-            }),
+            stored = self.fetch_and_store(of, &claimed, settle) => stored,
             // The process ends: another fetches it.
             () = self.life.stopping() => {
-                self.release(of, media_id, claim).await;
+                self.release(of, &claimed, None, settle).await;
                 return settle.later(ticket, Duration::from_secs(1));
             }
+            never = self.keep(of, &claimed, settle) => match never {},
         };
         let ending = match stored {
-            Ok(stored) => {
-                self.stored.ready();
-                Ending::Stored(Box::new(stored))
+            Ok(stored) => Ending::Stored(Box::new(stored)),
+            Err(failure) => {
+                if failure.code == NOT_AUTHORISED
+                    && let Some(share) = share
+                {
+                    share.refused(Instant::now());
+                }
+                match ending(&file, failure) {
+                    Ok(ending) => ending,
+                    Err(ours) => {
+                        let wait = if ours.code == STORAGE_AWAY { AFTER_OURS } else { AFTER_OPERATOR };
+                        if ours.code == STORAGE_AWAY {
+                            self.outage.begin(&ours.reason, settle);
+                        } else {
+                            tracing::warn!(code = ours.code, reason = ours.reason, "a file waits for us");
+                        }
+                        self.release(of, &claimed, Some(&ours), settle).await;
+                        return settle.later(ticket, wait);
+                    }
+                }
             }
-            Err(Failure { next: Next::Ours, reason, .. }) => {
-                tracing::warn!(reason, "files cannot be stored");
-                self.stored.not_ready(reason);
-                self.release(of, media_id, claim).await;
-                tokio::time::sleep(BREATH).await;
-                return settle.later(ticket, AFTER_OURS);
-            }
-            Err(failure) => ending(&file, failure),
         };
         count(&file, &ending);
         let effect = Effect::Ended(Attempt { tenant_id: of.tenant_id, media_id, claim, ending });
         settle.done(ticket, vec![of.placed(effect)]);
     }
 
-    async fn release(&self, of: &Of, media_id: MediaId, claim: Uuid) {
-        let releasing = async {
+    /// Keeps a claim for as long as it is waited for.
+    async fn keep(&self, of: &Of, claimed: &Claimed<'_>, settle: &Settle<Effect>) -> Infallible {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            let renewing = || async move {
+                let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+                let renewed = fetching::renew(&mut tx, of.tenant_id, claimed.file.id, claimed.claim, LEASE).await?;
+                tx.commit().await?;
+                Ok(renewed)
+            };
+            if let Err(error) = settle.outlast("renewing a claim", renewing).await {
+                tracing::debug!(%error, "a claim is not renewed");
+            }
+        }
+    }
+
+    /// Gives a claim back, uncharged.
+    async fn release(&self, of: &Of, claimed: &Claimed<'_>, why: Option<&Why>, settle: &Settle<Effect>) {
+        let releasing = || async move {
             let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
-            fetching::release(&mut tx, of.tenant_id, media_id, claim).await?;
-            tx.commit().await
+            fetching::release(&mut tx, of.tenant_id, claimed.file.id, claimed.claim, why).await?;
+            tx.commit().await?;
+            Ok(())
         };
-        if let Err(error) = releasing.await {
+        if let Err(error) = settle.outlast("giving a claim back", releasing).await {
             tracing::debug!(%error, "a claim ends by itself");
         }
     }
@@ -351,6 +411,14 @@ fn sweep(incoming: &Path) -> io::Result<u64> {
 struct Of {
     tenant_id: TenantId,
     placement: Placement,
+    /// It is held no longer than this before its bytes are on their way.
+    until: Instant,
+}
+
+/// A file that is ours for a while.
+struct Claimed<'a> {
+    file: &'a File,
+    claim: Uuid,
 }
 
 impl Of {
@@ -370,19 +438,24 @@ fn patience(provider: Provider) -> TimeDelta {
 }
 
 /// What a failure means for a file.
-fn ending(file: &File, failure: Failure) -> Ending {
+///
+/// # Errors
+/// If it is ours: it means nothing for the file, which waits until we are in order.
+fn ending(file: &File, failure: Failure) -> Result<Ending, Why> {
     let Failure { code, reason, next } = failure;
     let over = |state, reason| Ending::Over { state, why: Why { code, reason } };
-    match next {
+    let is_over = file.now - file.asked_at > patience(file.provider) && file.attempts + 1 >= FEWEST_ATTEMPTS;
+    Ok(match next {
         Next::Expire => over(MediaState::Expired, reason),
         Next::Refuse => over(MediaState::Refused, reason),
         Next::GiveUp => over(MediaState::Failed, reason),
-        Next::Again(_) | Next::Ours if file.now - file.created_at > patience(file.provider) => {
-            over(MediaState::Failed, format!("Given up after {} attempts. {reason}", file.attempts + 1))
+        Next::Again(_) if is_over => {
+            let state = if code == PRIVATE_ADDRESS { MediaState::Refused } else { MediaState::Failed };
+            over(state, format!("Given up after {} attempts. {reason}", file.attempts + 1))
         }
         Next::Again(after) => put_off(file, code, reason, after),
-        Next::Ours => put_off(file, code, reason, None),
-    }
+        Next::Ours => return Err(Why { code, reason }),
+    })
 }
 
 fn put_off(file: &File, code: &'static str, reason: String, after: Option<Duration>) -> Ending {
@@ -424,7 +497,7 @@ mod tests {
             declared_sha256: None,
             attempts: 3,
             lost: 0,
-            created_at: now - age,
+            asked_at: now - age,
             keep_until: None,
             now,
         }
@@ -434,15 +507,36 @@ mod tests {
     fn what_fails_is_put_off_until_its_provider_has_it_no_longer() {
         let failure = |next| Failure::new("broken_off", next, "It broke off.");
         let after = Duration::from_secs(70);
-        let Ending::PutOff { after: wait, .. } = ending(&file(TimeDelta::hours(1)), failure(Next::Again(Some(after))))
+        let Ok(Ending::PutOff { after: wait, .. }) =
+            ending(&file(TimeDelta::hours(1)), failure(Next::Again(Some(after))))
         else {
             panic!("put off");
         };
         assert_eq!(wait, TimeDelta::seconds(70));
-        let Ending::Over { state, why } = ending(&file(TimeDelta::days(7)), failure(Next::Again(None))) else {
+        let mut old = file(TimeDelta::days(7));
+        let ended = ending(&old, failure(Next::Again(None)));
+        assert!(matches!(ended, Ok(Ending::PutOff { .. })), "we may have been away: {ended:?}");
+        old.attempts = FEWEST_ATTEMPTS - 1;
+        let Ok(Ending::Over { state, why }) = ending(&old, failure(Next::Again(None))) else {
             panic!("over");
         };
-        assert_eq!((state, why.reason.as_str()), (MediaState::Failed, "Given up after 4 attempts. It broke off."));
+        assert_eq!((state, why.reason.as_str()), (MediaState::Failed, "Given up after 5 attempts. It broke off."));
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_public_is_refused_in_the_end() {
+        let mut of_messenger = file(TimeDelta::hours(25));
+        (of_messenger.provider, of_messenger.attempts) = (Provider::Messenger, 4);
+        let ended = ending(&of_messenger, Failure::new(PRIVATE_ADDRESS, Next::Again(None), "It is not public."));
+        assert!(matches!(ended, Ok(Ending::Over { state: MediaState::Refused, .. })), "{ended:?}");
+    }
+
+    #[test]
+    fn our_own_failure_ends_no_file_however_old_it_is() {
+        let mut old = file(TimeDelta::days(70));
+        old.attempts = 70;
+        let ours = ending(&old, Failure::new("storage_away", Next::Ours, "The disk is full."));
+        assert_eq!(ours.unwrap_err().code, "storage_away");
     }
 
     #[test]
@@ -467,7 +561,7 @@ mod tests {
             (Next::GiveUp, MediaState::Failed),
         ] {
             let ended = ending(&file(TimeDelta::zero()), Failure::new("x", next, "y"));
-            assert!(matches!(ended, Ending::Over { state, .. } if state == expected), "{ended:?}");
+            assert!(matches!(ended, Ok(Ending::Over { state, .. }) if state == expected), "{ended:?}");
         }
     }
 }

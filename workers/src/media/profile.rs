@@ -1,6 +1,10 @@
 //! Who somebody is, where a provider tells only who asks: a name, and a copy of the picture, whose link expires.
 
-use super::{AFTER_OURS, Effect, FILE_WITHIN, Inner, Of, accounts, store};
+use super::{
+    AFTER_OPERATOR, AFTER_OURS, Effect, Inner, Of,
+    looks::measure,
+    store::{self, Bytes, STORAGE_BUSY, refuse_bomb},
+};
 use crate::worker::{Settle, Ticket};
 use chrono::TimeDelta;
 use shared::{
@@ -11,7 +15,7 @@ use shared::{
         media::{Judgement, is_safe_inline, judge},
     },
     providers::{
-        download::{Failure, Next, OfProvider},
+        download::{Failure, Next, OfProvider, STORAGE_AWAY},
         instagram, messenger,
         messenger::profile::{Answer as Said, Profile},
     },
@@ -41,19 +45,20 @@ impl Inner {
             Ok(None) => return settle.done(ticket, Vec::new()),
             Err(error) => return settle.retry(ticket, None, error),
         };
-        let asking = tokio::time::timeout(FILE_WITHIN, self.ask(of, &wanted, settle));
         let answer = tokio::select! {
             biased;
-            answer = asking => answer.unwrap_or_else(|_| {
-                Err(Failure::new("storage_away", Next::Ours, "Somebody's picture was not stored in time."))
-            }),
+            answer = self.ask(of, &wanted, settle) => answer,
             () = self.life.stopping() => return settle.later(ticket, Duration::from_secs(1)),
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(Failure { next: Next::Ours, reason, .. }) => {
-                tracing::warn!(reason, "an avatar cannot be stored");
-                return settle.later(ticket, AFTER_OURS);
+            Err(Failure { next: Next::Ours, reason, code }) => {
+                if code == STORAGE_AWAY {
+                    self.outage.begin(&reason, settle);
+                    return settle.later(ticket, AFTER_OURS);
+                }
+                tracing::warn!(code, reason, "somebody is asked about later: it waits for us");
+                return settle.later(ticket, AFTER_OPERATOR);
             }
             Err(failure) => after_failure(&wanted, failure),
         };
@@ -61,11 +66,7 @@ impl Inner {
     }
 
     async fn ask(&self, of: &Of, wanted: &Wanted, settle: &Settle<Effect>) -> Result<Answer, Failure> {
-        let load =
-            || accounts::load(&self.databases, &self.keyring, &of.placement, of.tenant_id, wanted.channel_account_id);
-        let account = settle.outlast("loading an account", load).await;
-        let account = account.map_err(|error| Failure::new("storage_away", Next::Ours, error.to_string()))?;
-        let account = account.map_err(|why| Failure::new(why.code, Next::Again(None), why.reason))?;
+        let account = self.account(of, wanted.channel_account_id, settle).await?;
         let apis = &self.fetcher.apis;
         let (base, path) = match wanted.provider {
             Provider::Messenger => {
@@ -115,11 +116,12 @@ impl Inner {
         }
     }
 
-    /// A copy of somebody's picture. One that cannot be had is no reason not to know their name; only our own failures are.
+    /// A copy of somebody's picture. One that cannot be had is no reason not to know their name; only our own failures are, and that the
+    /// same picture is just being deleted.
     async fn avatar(&self, of: &Of, url: &str, settle: &Settle<Effect>) -> Result<Option<Avatar>, Failure> {
         match self.copy(of, url, settle).await {
             Ok(avatar) => Ok(Some(avatar)),
-            Err(failure) if failure.next == Next::Ours => Err(failure),
+            Err(failure) if failure.next == Next::Ours || failure.code == STORAGE_BUSY => Err(failure),
             Err(failure) => {
                 tracing::debug!(%failure, "somebody's picture cannot be had");
                 Ok(None)
@@ -143,11 +145,12 @@ impl Inner {
             Judgement::Store(found) if found.starts_with("image/") && is_safe_inline(&found) => found,
             _ => return Err(refuse("The picture is none.")),
         };
+        if let Some(dimensions) = measure(&saved, &content_type).await {
+            refuse_bomb(dimensions, saved.size_bytes)?;
+        }
         let key = store::key_of(of.tenant_id, &saved);
-        self.announce(of, std::slice::from_ref(&key), settle).await?;
-        let bytes = tokio::fs::File::open(&saved.path).await;
-        let bytes = bytes.map_err(|error| Failure::new("storage_away", Next::Ours, error.to_string()))?;
-        self.storage.put(&key, bytes, saved.size_bytes).await.map_err(|error| store::storage_away(&error))?;
+        self.announce(of, std::slice::from_ref(&key), None, settle).await?;
+        self.put(of, &key, Bytes::In(&saved), settle).await?;
         Ok(Avatar { storage_key: key, content_type, size_bytes: saved.size_bytes })
     }
 }

@@ -1,10 +1,11 @@
 //! A file, from its provider into storage.
 
 use super::{
-    EXAMINED_UNTIL_LOST, Effect, FETCH_WITHIN, GIVEN_UP_WHEN_LOST, Inner, LOOK_WITHIN, Of,
+    Claimed, Effect, FETCH_WITHIN, Inner, Of,
     accounts::{self, Account},
-    examine::{Findings, examine},
-    fetch::Fetched,
+    examine::is_drawn,
+    fetch::{Fetched, asks_who},
+    looks::Look,
 };
 use crate::worker::Settle;
 use sha2::{Digest, Sha256};
@@ -13,20 +14,21 @@ use shared::{
     db::{
         self,
         media::{
-            fetching::{File, Stored, Why},
+            fetching::{self, File, Stored, Why},
             objects,
         },
     },
     domain::{
-        ids::TenantId,
-        media::{Judgement, MOST_PIXELS_DRAWN, declared_digest, judge, object_key},
+        ids::{ChannelAccountId, TenantId},
+        media::{Judgement, declared_digest, is_bomb, judge, object_key},
     },
-    providers::download::{Failure, Next, Saved},
-    storage,
+    providers::download::{Failure, Next, STORAGE_AWAY, Saved},
 };
 
 /// So often a file whose digest is not the declared one is fetched anew before we take it as it is.
 const DIGEST_ATTEMPTS: i32 = 2;
+/// What it was stored as is being deleted.
+pub(super) const STORAGE_BUSY: &str = "storage_busy";
 const NOT_EXAMINED: &str = "Workers that looked at it ended, so that nobody looks at it any more.";
 
 impl Inner {
@@ -34,21 +36,18 @@ impl Inner {
     pub(super) async fn fetch_and_store(
         &self,
         of: &Of,
-        file: &File,
+        claimed: &Claimed<'_>,
         settle: &Settle<Effect>,
     ) -> Result<Stored, Failure> {
+        let file = claimed.file;
         if file.keep_until.is_some_and(|until| until <= file.now) {
             return Err(Failure::new("kept_long_enough", Next::Expire, "A story may be kept for 24 hours only."));
         }
-        if file.lost >= GIVEN_UP_WHEN_LOST {
-            let reason = format!("{} workers that had it ended and never said what became of it.", file.lost);
-            return Err(Failure::new("ends_workers", Next::GiveUp, reason));
-        }
-        let loading =
-            || accounts::load(&self.databases, &self.keyring, &of.placement, of.tenant_id, file.channel_account_id);
-        let account = settle.outlast("loading an account", loading).await.map_err(asking)?;
-        let account = account.map_err(|Why { code, reason }| Failure::new(code, Next::Again(None), reason))?;
-        let Fetched { saved, declared_type, declared_sha256, filename } = self.fetch(file, &account).await?;
+        let account = match asks_who(file.provider) {
+            true => Some(self.account(of, file.channel_account_id, settle).await?),
+            false => None,
+        };
+        let Fetched { saved, declared_type, declared_sha256, filename } = self.fetch(file, account.as_ref()).await?;
         if saved.size_bytes == 0 {
             return Err(Failure::new("empty", Next::Again(None), "The provider sent a file of no bytes."));
         }
@@ -60,39 +59,30 @@ impl Inner {
             }
         };
         let mut remark = digest_differs(file, declared_sha256.as_deref(), &saved)?;
-        let findings = if file.lost < EXAMINED_UNTIL_LOST {
-            self.examine(&saved, &content_type).await
-        } else {
+        let Look { dimensions, findings, spared, came_back } =
+            self.look(of, claimed, &saved, &content_type, settle).await;
+        if let Some(dimensions) = dimensions {
+            refuse_bomb(dimensions, saved.size_bytes)?;
+        }
+        if spared {
             remark.get_or_insert_with(|| Why { code: "not_examined", reason: NOT_EXAMINED.to_owned() });
-            Findings::default()
-        };
-        if let Some((width, height)) = findings.dimensions {
-            if findings.bomb {
-                let reason = format!(
-                    "The picture has {width} × {height} pixels in {} bytes: it is made to fill the memory of who opens it.",
-                    saved.size_bytes
-                );
-                return Err(Failure::new("image_bomb", Next::Refuse, reason));
-            }
-            if findings.thumbnail.is_none() && remark.is_none() {
-                let large = u64::from(width) * u64::from(height) > MOST_PIXELS_DRAWN;
-                let why = if large {
-                    "It is too large for a small picture of it to be made."
-                } else {
-                    "No small picture could be made of it."
-                };
-                remark = Some(Why { code: "no_thumbnail", reason: why.to_owned() });
-            }
+        }
+        if let (Some(dimensions), None) = (dimensions, &findings.thumbnail) {
+            let why = if is_drawn(dimensions, saved.size_bytes) {
+                "No small picture could be made of it."
+            } else {
+                "It is too large for a small picture of it to be made."
+            };
+            remark.get_or_insert_with(|| Why { code: "no_thumbnail", reason: why.to_owned() });
         }
         let storage_key = object_key(of.tenant_id, &saved.sha256);
         let thumbnail_key =
             findings.thumbnail.as_ref().map(|jpeg| object_key(of.tenant_id, &Sha256::digest(jpeg).into()));
         let keys: Vec<String> = [Some(&storage_key), thumbnail_key.as_ref()].into_iter().flatten().cloned().collect();
-        self.announce(of, &keys, settle).await?;
-        let bytes = tokio::fs::File::open(&saved.path).await.map_err(|error| ours(&error))?;
-        self.storage.put(&storage_key, bytes, saved.size_bytes).await.map_err(|error| ours(&error))?;
+        self.announce(of, &keys, Some(claimed).filter(|_| came_back), settle).await?;
+        self.put(of, &storage_key, Bytes::In(&saved), settle).await?;
         if let (Some(key), Some(jpeg)) = (&thumbnail_key, &findings.thumbnail) {
-            self.storage.put(key, jpeg.as_slice(), jpeg.len() as u64).await.map_err(|error| ours(&error))?;
+            self.put(of, key, Bytes::Here(jpeg), settle).await?;
         }
         crash::pass(CrashPoint::MediaAfterStore);
         Ok(Stored {
@@ -101,25 +91,45 @@ impl Inner {
             sha256: saved.sha256,
             content_type,
             filename,
-            dimensions: findings.dimensions,
+            dimensions,
             duration_ms: findings.duration_ms,
             thumbnail_key,
             remark,
         })
     }
 
+    /// The account that asks.
+    pub(super) async fn account(
+        &self,
+        of: &Of,
+        id: ChannelAccountId,
+        settle: &Settle<Effect>,
+    ) -> Result<Account, Failure> {
+        let loading = || accounts::load(&self.databases, &self.keyring, &of.placement, of.tenant_id, id);
+        settle.outlast("loading an account", loading).await.map_err(asking)?
+    }
+
     /// What its provider gives, in the time that a provider has.
-    async fn fetch(&self, file: &File, account: &Account) -> Result<Fetched, Failure> {
+    async fn fetch(&self, file: &File, account: Option<&Account>) -> Result<Fetched, Failure> {
         tokio::time::timeout(FETCH_WITHIN, self.fetcher.fetch(file, account)).await.unwrap_or_else(|_| {
             let reason = format!("The file did not come within {} minutes.", FETCH_WITHIN.as_secs() / 60);
             Err(Failure::new("too_slow", Next::Again(None), reason))
         })
     }
 
-    /// Says that these objects are about to be stored, so that nobody deletes them.
-    pub(super) async fn announce(&self, of: &Of, keys: &[String], settle: &Settle<Effect>) -> Result<(), Failure> {
+    /// Says that these objects are about to be stored, so that nobody deletes them; and, if so, that the look at this file is over.
+    pub(super) async fn announce(
+        &self,
+        of: &Of,
+        keys: &[String],
+        looked_at: Option<&Claimed<'_>>,
+        settle: &Settle<Effect>,
+    ) -> Result<(), Failure> {
         let touching = || async move {
             let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+            if let Some(claimed) = looked_at {
+                fetching::examined(&mut tx, of.tenant_id, claimed.file.id, claimed.claim).await?;
+            }
             let busy = objects::touch(&mut tx, of.tenant_id, keys).await?;
             tx.commit().await?;
             Ok(busy)
@@ -128,33 +138,64 @@ impl Inner {
             None => Ok(()),
             Some(left) => {
                 let wait = left.to_std().unwrap_or_default() + std::time::Duration::from_secs(1);
-                Err(Failure::new("storage_busy", Next::Again(Some(wait)), "What it was stored as is being deleted."))
+                Err(Failure::new(STORAGE_BUSY, Next::Again(Some(wait)), "What it was stored as is being deleted."))
             }
         }
     }
 
-    /// Looks at a file, on a thread where that may take its time. A file on which that fails, or does not end, tells nothing of
-    /// itself. Its thread cannot be stopped and keeps its turn: of its kind nothing is looked at until it has ended.
-    async fn examine(&self, saved: &Saved, content_type: &str) -> Findings {
-        let turns = if content_type.starts_with("image/") { &self.drawing } else { &self.measuring };
-        let (turns, path, size_bytes) = (turns.clone(), saved.path.to_path_buf(), saved.size_bytes);
-        let kind = content_type.to_owned();
-        let looking = async move {
-            let turn = turns.acquire_owned().await.ok()?;
-            let looking = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                examine(&path, &kind, size_bytes)
-            });
-            looking.await.inspect_err(|error| tracing::warn!(%error, "a file could not be looked at")).ok()
-        };
-        let looked = tokio::time::timeout(LOOK_WITHIN, looking).await;
-        looked
-            .unwrap_or_else(|_| {
-                tracing::warn!(content_type, size_bytes, "a file was not looked at in time");
-                None
-            })
-            .unwrap_or_default()
+    /// Puts bytes into storage, again and again while that is away; but once it may be held no longer, what has come is let go of.
+    pub(super) async fn put(
+        &self,
+        of: &Of,
+        key: &str,
+        bytes: Bytes<'_>,
+        settle: &Settle<Effect>,
+    ) -> Result<(), Failure> {
+        loop {
+            if tokio::time::timeout_at(of.until.into(), self.outage.over()).await.is_err() {
+                return Err(Failure::new(STORAGE_AWAY, Next::Ours, "The storage was away for too long."));
+            }
+            let _turn = self.uploading.acquire().await;
+            if self.outage.is_on() {
+                continue;
+            }
+            let put = match bytes {
+                Bytes::Here(bytes) => self.storage.put(key, bytes, bytes.len() as u64).await,
+                Bytes::In(saved) => {
+                    let file = tokio::fs::File::open(&saved.path).await;
+                    let file = file.map_err(|error| Failure::new(STORAGE_AWAY, Next::Ours, error.to_string()))?;
+                    self.storage.put(key, file, saved.size_bytes).await
+                }
+            };
+            match put {
+                Ok(()) => {
+                    self.outage.stored();
+                    return Ok(());
+                }
+                Err(error) => self.outage.begin(&error.to_string(), settle),
+            }
+        }
     }
+}
+
+/// What is put into storage.
+#[derive(Clone, Copy)]
+pub(super) enum Bytes<'a> {
+    /// A few.
+    Here(&'a [u8]),
+    /// Those of a file that has come.
+    In(&'a Saved),
+}
+
+/// A picture that is made to hurt who opens it is not stored.
+pub(super) fn refuse_bomb((width, height): (u32, u32), size_bytes: u64) -> Result<(), Failure> {
+    if !is_bomb(width, height, size_bytes) {
+        return Ok(());
+    }
+    let reason = format!(
+        "The picture has {width} × {height} pixels in {size_bytes} bytes: it is made to fill the memory of who opens it."
+    );
+    Err(Failure::new("image_bomb", Next::Refuse, reason))
 }
 
 /// What is odd about a file whose digest is not the declared one. It may have broken on its way; if it comes so again, it is what
@@ -175,21 +216,12 @@ fn digest_differs(file: &File, declared: Option<&str>, saved: &Saved) -> Result<
     }
 }
 
-fn ours(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new("storage_away", Next::Ours, error.to_string())
-}
-
 /// The database refused a question about it: the file can wait until somebody has looked.
 fn asking(error: db::Error) -> Failure {
-    Failure::new("storage_away", Next::Ours, error.to_string())
+    Failure::new("database_refused", Next::Ours, error.to_string())
 }
 
 /// The key of what has these bytes.
 pub(super) fn key_of(tenant_id: TenantId, saved: &Saved) -> String {
     object_key(tenant_id, &saved.sha256)
-}
-
-/// As [`ours`], for others.
-pub(super) fn storage_away(error: &storage::Error) -> Failure {
-    ours(error)
 }

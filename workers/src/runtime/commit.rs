@@ -52,6 +52,11 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Publishes what was committed; what cannot be is left to the sweep.
     fn announce(&self, placement: &Placement, rows: Vec<OutboxRow>) -> impl Future<Output = ()> + Send;
+
+    /// These are committed.
+    fn committed(&self, _effects: &[Self::Effect]) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// How one worker's effects are gathered and committed.
@@ -198,6 +203,7 @@ impl<S: Store> Committing<S> {
                     if !rows.is_empty() {
                         self.store.announce(placement, rows).await;
                     }
+                    self.store.committed(&effects[range.clone()]).await;
                 }
                 Err(why) if range.len() > 1 => {
                     self.count(why.cause());

@@ -6,7 +6,7 @@ use super::{
     held::{Held, Ticket},
     outlast::outlast,
     panics,
-    pause::Pause,
+    pause::{Pause, Waiting},
     postpone::Postponed,
 };
 use crate::worker::{Placed, Verdict};
@@ -177,6 +177,12 @@ impl<E: Send + Sync + 'static> Settle<E> {
         T: Send,
     {
         outlast(&self.pause, what, operation).await
+    }
+
+    /// Takes no new work for as long as the returned guard lives, for a failure of ours that the runtime does not see by itself.
+    /// `reason` is one of a few words, `detail` says more.
+    pub(crate) fn pause(&self, reason: &'static str, detail: &str) -> Waiting {
+        self.pause.enter(reason, detail)
     }
 
     fn dispose(&self, disposal: Disposal) {

@@ -55,6 +55,10 @@ impl<W: Worker> Store for Transactions<W> {
         Ok(rows)
     }
 
+    async fn committed(&self, effects: &[W::Effect]) {
+        self.worker.committed(effects).await;
+    }
+
     async fn announce(&self, placement: &Placement, rows: Vec<OutboxRow>) {
         let outgoing = rows.iter().filter_map(outgoing).collect();
         match self.publisher.publish(outgoing).await {

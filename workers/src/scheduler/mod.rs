@@ -147,6 +147,7 @@ impl PlacementSteps {
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();
+        let mut told = None;
         // After a long absence there are none for today, and what is published now would go where it has to be moved from.
         self.partitions.once(Box::pin(housekeeping::partitions(databases, placement, *log_days))).await;
         tokio::join!(
@@ -157,7 +158,7 @@ impl PlacementSteps {
                 campaigns::release(databases, publisher, clock, placement, &tenants()).await
             }),
             self.replays.every(REPLAYS, async || {
-                replays::go_on(databases, broker, publisher, clock, placement, &tenants()).await
+                replays::go_on(databases, broker, publisher, clock, placement, &tenants(), &mut told).await
             }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.accounts.every(ACCOUNTS, async || housekeeping::accounts(databases, placement, &tenants()).await),

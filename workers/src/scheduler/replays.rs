@@ -1,8 +1,9 @@
 //! Webhooks of tenants' logs that are published once more. What is live goes first: a few small bundles at a time, each confirmed
 //! before the next, at a pace that leaves most of what the consumers can do, and none while the queue has more than a little in it.
 //!
-//! A slice is one transaction on the replay's row, which is held meanwhile: how far it is moves only with what is confirmed. After a
-//! crash one slice is published twice, which changes nothing; the counts are those of the row.
+//! Who publishes a slice holds the replay's row by a lease, and no transaction is open while the broker is waited for: how far it is moves
+//! only with what is confirmed, and only for who holds it. After a crash one slice is published twice, which changes nothing; the counts
+//! are those of the row.
 
 use super::{Fault, steps::Next};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use shared::{
         Databases, Placement, TenantTx, receiving,
         webhook_log::{
             self, Bounds, Logged,
-            replays::{self, Published, Replay, State},
+            replays::{self, Published, State},
         },
     },
     domain::ids::{ReplayId, TenantId},
@@ -24,6 +25,7 @@ use shared::{
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 /// Published at a time. Few, for what is published stands before what comes next.
 const SLICE: Bounds = Bounds { webhooks: 64, bytes: 4 * 1024 * 1024 };
@@ -35,6 +37,8 @@ const PACE: Duration = Duration::from_millis(60);
 const QUEUED: u32 = 8;
 /// The queue is looked at again after this long, over a connection of its own.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What waits for another release is told as often as this.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Counted in one statement.
 const COUNT: u32 = 50_000;
 
@@ -57,6 +61,7 @@ pub(super) async fn go_on(
     clock: &Clock,
     placement: &Placement,
     tenants: &[TenantId],
+    told: &mut Option<Instant>,
 ) -> Result<Next, Fault> {
     if tenants.is_empty() {
         return Ok(Next::Later);
@@ -69,7 +74,8 @@ pub(super) async fn go_on(
         let mut tx = databases.fleet(placement, tenants).await?;
         let replays::UnderWay { ours: under_way, newer } = replays::under_way(&mut tx).await?;
         tx.commit().await?;
-        if newer > 0 {
+        if newer > 0 && told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
             warn!(%placement, replays = newer, "replays of providers that only a newer release knows wait for one");
         }
         if under_way.is_empty() {
@@ -106,48 +112,57 @@ async fn go_on_with(
     (tenant, id): (TenantId, ReplayId),
     room: bool,
 ) -> Result<Gone, Fault> {
+    let working = Uuid::now_v7();
     let mut tx = databases.tenant(placement, tenant).await?;
-    let Some(replay) = replays::hold(&mut tx, id).await? else { return Ok(Gone::Elsewhere) };
-    let gone = match replay.state {
+    let Some(replay) = replays::hold(&mut tx, id, working).await? else { return Ok(Gone::Elsewhere) };
+    match replay.state {
         State::Counting => {
             let counted = webhook_log::count(&mut tx, &replay.filter, replay.behind, COUNT).await?;
             replays::counted(&mut tx, id, counted.webhooks, counted.next).await?;
-            Gone::OnSilently
+            tx.commit().await?;
+            return Ok(Gone::OnSilently);
         }
-        State::Running if room => publish_slice(databases, publisher, clock, &mut tx, &replay).await?,
+        State::Running if room => {}
+        // Not committed: nobody has held it.
         _ => return Ok(Gone::Elsewhere),
-    };
+    }
+    let slice = webhook_log::slice(&mut tx, &replay.filter, replay.behind, SLICE).await?;
+    let webhooks: Vec<RawWebhook> =
+        slice.webhooks.iter().filter_map(|logged| to_webhook(&tx, replay.id, logged)).collect();
     tx.commit().await?;
-    Ok(gone)
+    let unreadable = slice.webhooks.len() - webhooks.len();
+    if unreadable > 0 {
+        warn!(%tenant, replay = %id, unreadable, "webhooks of the log of which nothing is kept that could be read");
+    }
+    if let Err(fault) = publish(databases, publisher, clock, &webhooks).await {
+        let mut tx = databases.tenant(placement, tenant).await?;
+        replays::let_go(&mut tx, id, working).await?;
+        tx.commit().await?;
+        return Err(fault);
+    }
+    crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
+    metrics::counter!(names::WEBHOOKS_REPLAYED).increment(webhooks.len() as u64);
+    let done = Published { webhooks: count(webhooks.len()), unreadable: count(unreadable), next: slice.next };
+    let mut tx = databases.tenant(placement, tenant).await?;
+    let counts = replays::published(&mut tx, id, working, done).await?;
+    tx.commit().await?;
+    if counts && done.next.is_none() {
+        info!(%tenant, replay = %id, published = replay.published + done.webhooks, "all of a replay is published");
+    }
+    Ok(if webhooks.is_empty() { Gone::OnSilently } else { Gone::On })
 }
 
-async fn publish_slice(
+async fn publish(
     databases: &Databases,
     publisher: &Publisher,
     clock: &Clock,
-    tx: &mut TenantTx,
-    replay: &Replay,
-) -> Result<Gone, Fault> {
-    let slice = webhook_log::slice(tx, &replay.filter, replay.behind, SLICE).await?;
-    let webhooks: Vec<RawWebhook> = slice.webhooks.iter().filter_map(|logged| to_webhook(tx, logged)).collect();
-    let unreadable = slice.webhooks.len() - webhooks.len();
-    if unreadable > 0 {
-        warn!(tenant = %tx.tenant_id(), replay = %replay.id, unreadable, "webhooks of the log of which nothing is kept that could be read");
-    }
-    store_large(databases, &webhooks).await?;
+    webhooks: &[RawWebhook],
+) -> Result<(), Fault> {
+    store_large(databases, webhooks).await?;
     let travelling: Vec<RawWebhook> = webhooks.iter().map(RawWebhook::to_travel).collect();
     let jobs = inbound::bundles(&travelling, BUNDLE)
         .map(|bundle| Outgoing { to: Target::Queue(&topology::INBOUND), job: inbound::to_job(bundle, clock.now()) });
-    publisher.publish(jobs.collect()).await?;
-    crash::pass(CrashPoint::SchedulerAfterPublishBeforeDelete);
-    let done = Published { webhooks: count(webhooks.len()), unreadable: count(unreadable), next: slice.next };
-    replays::published(tx, replay.id, done).await?;
-    metrics::counter!(names::WEBHOOKS_REPLAYED).increment(webhooks.len() as u64);
-    if done.next.is_none() {
-        let published = replay.published + done.webhooks;
-        info!(tenant = %tx.tenant_id(), replay = %replay.id, published, "all of a replay is published");
-    }
-    Ok(if webhooks.is_empty() { Gone::OnSilently } else { Gone::On })
+    Ok(publisher.publish(jobs.collect()).await?)
 }
 
 fn count(webhooks: usize) -> i64 {
@@ -155,22 +170,22 @@ fn count(webhooks: usize) -> i64 {
 }
 
 /// As it is played again; `None` if nothing is kept of it that could be read.
-fn to_webhook(tx: &TenantTx, logged: &Logged) -> Option<RawWebhook> {
+fn to_webhook(tx: &TenantTx, replay: ReplayId, logged: &Logged) -> Option<RawWebhook> {
     // Of what told of somebody who was erased no body is kept.
     let body = logged.body().filter(|body| !body.is_empty())?;
-    let (mut meta, body) = (logged.to_replay(tx)?, Bytes::from(body));
+    let (mut meta, body) = (logged.to_replay(tx, replay)?, Bytes::from(body));
     meta.stored = body.len() > MAX_INLINE_BYTES;
     Some(RawWebhook { meta, body })
 }
 
-/// Bodies too large for the broker. They go by themselves after some hours, also those of a slice that came to nothing.
+/// Bodies too large for the broker. Whoever has played one again drops it; a slice that is published twice has each once.
 async fn store_large(databases: &Databases, webhooks: &[RawWebhook]) -> Result<(), Fault> {
     if webhooks.iter().all(|webhook| !webhook.meta.stored) {
         return Ok(());
     }
     let mut tx = databases.control().await?;
     for webhook in webhooks.iter().filter(|webhook| webhook.meta.stored) {
-        receiving::store_replayed_body(&mut tx, webhook.meta.id, &webhook.body).await?;
+        receiving::store_large_body(&mut tx, webhook.meta.id, &webhook.body).await?;
     }
     Ok(tx.commit().await?)
 }

@@ -110,7 +110,9 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     // no webhook is routed to an account that is not there.
     let mut control = databases.control().await?;
     db::channel_accounts::scope_routes(&mut control, tenant.id).await?;
-    for (kind, external_id) in &wanted.routes {
+    let mut routes = wanted.routes.clone();
+    routes.sort_unstable();
+    for (kind, external_id) in &routes {
         let routed = db::channel_accounts::route(&mut control, tenant.id, id, provider, kind, external_id);
         anyhow::ensure!(routed.await?, "{kind} {external_id} belongs to another account");
     }

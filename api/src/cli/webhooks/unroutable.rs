@@ -118,7 +118,7 @@ struct Sent {
     published: usize,
     /// The account is still nobody's.
     nobodys: usize,
-    /// Kept by a release that did not note who had signed it, or not readable: they can only be looked at.
+    /// Kept by a release that did not note who had signed it, or not readable, still: they can only be looked at.
     unusable: usize,
 }
 
@@ -168,7 +168,7 @@ async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     out.list(&rows, &["received", "provider", "for", "others", "id"], |row| {
         let received = row.received_at.format("%Y-%m-%d %H:%M:%S").to_string();
         let id = row.id.to_string();
-        vec![received, row.provider.clone(), harmless(&row.external_id), row.others.to_string(), id]
+        vec![received, row.provider.clone(), for_whom(&row.external_id), row.others.to_string(), id]
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -187,7 +187,7 @@ async fn show(args: Show, out: &Output) -> anyhow::Result<ExitCode> {
         "received  {}\nprovider  {}\nfor       {}\nquery     {}\n\n{}",
         webhook.received_at.to_rfc3339(),
         webhook.provider,
-        harmless(&ids.join(", ")),
+        ids.iter().map(|id| for_whom(id)).collect::<Vec<_>>().join(", "),
         or_dash(query.as_deref().map(harmless)),
         body.as_deref().map_or_else(|| "(what is kept of the body cannot be read)".to_owned(), readable),
     );
@@ -203,6 +203,11 @@ async fn show(args: Show, out: &Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An id that nobody had; that of a part that could not be read is empty.
+fn for_whom(id: &str) -> String {
+    if id.is_empty() { "(unreadable)".to_owned() } else { harmless(id) }
+}
+
 /// The ids that nobody had, as far as they are kept.
 fn ids(webhook: &Unroutable) -> impl Iterator<Item = &str> {
     let others = webhook.other_ids.as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -213,8 +218,8 @@ async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
     let (databases, filter) = (args.database.open().await?, args.select.filter(args.id));
     let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template("[{elapsed_precise}] {pos} sent on")?);
     let (mut sent, mut behind) = (Sent::default(), None);
-    let mut whose: BTreeMap<(Placement, TenantId, ChannelAccountId), usize> = BTreeMap::new();
     loop {
+        let mut whose: BTreeMap<(Placement, TenantId, ChannelAccountId), usize> = BTreeMap::new();
         let mut tx = databases.control().await?;
         let page = unroutable::list(&mut tx, &filter, behind, PAGE).await?;
         tx.commit().await?;
@@ -235,13 +240,16 @@ async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        sent.published += if args.dry_run { on.len() } else { send_on(&databases, &on).await? };
+        if args.dry_run {
+            sent.published += on.len();
+        } else {
+            // Before they go: whatever ends this meanwhile, what was sent on is on record.
+            record(&databases, &whose).await?;
+            sent.published += send_on(&databases, &on).await?;
+        }
         bar.set_position(sent.published as u64);
     }
     bar.finish_and_clear();
-    if !args.dry_run {
-        record(&databases, &whose).await?;
-    }
     let would = if args.dry_run { "would be " } else { "" };
     let mut text = format!("{} webhooks {would}sent on, {} are still nobody's", sent.published, sent.nobodys);
     if sent.unusable > 0 {
@@ -286,7 +294,12 @@ async fn find(databases: &Databases, page: &[Unroutable]) -> anyhow::Result<Vec<
         // A webhook signed with an account's own secret speaks for that account's tenant alone.
         let may = |route: &&Route| raw.meta.account.is_none_or(|account| account.tenant_id == route.tenant_id);
         let of = |key: &RouteKey| routes.get(&(raw.meta.provider, key.clone()));
-        let missed = |part: &&Part| ids(webhook).any(|id| id == part.route.external_id());
+        // What could not be read may have been anybody's: it goes to everybody whom the webhook names, once all of it can be read.
+        let unread = ids(webhook).any(str::is_empty);
+        if unread && !parsed.bad.is_empty() && ids(webhook).all(str::is_empty) {
+            return Found::Unusable;
+        }
+        let missed = |part: &&Part| unread || ids(webhook).any(|id| id == part.route.external_id());
         let found: Vec<Route> = parsed
             .parts
             .iter()
@@ -302,10 +315,12 @@ fn keys_of(part: &Part) -> impl Iterator<Item = &RouteKey> {
     [Some(&part.route), part.fallback.as_ref()].into_iter().flatten()
 }
 
-/// As if it were another, received when it was: of some providers that is the time of what it tells.
+/// As if it were another, received when it was: of some providers that is the time of what it tells, and by the time in its id it is
+/// found in the log.
 fn as_new(webhook: RawWebhook) -> RawWebhook {
     let stored = webhook.body.len() > MAX_INLINE_BYTES;
-    let meta = Meta { id: WebhookId::new(), stored, replay: false, ..webhook.meta };
+    let id = WebhookId::received(webhook.meta.received_at);
+    let meta = Meta { id, stored, replay: false, ..webhook.meta };
     RawWebhook { meta, body: webhook.body }
 }
 

@@ -39,10 +39,10 @@ pub struct File {
     pub declared_sha256: Option<String>,
     /// How many attempts have failed.
     pub attempts: i32,
-    /// Of how many earlier claims nobody ever said what became: each may have been the end of a process.
+    /// How many earlier looks at it nobody ever came back from: each may have been the end of a process.
     pub lost: i32,
-    /// When we were told of it.
-    pub created_at: DateTime<Utc>,
+    /// When we were told of it, or somebody last asked for it again.
+    pub asked_at: DateTime<Utc>,
     /// Until when it may be kept.
     pub keep_until: Option<DateTime<Utc>>,
     /// The database's time of the claim.
@@ -60,19 +60,19 @@ pub enum Claim {
     Over,
 }
 
-/// Claims a file that waits, for so long. Until its claim is given back, or what became of it is told, it counts as lost.
+/// Claims a file that waits, for so long.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid, lease: TimeDelta) -> Result<Claim> {
     let ours = sqlx::query!(
         r#"UPDATE media
-        SET claim = $3, claimed_until = now() + make_interval(secs => $4),
-            -- Asked again after an answer that was lost: it is the same claim.
-            claims = claims + (claim IS DISTINCT FROM $3)::int
+        SET claim = $3, claimed_until = now() + make_interval(secs => $4)
         WHERE tenant_id = $1 AND id = $2 AND state = 'waiting' AND (claimed_until IS NULL OR claimed_until <= now() OR claim = $3)
         RETURNING channel_account_id, provider, channel, kind, provider_media_id, url, declared_type, declared_sha256, attempts,
-            claims - 1 AS "lost!", created_at, keep_until, now() AS "now!""#,
+            -- Asked again after an answer that was lost: it is the same claim.
+            claims - (examining IS NOT DISTINCT FROM $3)::int AS "lost!",
+            coalesce(asked_at, created_at) AS "asked_at!", keep_until, now() AS "now!""#,
         tenant_id.0,
         id.0,
         claim,
@@ -85,7 +85,7 @@ pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uu
         let (Ok(provider), Some(channel), Some(kind)) =
             (row.provider.parse(), Channel::from_name(&row.channel), MessageKind::from_name(&row.kind))
         else {
-            release(tx, tenant_id, id, claim).await?;
+            release(tx, tenant_id, id, claim, None).await?;
             return Ok(Claim::Anothers(lease));
         };
         return Ok(Claim::Ours(Box::new(File {
@@ -101,7 +101,7 @@ pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uu
             declared_sha256: row.declared_sha256,
             attempts: row.attempts,
             lost: row.lost,
-            created_at: row.created_at,
+            asked_at: row.asked_at,
             keep_until: row.keep_until,
             now: row.now,
         })));
@@ -119,6 +119,57 @@ pub async fn claim(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uu
         Some(left_s) => Claim::Anothers(TimeDelta::milliseconds((left_s * 1000.0) as i64)),
         None => Claim::Over,
     })
+}
+
+/// Makes a claim last for so long from now on. Whether it is still ours.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn renew(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid, lease: TimeDelta) -> Result<bool> {
+    let renewed = sqlx::query!(
+        "UPDATE media SET claimed_until = now() + make_interval(secs => $4) WHERE tenant_id = $1 AND id = $2 AND claim = $3",
+        tenant_id.0,
+        id.0,
+        claim,
+        lease.as_seconds_f64(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(renewed.rows_affected() == 1)
+}
+
+/// Says that a file is about to be looked at: until [`examined`] takes it back, it counts as one that may end the process.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn examining(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE media
+        SET claims = claims + 1, examining = $3
+        WHERE tenant_id = $1 AND id = $2 AND claim = $3 AND examining IS DISTINCT FROM $3",
+        tenant_id.0,
+        id.0,
+        claim,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Says that a file was looked at and the process lives.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn examined(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE media SET claims = claims - 1, examining = NULL WHERE tenant_id = $1 AND id = $2 AND examining = $3",
+        tenant_id.0,
+        id.0,
+        claim,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// What is known of a file that is stored.
@@ -219,7 +270,8 @@ async fn store(tx: &mut FleetTx, attempt: &Attempt, stored: &Stored) -> Result<(
         "UPDATE media
         SET state = 'stored', storage_key = $4, size_bytes = $5, sha256 = $6, content_type = $7,
             filename = coalesce(filename, $8), width = $9, height = $10, duration_ms = $11, thumbnail_key = $12,
-            code = $13, reason = $14, claim = NULL, claimed_until = NULL, settled_at = now()
+            code = $13, reason = $14, claim = NULL, claimed_until = NULL, settled_at = now(),
+            claims = claims - (examining IS NOT DISTINCT FROM $3)::int, examining = NULL
         WHERE tenant_id = $1 AND id = $2 AND claim = $3 AND state = 'waiting'",
         attempt.tenant_id.0,
         attempt.media_id.0,
@@ -242,11 +294,12 @@ async fn store(tx: &mut FleetTx, attempt: &Attempt, stored: &Stored) -> Result<(
 }
 
 async fn put_off(tx: &mut FleetTx, attempt: &Attempt, after: TimeDelta, why: &Why) -> Result<()> {
-    let now = sqlx::query_scalar!(
+    let put_off = sqlx::query!(
         r#"UPDATE media
-        SET attempts = attempts + 1, code = $4, reason = $5, claim = NULL, claimed_until = NULL, claims = claims - 1
+        SET attempts = attempts + 1, code = $4, reason = $5, claim = NULL, claimed_until = NULL,
+            claims = claims - (examining IS NOT DISTINCT FROM $3)::int, examining = NULL
         WHERE tenant_id = $1 AND id = $2 AND claim = $3 AND state = 'waiting'
-        RETURNING now() AS "now!""#,
+        RETURNING channel_account_id AS "channel_account_id: ChannelAccountId", now() AS "now!""#,
         attempt.tenant_id.0,
         attempt.media_id.0,
         attempt.claim,
@@ -255,9 +308,10 @@ async fn put_off(tx: &mut FleetTx, attempt: &Attempt, after: TimeDelta, why: &Wh
     )
     .fetch_optional(tx.conn())
     .await?;
-    if let Some(now) = now {
-        let job = MediaJob { tenant_id: attempt.tenant_id, task: Task::Fetch { media_id: attempt.media_id } };
-        tx.enqueue(attempt.tenant_id, QUEUE, job.to_job(now), Some(after));
+    if let Some(row) = put_off {
+        let task = Task::Fetch { media_id: attempt.media_id, channel_account_id: Some(row.channel_account_id) };
+        let job = MediaJob { tenant_id: attempt.tenant_id, task };
+        tx.enqueue(attempt.tenant_id, QUEUE, job.to_job(row.now), Some(after));
     }
     Ok(())
 }
@@ -319,16 +373,21 @@ pub async fn account(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId
     }))
 }
 
-/// Gives a claim back before its lease is over.
+/// Gives a claim back before its lease is over, uncharged; with what the file waits for, if that is known.
 ///
 /// # Errors
 /// If the database does not answer; the lease ends by itself.
-pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid) -> Result<()> {
+pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, id: MediaId, claim: Uuid, why: Option<&Why>) -> Result<()> {
     sqlx::query!(
-        "UPDATE media SET claim = NULL, claimed_until = NULL, claims = claims - 1 WHERE tenant_id = $1 AND id = $2 AND claim = $3",
+        "UPDATE media
+        SET claim = NULL, claimed_until = NULL, claims = claims - (examining IS NOT DISTINCT FROM $3)::int, examining = NULL,
+            code = coalesce($4, code), reason = coalesce($5, reason)
+        WHERE tenant_id = $1 AND id = $2 AND claim = $3 AND state = 'waiting'",
         tenant_id.0,
         id.0,
         claim,
+        why.map(|why| why.code),
+        why.map(|why| why.reason.as_str()),
     )
     .execute(tx.conn())
     .await?;

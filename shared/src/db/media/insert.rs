@@ -107,7 +107,8 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMedia<'_>]) -> Result<()> {
         ) AS m
         ORDER BY f.tenant_id, m.id, f.position
         ON CONFLICT ON CONSTRAINT media_position_key DO NOTHING
-        RETURNING tenant_id AS "tenant_id: TenantId", id AS "id: MediaId", state, now() AS "now!""#,
+        RETURNING tenant_id AS "tenant_id: TenantId", id AS "id: MediaId",
+            channel_account_id AS "channel_account_id: ChannelAccountId", state, now() AS "now!""#,
         &ids,
         &tenants,
         &accounts,
@@ -129,7 +130,8 @@ pub async fn insert(tx: &mut FleetTx, messages: &[NewMedia<'_>]) -> Result<()> {
     .fetch_all(tx.conn())
     .await?;
     for row in new.into_iter().filter(|row| row.state == MediaState::Waiting.as_str()) {
-        let job = MediaJob { tenant_id: row.tenant_id, task: Task::Fetch { media_id: row.id } };
+        let task = Task::Fetch { media_id: row.id, channel_account_id: Some(row.channel_account_id) };
+        let job = MediaJob { tenant_id: row.tenant_id, task };
         tx.enqueue(row.tenant_id, QUEUE, job.to_job(row.now), None);
     }
     Ok(())

@@ -122,14 +122,25 @@ pub async fn check(tx: &mut FleetTx) -> Result<(u64, bool)> {
     Ok((due.len() as u64, due.len() as i64 >= AT_ONCE))
 }
 
-/// Which of these objects may be deleted within the next minutes: nobody refers to them, and nobody will store them meanwhile.
+/// Which of these objects may be deleted within the next two minutes: nobody refers to them, and nobody will store them meanwhile.
+/// They are given to one who asks: another would delete what is stored anew once the first has forgotten them.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn deletable(tx: &mut FleetTx, tenant_id: TenantId, keys: &[String]) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar!(
-        "SELECT key FROM media_objects
-        WHERE tenant_id = $1 AND key = ANY ($2) AND deleting_until > now() + interval '2 minutes'",
+        "WITH mine AS MATERIALIZED (
+            SELECT key
+            FROM media_objects
+            WHERE tenant_id = $1 AND key = ANY ($2) AND deleting_until > now() + interval '2 minutes'
+            ORDER BY key
+            FOR UPDATE
+        )
+        UPDATE media_objects o
+        SET deleting_until = now() + interval '2 minutes'
+        FROM mine
+        WHERE o.tenant_id = $1 AND o.key = mine.key
+        RETURNING o.key",
         tenant_id.0,
         keys,
     )

@@ -12,6 +12,9 @@ use crate::{
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
+/// What is being deleted is gone by then.
+const AVATAR_AGAIN: TimeDelta = TimeDelta::minutes(5);
+
 /// Somebody who wrote, and whose name the webhook did not say.
 #[derive(Clone, Debug)]
 pub struct Nameless {
@@ -167,7 +170,7 @@ pub async fn record(tx: &mut FleetTx, tenant_id: TenantId, contact_id: ContactId
             sqlx::query!(
                 "UPDATE contacts
                 SET name = coalesce(name, $3), username = coalesce(username, $4)
-WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
+                WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
                     -- Nothing is asked any more about who was erased meanwhile.
                     AND EXISTS (
                         SELECT FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
@@ -180,11 +183,13 @@ WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
             )
             .execute(tx.conn())
             .await?;
-            let mut avatar = avatar.as_ref();
+            let avatar = avatar.as_ref();
+            // What it was stored as is being deleted: who they are is known, and their picture is asked for once more.
             if let Some(a) = avatar
                 && !super::objects::hold(tx.conn(), tenant_id, std::slice::from_ref(&a.storage_key)).await?
             {
-                avatar = None;
+                let reason = "The picture is stored again.";
+                return put_off(tx, tenant_id, contact_id, AVATAR_AGAIN, "storage_busy", reason).await;
             }
             sqlx::query!(
                 "UPDATE contact_profiles
@@ -215,23 +220,35 @@ WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL AND merged_into IS NULL
             .await?;
         }
         Answer::PutOff { after, code, reason } => {
-            let now = sqlx::query_scalar!(
-                r#"UPDATE contact_profiles
-                SET attempts = attempts + 1, code = $3, reason = $4
-                WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
-                RETURNING now() AS "now!""#,
-                tenant_id.0,
-                contact_id.0,
-                code,
-                reason,
-            )
-            .fetch_optional(tx.conn())
-            .await?;
-            if let Some(now) = now {
-                let job = MediaJob { tenant_id, task: Task::Profile { contact_id } };
-                tx.enqueue(tenant_id, QUEUE, job.to_job(now), Some(*after));
-            }
+            put_off(tx, tenant_id, contact_id, *after, code, reason).await?;
         }
+    }
+    Ok(())
+}
+
+async fn put_off(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    contact_id: ContactId,
+    after: TimeDelta,
+    code: &str,
+    reason: &str,
+) -> Result<()> {
+    let now = sqlx::query_scalar!(
+        r#"UPDATE contact_profiles
+        SET attempts = attempts + 1, code = $3, reason = $4
+        WHERE tenant_id = $1 AND contact_id = $2 AND state = 'waiting'
+        RETURNING now() AS "now!""#,
+        tenant_id.0,
+        contact_id.0,
+        code,
+        reason,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    if let Some(now) = now {
+        let job = MediaJob { tenant_id, task: Task::Profile { contact_id } };
+        tx.enqueue(tenant_id, QUEUE, job.to_job(now), Some(after));
     }
     Ok(())
 }

@@ -7,11 +7,12 @@ use super::{TenantTx, error::Result};
 use crate::{
     domain::{
         channel::Provider,
-        ids::{ChannelAccountId, WebhookId},
+        ids::{ChannelAccountId, ReplayId, WebhookId},
     },
     jobs::inbound::{Account, Meta},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// A page looks at so many webhooks at most.
@@ -133,11 +134,11 @@ impl Logged {
         (size == i64::from(self.listed.body_bytes)).then(|| lz4_flex::decompress_size_prepended(&self.body_lz4).ok())?
     }
 
-    /// What the receiver knew of it, as a webhook of its own that is played again to this tenant alone. `None` if it is not known
-    /// from whom or for whom it came.
-    pub fn to_replay(&self, tx: &TenantTx) -> Option<Meta> {
+    /// What the receiver knew of it, as a webhook of its own that this replay plays again to this tenant alone: of the same replay
+    /// always the same. `None` if it is not known from whom or for whom it came.
+    pub fn to_replay(&self, tx: &TenantTx, replay: ReplayId) -> Option<Meta> {
         Some(Meta {
-            id: WebhookId::new(),
+            id: again(self.listed.id, replay),
             provider: self.listed.provider.parse().ok()?,
             received_at: self.listed.received_at,
             account: Some(Account { tenant_id: tx.tenant_id(), channel_account_id: self.listed.channel_account_id? }),
@@ -146,6 +147,14 @@ impl Logged {
             replay: true,
         })
     }
+}
+
+/// A webhook's id in a replay: its time, and of the rest a digest of both.
+fn again(id: WebhookId, replay: ReplayId) -> WebhookId {
+    let digest = Sha256::new().chain_update(id.0.as_bytes()).chain_update(replay.0.as_bytes()).finalize();
+    let mut bytes = *id.0.as_bytes();
+    bytes[6..].copy_from_slice(&digest[..10]);
+    WebhookId(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::SortRand).into_uuid())
 }
 
 /// A row that was looked at.
@@ -177,7 +186,9 @@ impl From<Looked> for Listed {
 /// If the database does not answer.
 pub async fn list(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: usize) -> Result<Page> {
     let looked = match filter.outcome.as_deref() {
-        Some(outcome) if outcome != ORDINARY => look_by_outcome(tx, filter, outcome, before, limit + 1).await?,
+        Some(outcome) if outcome != ORDINARY && is_indexed(tx, filter, before).await? => {
+            look_by_outcome(tx, filter, outcome, before, limit + 1).await?
+        }
         _ => look(tx, filter, before, limit + 1).await?,
     };
     let (webhooks, next) = page(looked, limit, LOOK);
@@ -238,6 +249,35 @@ async fn look(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: 
     .fetch_all(tx.conn())
     .await?;
     Ok(rows)
+}
+
+/// Whether every partition in which there is something to be looked for has the index of outcomes. One that was large when the index
+/// was made has it only if somebody built it there; without it looking by outcome would read all of it, and never say how far it came.
+async fn is_indexed(tx: &mut TenantTx, filter: &Filter, before: Option<Place>) -> Result<bool> {
+    let until = filter.until.into_iter().chain(before.map(|(at, _)| at)).min();
+    let indexed = sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (
+            SELECT
+            FROM pg_inherits i
+            JOIN pg_class c ON c.oid = i.inhrelid
+            CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound) AS b
+            WHERE i.inhparent = 'webhook_log'::regclass
+                -- The default partition has no bounds: it may hold anything.
+                AND coalesce(substring(b.bound FROM 'FROM \(''([^'']*)''\)')::timestamptz <= $2, true)
+                AND coalesce(substring(b.bound FROM 'TO \(''([^'']*)''\)')::timestamptz > $1, true)
+                AND NOT EXISTS (
+                    SELECT
+                    FROM pg_index x
+                    JOIN pg_inherits attached ON attached.inhrelid = x.indexrelid
+                    WHERE x.indrelid = c.oid AND x.indisvalid AND attached.inhparent = 'webhook_log_by_outcome'::regclass
+                )
+        ) AS "indexed!""#,
+        filter.since,
+        until,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(indexed)
 }
 
 /// The same of an outcome that has the index: that it is not the ordinary one must be written out for the planner to know.

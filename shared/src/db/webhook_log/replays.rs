@@ -15,6 +15,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// So many of a placement are gone on with in turn.
 const IN_TURN: i64 = 16;
@@ -262,23 +263,41 @@ pub async fn under_way(tx: &mut FleetTx) -> Result<UnderWay> {
     Ok(UnderWay { ours: ours.into_iter().map(|row| (row.tenant_id, row.id)).collect(), newer: newer.len() })
 }
 
-/// Takes hold of a replay for this transaction; `None` if it has ended, or another holds it.
+/// Takes hold of a replay for two minutes, as this; `None` if it has ended, or another holds it.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn hold(tx: &mut TenantTx, id: ReplayId) -> Result<Option<Replay>> {
+pub async fn hold(tx: &mut TenantTx, id: ReplayId, working: Uuid) -> Result<Option<Replay>> {
     let tenant_id = tx.tenant_id();
-    let held = sqlx::query_scalar!(
-        "SELECT id
-        FROM webhook_replays
+    let held = sqlx::query!(
+        "UPDATE webhook_replays
+        SET working = $3, working_until = clock_timestamp() + interval '2 minutes'
         WHERE tenant_id = $1 AND id = $2 AND state IN ('counting', 'running')
-        FOR NO KEY UPDATE SKIP LOCKED",
+            AND (working IS NULL OR working = $3 OR working_until <= clock_timestamp())",
         tenant_id.0,
         id.0,
+        working,
     )
-    .fetch_optional(tx.conn())
+    .execute(tx.conn())
     .await?;
-    if held.is_none() { Ok(None) } else { find(tx, id).await }
+    if held.rows_affected() == 0 { Ok(None) } else { find(tx, id).await }
+}
+
+/// Lets go of a replay with which there is nothing to be done now.
+///
+/// # Errors
+/// If the database does not answer; the hold ends by itself.
+pub async fn let_go(tx: &mut TenantTx, id: ReplayId, working: Uuid) -> Result<()> {
+    let tenant_id = tx.tenant_id();
+    sqlx::query!(
+        "UPDATE webhook_replays SET working = NULL, working_until = NULL WHERE tenant_id = $1 AND id = $2 AND working = $3",
+        tenant_id.0,
+        id.0,
+        working,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// So many more webhooks of a replay are counted. With no `next` it is published from now on.
@@ -294,7 +313,7 @@ pub async fn counted(tx: &mut TenantTx, id: ReplayId, webhooks: i64, next: Optio
             behind_at = $4, behind_id = $5,
             state = CASE WHEN $4::timestamptz IS NULL THEN 'running' ELSE state END,
             started_at = CASE WHEN $4::timestamptz IS NULL THEN clock_timestamp() END,
-            worked_at = clock_timestamp()
+            worked_at = clock_timestamp(), working = NULL, working_until = NULL
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
@@ -318,40 +337,45 @@ pub struct Published {
     pub next: Option<Place>,
 }
 
-/// A slice of a replay is published.
+/// A slice of a replay is published by who held it as this. Whether that counts: not if it was stopped meanwhile, or another has
+/// taken hold of it.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn published(tx: &mut TenantTx, id: ReplayId, slice: Published) -> Result<()> {
+pub async fn published(tx: &mut TenantTx, id: ReplayId, working: Uuid, slice: Published) -> Result<bool> {
     let (at, webhook_id) = slice.next.unzip();
     let tenant_id = tx.tenant_id();
-    sqlx::query!(
+    let counts = sqlx::query!(
         "UPDATE webhook_replays
         SET published = published + $3,
             unreadable = unreadable + $4,
             behind_at = coalesce($5, behind_at), behind_id = coalesce($6, behind_id),
             state = CASE WHEN $5::timestamptz IS NULL THEN 'completed' ELSE state END,
             ended_at = CASE WHEN $5::timestamptz IS NULL THEN clock_timestamp() END,
-            worked_at = clock_timestamp()
-        WHERE tenant_id = $1 AND id = $2",
+            worked_at = clock_timestamp(), working = NULL, working_until = NULL
+        WHERE tenant_id = $1 AND id = $2 AND working = $7 AND state = 'running'",
         tenant_id.0,
         id.0,
         slice.webhooks,
         slice.unreadable,
         at,
         webhook_id.map(|id| id.0),
+        working,
     )
     .execute(tx.conn())
     .await?;
+    if counts.rows_affected() == 0 {
+        return Ok(false);
+    }
     if slice.next.is_none() {
-        let replay = find(tx, id).await?.expect("it is held");
+        let replay = find(tx, id).await?.expect("it is there");
         let mut details = replay.details();
         details["selected"] = replay.selected.into();
         details["published"] = replay.published.into();
         details["unreadable"] = replay.unreadable.into();
         record(tx, "replay.completed", &replay, details).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// By whoever asked for the replay, also where a worker of ours completes it.

@@ -1,6 +1,6 @@
 //! Where providers keep files, and nobody else's business.
 
-use super::{Failure, Next, addresses};
+use super::{Failure, Next, PRIVATE_ADDRESS, addresses};
 use std::net::IpAddr;
 use url::{Host, Url};
 
@@ -104,7 +104,7 @@ impl Hosts {
         };
         if let Some(address) = literal.filter(|address| !addresses::is_public(*address)) {
             return refuse(
-                "private_address",
+                PRIVATE_ADDRESS,
                 format!("The file's address is refused: {address} is not on the public internet."),
             );
         }

@@ -32,6 +32,12 @@ const WRITE_BYTES: usize = 128 * 1024;
 /// Nobody is waited for longer, whatever they ask.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 const MAX_FILENAME_CHARS: usize = 200;
+/// The code of a failure of ours: what came cannot be put down.
+pub const STORAGE_AWAY: &str = "storage_away";
+/// The code of a file that the account may not have.
+pub const NOT_AUTHORISED: &str = "not_authorised";
+/// The code of an address where nothing of ours may go.
+pub const PRIVATE_ADDRESS: &str = "private_address";
 /// What is on its way is called so, perhaps in a folder that is everybody's.
 const INCOMING: &str = "mijra-incoming-";
 
@@ -222,8 +228,17 @@ pub fn is_incoming(name: &str) -> bool {
     name.starts_with(INCOMING)
 }
 
+/// Writes a little to a folder and removes it: whether it takes anything at all. Blocks.
+///
+/// # Errors
+/// If it does not.
+pub fn try_folder(folder: &Path) -> io::Result<()> {
+    use io::Write;
+    tempfile::tempfile_in(folder)?.write_all(&[0; HEAD_BYTES])
+}
+
 fn disk(error: io::Error) -> Failure {
-    Failure::new("storage_away", Next::Ours, format!("What came cannot be written down here: {error}"))
+    Failure::new(STORAGE_AWAY, Next::Ours, format!("What came cannot be written down here: {error}"))
 }
 
 /// The URL may hold what opens the file to anybody.
@@ -233,7 +248,9 @@ fn broken(error: reqwest::Error, what: &str) -> Failure {
     let mut last = String::new();
     while let Some(error) = cause {
         if let Some(refused) = error.downcast_ref::<NotPublic>() {
-            return Failure::new("private_address", Next::Refuse, format!("The file's address is refused: {refused}."));
+            // Its host is one of the provider's: as a rule it is our own resolver that is wrong, and not for ever.
+            let reason = format!("The file's address is refused: {refused}.");
+            return Failure::new(PRIVATE_ADDRESS, Next::Again(None), reason);
         }
         last = error.to_string();
         cause = error.source();
@@ -349,7 +366,7 @@ mod tests {
         let downloader = Downloader::new(Hosts::parse("localhost").unwrap()).unwrap();
         let url = "https://localhost/x".parse().unwrap();
         let failure = downloader.get(&url, OfProvider::Meta, None).await.unwrap_err();
-        assert_eq!((failure.code, failure.next), ("private_address", Next::Refuse), "{failure}");
+        assert_eq!((failure.code, failure.next), ("private_address", Next::Again(None)), "{failure}");
     }
 
     #[test]
