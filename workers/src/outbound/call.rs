@@ -20,6 +20,7 @@ use shared::{
         },
     },
     domain::{
+        channel::Provider,
         content::OutboundContent,
         events::SendToken,
         ids::{ChannelAccountId, FileId, TenantId},
@@ -30,8 +31,9 @@ use shared::{
     health::Condition,
     lifecycle::Lifecycle,
     providers::{
+        hand_over,
         http::{ProviderClient, Send},
-        sending::{Handle, Handles},
+        sending::{HandOver, Handle, Handles},
     },
     retry,
     telemetry::names,
@@ -171,7 +173,8 @@ impl Caller {
             match accounts.get(&(send.tenant_id, place.channel_account_id)) {
                 Some(Ok(account)) => {
                     place.account_revision = account.revision;
-                    let handles = self.handles(&content, send.tenant_id, place.channel_account_id, &files);
+                    let provider = account.endpoint.sender().provider;
+                    let handles = self.handles(provider, &content, (send.tenant_id, place.channel_account_id), &files);
                     let said = Said { content, handles };
                     self.spawn(asked_at, account.clone(), send, place, grant, said);
                 }
@@ -227,17 +230,18 @@ impl Caller {
         }
     }
 
-    /// Where the files of a content are: by the provider's id where it has one, else behind a link of ours.
+    /// Where the files of a content are: by the provider's id where it has one and takes it there, else behind a link of ours.
     fn handles(
         &self,
+        provider: Provider,
         content: &OutboundContent,
-        tenant_id: TenantId,
-        account: ChannelAccountId,
+        (tenant_id, account): (TenantId, ChannelAccountId),
         kept: &Kept,
     ) -> Handles {
+        let by_link_alone = hand_over(provider, content) == HandOver::Link;
         let ids = content.files().into_iter().filter_map(|(_, file)| file.id);
         ids.map(|id| {
-            let handle = match kept.get(&(tenant_id, account, id)) {
+            let handle = match kept.get(&(tenant_id, account, id)).filter(|_| !by_link_alone) {
                 Some(provider_file_id) => Handle::Id(provider_file_id.clone()),
                 None => Handle::Link(self.accounts.link(tenant_id, id)),
             };
