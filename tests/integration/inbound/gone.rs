@@ -267,7 +267,7 @@ async fn what_a_provider_said_of_somebody_goes_with_them() {
         (None, Some("known"), json!([["loser", "known"]])),
         (Some("known"), Some("known"), json!([["winner", "known"]])),
         (Some("waiting"), Some("waiting"), json!([["winner", "waiting"]])),
-        (None, Some("waiting"), json!(null)),
+        (None, Some("waiting"), json!([])),
     ] {
         let mut stage = Stage::on(Provider::Whatsapp).await;
         let bob = person(AliasKind::WhatsappId, "15557770999");
@@ -290,7 +290,8 @@ async fn what_a_provider_said_of_somebody_goes_with_them() {
             .unwrap();
         }
         stage.merge(winner, loser).await;
-        let profiles = "SELECT jsonb_agg(jsonb_build_array(provider_person_id, state)) FROM contact_profiles";
+        let profiles =
+            "SELECT coalesce(jsonb_agg(jsonb_build_array(provider_person_id, state)), '[]') FROM contact_profiles";
         assert_eq!(stage.row(profiles).await, left, "{of_winner:?} {of_loser:?}");
         let theirs = "SELECT count(*) FROM contact_profiles p JOIN contacts c ON c.id = p.contact_id WHERE c.merged_into IS NOT NULL";
         assert_eq!(stage.count(theirs).await, 0);
