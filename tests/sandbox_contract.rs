@@ -7,6 +7,8 @@
     reason = "the tests of the stand-in have their own tasks: nothing of the product runs here"
 )]
 
+#[path = "sandbox_contract/faults.rs"]
+mod faults;
 #[path = "sandbox_contract/gateway.rs"]
 mod gateway;
 #[path = "sandbox_contract/instagram.rs"]

@@ -434,6 +434,27 @@ async fn typing_and_read_marks_are_noted_and_are_no_messages() {
 }
 
 #[tokio::test]
+async fn utility_message_of_an_approved_template_needs_no_window() {
+    let stage = Stage::set(Behaviour { approval_ms: 0, ..strict() }).await;
+    stage.hear(Platform::Messenger, PAGE, PSID).await;
+    stage.sandbox.registry().close_account_windows(Platform::Messenger, PAGE);
+    let utility = json!({"recipient": {"id": PSID}, "messaging_type": "UTILITY",
+        "message": {"template": {"name": "parcel", "language": {"code": "en"}, "components": []}}});
+    assert_eq!(stage.page_code(&utility).await, (100, 0), "there is none");
+    let definition = json!({"name": "parcel", "language": "en", "category": "UTILITY",
+        "components": [{"type": "BODY", "text": "Your parcel is on its way."}]});
+    let (status, made) = stage.graph(PAGE_TOKEN, &format!("{PAGE}/message_templates"), &definition).await;
+    assert_eq!((status, made["status"].as_str()), (200, Some("PENDING")));
+    let mut tries = 0;
+    while stage.page_code(&utility).await != (0, 0) {
+        tries += 1;
+        assert!(tries < 200, "it is never approved");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(stage.page_code(&text("x")).await, (10, 2_018_278));
+}
+
+#[tokio::test]
 async fn comment_is_answered_privately_once() {
     let stage = Stage::set(strict()).await;
     let control = format!("{}/_sandbox/comments/messenger/{PAGE}", stage.sandbox.url());

@@ -1,9 +1,17 @@
 //! The calls beside sending: uploads, threads and who controls them, conversations to be read back, profiles, subscriptions (messenger
 //! contract page, sections 1.4, 3.2, 5, 7 and 9; instagram, 4 and 5).
 
-use super::super::{accounts::Account, messenger::APP_ID, platform::Api, provider::Provider, refusal::Refusal, reply};
+use super::super::{
+    accounts::Account,
+    messenger::APP_ID,
+    platform::Api,
+    provider::Provider,
+    refusal::Refusal,
+    reply,
+    template::{self, Definition},
+};
 use super::{
-    body::{File, From},
+    attachments::{File, From},
     desk::{Said, Someone},
     front::{self, Call},
     send,
@@ -11,7 +19,7 @@ use super::{
 use axum::body::Body;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// How many threads a page of a list holds unless said otherwise.
 const PAGE: usize = 25;
@@ -43,6 +51,10 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
                 }
                 _ => json!({"success": true}),
             }))
+        }
+        (_, [_, "message_templates"]) => {
+            let account = account(provider, call, "", None)?;
+            templates(provider, call, &account)
         }
         (&Method::GET, [_, "thread_owner"]) => {
             let person = call.parameter("recipient").unwrap_or_default();
@@ -103,6 +115,33 @@ async fn upload(provider: &Provider, account: &Account, body: &Value) -> Result<
     let id = send::attachment_id(provider);
     account.live().desk.upload(&id, kind, provider.clock.now_us());
     Ok(ok(json!({"attachment_id": id})))
+}
+
+/// Utility templates of a Page: made, looked at for a moment, approved; listed (messenger contract page, section 3.3).
+fn templates(provider: &Arc<Provider>, call: &Call, account: &Account) -> Result<Response<Body>, Refusal> {
+    let api: Api = account.spec.platform.into();
+    if call.method == Method::GET {
+        let all: Vec<Value> = provider.registry.templates(&account.id).iter().map(|template| template.view()).collect();
+        return Ok(ok(json!({"data": all})));
+    }
+    let invalid = |why: String| Refusal::of(api, 100, None).saying(why);
+    let mut definition: Definition = serde_json::from_slice(&call.body).map_err(|error| invalid(error.to_string()))?;
+    if !definition.category.eq_ignore_ascii_case("UTILITY") {
+        return Err(invalid("category must be UTILITY.".into()));
+    }
+    definition.status = "PENDING".into();
+    let made = provider.registry.add_template(&account.id, definition.clone());
+    let made = made.map_err(|refusal| invalid(refusal.details.into_owned()))?;
+    let (later, owner) = (provider.clone(), account.id.clone());
+    provider.tasks.spawn(async move {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(later.behaviour().approval_ms)) => {}
+            () = later.stopping.cancelled() => return,
+        }
+        definition.status = template::APPROVED.into();
+        let _ = later.registry.add_template(&owner, definition);
+    });
+    Ok(ok(json!({"id": made.id, "status": "PENDING", "category": "UTILITY"})))
 }
 
 fn conversations(

@@ -10,7 +10,7 @@ use super::super::{
     provider::Provider,
     refusal::Refusal,
     registry::TokenState,
-    reply::{self, Answered},
+    reply::Answered,
 };
 use super::{content, messages, send};
 use axum::body::Body;
@@ -193,16 +193,18 @@ pub(super) fn signed_off(provider: &Provider, mut response: Response<Body>) -> R
     response
 }
 
-pub(super) fn request_id(roll: &mut Roll) -> String {
+fn request_id(roll: &mut Roll) -> String {
     super::sid("RQ", roll.bits(), roll.bits())
 }
 
-pub(super) fn headers(draft: reply::Draft, roll: &mut Roll, count: u32) -> reply::Draft {
-    draft
-        .with_header("twilio-request-id", request_id(roll))
-        .with_header("twilio-concurrent-requests", count.to_string())
-        .with_header("twilio-request-duration", "0.042".into())
-        .with_header("x-home-region", "us1".into())
+/// The headers of an answer to a send.
+pub(super) fn headers(roll: &mut Roll, count: u32) -> Vec<(&'static str, String)> {
+    vec![
+        ("twilio-request-id", request_id(roll)),
+        ("twilio-concurrent-requests", count.to_string()),
+        ("twilio-request-duration", "0.042".into()),
+        ("x-home-region", "us1".into()),
+    ]
 }
 
 fn credentials(head: &Parts) -> Option<(String, String)> {
