@@ -40,7 +40,7 @@ impl Call {
 pub(crate) fn names(provider: &Provider, path: &[&str]) -> bool {
     let accounts = all(provider);
     match path {
-        ["me"] | ["me", _] => true,
+        ["me"] | ["me", _] | ["refresh_access_token" | "access_token"] => true,
         [node] => {
             node.starts_with("t_")
                 || accounts.iter().any(|account| {

@@ -30,6 +30,7 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     let body = || serde_json::from_slice::<Value>(&call.body).unwrap_or_default();
     match (&call.method, &path[..]) {
+        (&Method::GET, ["refresh_access_token" | "access_token"]) => renew(provider, call),
         (_, [node]) => object(provider, call, node),
         (&Method::POST, [_, "message_attachments"]) => {
             let body = body();
@@ -86,6 +87,17 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
         }
         _ => Err(Refusal::of(Api::Messenger, 100, Some(33))),
     }
+}
+
+/// A token for sixty days more (instagram contract page, section 0).
+fn renew(provider: &Provider, call: &Call) -> Result<Response<Body>, Refusal> {
+    let grant = call.parameter("grant_type").unwrap_or_default();
+    if grant != "ig_refresh_token" && (grant != "ig_exchange_token" || call.parameter("client_secret").is_none()) {
+        return Err(Refusal::of(Api::Instagram, 100, None));
+    }
+    let renewed = call.token.as_deref().and_then(|token| provider.registry.renew(token));
+    let renewed = renewed.ok_or_else(|| Refusal::of(Api::Instagram, 190, Some(463)))?;
+    Ok(ok(json!({"access_token": renewed, "token_type": "bearer", "expires_in": 60 * 24 * 3600})))
 }
 
 fn account(provider: &Provider, call: &Call, person: &str, platform: Option<&str>) -> Result<Arc<Account>, Refusal> {
