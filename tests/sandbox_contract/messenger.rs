@@ -411,6 +411,9 @@ async fn unknown_sends_are_found_in_the_conversation() {
     assert_eq!((found["from"]["id"].as_str(), found["to"]["data"][0]["id"].as_str()), (Some(PAGE), Some(PSID)));
     let (_, single) = stage.read(PAGE_TOKEN, entry.wamid().unwrap()).await;
     assert_eq!(single["message"], "lost");
+    let fields = "fields=id,messages.limit(1){id,message}";
+    let (_, at_once) = stage.read(PAGE_TOKEN, &format!("me/conversations?platform=messenger&{fields}")).await;
+    assert_eq!(at_once["data"][0]["messages"]["data"][0]["message"], "lost");
     let (_, nobody) = stage.read(PAGE_TOKEN, &format!("{PAGE}/conversations?platform=messenger&user_id=1")).await;
     assert_eq!(nobody["data"], json!([]));
     stage.sandbox.behave(|behaviour| behaviour.conversations_per_second = Some(1));

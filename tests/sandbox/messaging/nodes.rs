@@ -165,23 +165,29 @@ fn conversations(
     admit_reading(provider, account)?;
     let limit = call.parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
     let after: usize = call.parameter("after").and_then(|after| after.parse().ok()).unwrap_or(0);
-    let live = account.live();
-    let threads = live.desk.threads();
-    let wanted: Vec<_> =
-        threads.into_iter().filter(|(known, _)| person.is_none_or(|person| person == *known)).collect();
-    let page: Vec<Value> = wanted
+    let fields = call.parameter("fields").unwrap_or_default();
+    let threads: Vec<(String, u64)> = {
+        let live = account.live();
+        let threads = live.desk.threads().into_iter();
+        let wanted = threads.filter(|(known, _)| person.is_none_or(|person| person == *known));
+        wanted.map(|(person, at_us)| (person.to_owned(), at_us)).collect()
+    };
+    let page: Vec<Value> = threads
         .iter()
         .skip(after)
         .take(limit)
         .map(|(person, at_us)| {
-            json!({"id": conversation(account, person), "updated_time": time(provider, *at_us),
-                "participants": {"data": [{"id": person, "name": "Ine Dahl"}, {"id": &*account.id, "name": "The shop"}]}})
+            let mut view = thread(provider, account, person, &conversation(account, person), &fields);
+            view["updated_time"] = json!(time(provider, *at_us));
+            view["participants"] =
+                json!({"data": [{"id": person, "name": "Ine Dahl"}, {"id": &*account.id, "name": "The shop"}]});
+            view
         })
         .collect();
     let end = after + page.len();
     let mut answer =
         json!({"data": page, "paging": {"cursors": {"before": after.to_string(), "after": end.to_string()}}});
-    if end < wanted.len() {
+    if end < threads.len() {
         let node = &call.path[0];
         let platform = account.spec.platform;
         let next =
@@ -250,14 +256,19 @@ fn admit_reading(provider: &Provider, account: &Account) -> Result<(), Refusal> 
     }
 }
 
-/// `fields=messages` gives ids; `fields=messages{…}` the newest in detail.
+/// `messages` among the fields gives ids, `messages{…}` the newest in detail; either with `.limit(n)` behind its name.
 fn thread(provider: &Provider, account: &Account, person: &str, node: &str, fields: &str) -> Value {
     let live = account.live();
     let thread = live.desk.thread(person);
     let mut answer = json!({"id": node});
     if let Some(at) = fields.find("messages") {
-        let in_detail = fields[at + "messages".len()..].starts_with('{');
-        let most = if in_detail { READABLE } else { thread.len() };
+        let rest = &fields[at + "messages".len()..];
+        let (limit, rest) = match rest.strip_prefix(".limit(").and_then(|rest| rest.split_once(')')) {
+            Some((limit, rest)) => (limit.parse().unwrap_or(usize::MAX), rest),
+            None => (usize::MAX, rest),
+        };
+        let in_detail = rest.starts_with('{');
+        let most = limit.min(if in_detail { READABLE } else { thread.len() });
         let messages: Vec<Value> = thread
             .iter()
             .take(most)

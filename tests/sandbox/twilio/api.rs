@@ -48,7 +48,7 @@ impl Call {
         Self {
             at_us,
             method: head.method.clone(),
-            path: head.uri.path().split('/').filter(|part| !part.is_empty()).map(decoded).collect(),
+            path: head.uri.path().split('/').filter(|part| !part.is_empty()).map(graph::decoded).collect(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             credentials: credentials(head),
             body,
@@ -215,10 +215,4 @@ fn credentials(head: &Parts) -> Option<(String, String)> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     decoded.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
-}
-
-fn decoded(part: &str) -> String {
-    // In a path a plus is a plus.
-    let escaped = format!("x={}", part.replace('+', "%2B"));
-    url::form_urlencoded::parse(escaped.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
 }
