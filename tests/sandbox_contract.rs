@@ -7,6 +7,8 @@
     reason = "the tests of the stand-in have their own tasks: nothing of the product runs here"
 )]
 
+#[path = "sandbox_contract/faults.rs"]
+mod faults;
 #[path = "sandbox_contract/gateway.rs"]
 mod gateway;
 #[path = "sandbox_contract/instagram.rs"]
@@ -115,7 +117,9 @@ struct Stage {
 impl Stage {
     async fn set(behaviour: Behaviour) -> Self {
         let receiver = Receiver::start().await;
-        let config = Config { webhook_url: receiver.url.clone(), behaviour, ..Config::default() };
+        // One at a time, so that what is told arrives in the order in which it happened.
+        let config =
+            Config { webhook_url: receiver.url.clone(), behaviour, webhook_concurrency: 1, ..Config::default() };
         assert_eq!(config.app_secret, SECRET);
         let sandbox = Sandbox::start(config).await.unwrap();
         Self { sandbox, receiver, client: reqwest::Client::builder().no_proxy().build().unwrap() }

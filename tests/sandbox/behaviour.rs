@@ -135,6 +135,8 @@ pub struct Behaviour {
     pub queue_s: Option<u64>,
     /// Requests at once and account before 20429; `null` for no limit.
     pub concurrent_requests: Option<u32>,
+    /// Sends a second and account before 20429: the provider's own figure is not published.
+    pub requests_per_second: Option<u32>,
 
     /// How the gateway words its answers.
     pub gateway_shape: GatewayShape,
@@ -284,6 +286,7 @@ impl Default for Behaviour {
             queues: true,
             queue_s: None,
             concurrent_requests: Some(100),
+            requests_per_second: None,
             gateway_shape: GatewayShape::Success,
         }
     }
@@ -374,6 +377,7 @@ impl Behaviour {
             self.messaging_files_per_second,
             self.private_replies_per_hour,
             self.conversations_per_second,
+            self.requests_per_second,
         ];
         if limits.contains(&Some(0)) {
             return Err("limits must be at least 1, or null for none".into());

@@ -32,7 +32,7 @@ pub(super) struct Message<'a> {
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     Template(Fields<'a>),
-    Media(File<'a>),
+    Media(&'static str, File<'a>),
     Reaction { message_id: &'a str },
     Other,
 }
@@ -184,10 +184,10 @@ fn content<'a>(fields: &Fields<'a>, kind: &'static str) -> Result<Content<'a>, R
     let object = fields.object(kind, kind)?;
     match kind {
         "text" => drop(content::text(object)?),
-        "image" | "video" => return content::media(object, &["caption"]).map(Content::Media),
-        "document" => return content::media(object, &["caption", "filename"]).map(Content::Media),
-        "audio" => return content::media(object, &["voice"]).map(Content::Media),
-        "sticker" => return content::media(object, &[]).map(Content::Media),
+        "image" | "video" => return content::media(object, &["caption"]).map(|file| Content::Media(kind, file)),
+        "document" => return content::media(object, &["caption", "filename"]).map(|file| Content::Media(kind, file)),
+        "audio" => return content::media(object, &["voice"]).map(|file| Content::Media(kind, file)),
+        "sticker" => return content::media(object, &[]).map(|file| Content::Media(kind, file)),
         "location" => content::location(object)?,
         "interactive" => interactive::interactive(object)?,
         "reaction" => return Ok(Content::Reaction { message_id: content::reaction(object)? }),

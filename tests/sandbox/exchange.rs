@@ -9,7 +9,7 @@ use super::{
     behaviour::{Behaviour, Fate},
     course::{self, Course, Owner},
     dice::Roll,
-    fetch,
+    fetch::{self, Fetched},
     ledger::{Acceptance, Answer, Draft, Verdict},
     platform::Api,
     provider::Provider,
@@ -47,9 +47,15 @@ pub(super) struct Accepted<'a> {
     /// Whose it is, if anything follows.
     pub(super) follows: Option<(Owner, Course)>,
     /// A file that is fetched only now; without it the message takes the other course.
-    pub(super) fetched: Option<(String, Course)>,
+    pub(super) fetched: Option<(Wanted, Course)>,
     /// The answer, given the id.
     pub(super) success: Success<'a>,
+}
+
+/// A file behind a link, and whether what is there can be sent.
+pub(super) struct Wanted {
+    pub(super) url: String,
+    pub(super) fits: Box<dyn Fn(&Fetched) -> bool + Send>,
 }
 
 /// Makes the answer to an accepted message, given its place in the ledger and its id.
@@ -59,6 +65,8 @@ pub(super) type Success<'a> = Box<dyn FnOnce(u64, &str) -> reply::Draft + Send +
 pub(super) struct Exchange {
     pub(super) behaviour: Arc<Behaviour>,
     pub(super) roll: Roll,
+    /// On whatever is answered.
+    pub(super) headers: Vec<(&'static str, String)>,
     fate: Fate,
 }
 
@@ -67,7 +75,7 @@ impl Exchange {
     pub(super) fn begin(provider: &Provider, behaviour: Arc<Behaviour>) -> Self {
         let mut roll = provider.dice.roll();
         let fate = behaviour.fate(&mut roll);
-        Self { behaviour, roll, fate }
+        Self { behaviour, roll, headers: Vec::new(), fate }
     }
 
     /// Whether the provider looks at it at all.
@@ -131,8 +139,8 @@ impl Exchange {
                 if let Some((owner, course)) = accepted.follows {
                     first_told = match accepted.fetched {
                         None => course::plan(provider, &self.behaviour, &owner, send, &course, &mut self.roll),
-                        Some((url, otherwise)) => {
-                            self.fetch_first(provider, send, owner, url, [course, otherwise]);
+                        Some((wanted, otherwise)) => {
+                            self.fetch_first(provider, send, owner, wanted, [course, otherwise]);
                             None
                         }
                     };
@@ -149,18 +157,20 @@ impl Exchange {
         if latency_ms > 0 {
             tokio::time::sleep(Duration::from_millis(latency_ms)).await;
         }
+        let answered = answered.with_headers(self.headers);
         reply::finish(provider, &self.behaviour, answer, answered, api, &account).await
     }
 
     /// The message is accepted, and its file is fetched in the background.
-    fn fetch_first(&self, provider: &Arc<Provider>, send: u64, owner: Owner, url: String, courses: [Course; 2]) {
+    fn fetch_first(&self, provider: &Arc<Provider>, send: u64, owner: Owner, wanted: Wanted, courses: [Course; 2]) {
         let (provider, behaviour, mut roll) = (provider.clone(), self.behaviour.clone(), self.roll.clone());
         // To be waited for like what is on the agenda.
         provider.agenda.begun();
         provider.clone().tasks.spawn(async move {
             let [course, otherwise] = courses;
-            let found = fetch::fetch(&provider, &url, fetch::PATIENCE).await.is_ok();
-            course::plan(&provider, &behaviour, &owner, send, if found { &course } else { &otherwise }, &mut roll);
+            let found = fetch::fetch(&provider, &wanted.url, fetch::PATIENCE).await;
+            let fits = found.is_ok_and(|found| found.is_none_or(|found| (wanted.fits)(&found)));
+            course::plan(&provider, &behaviour, &owner, send, if fits { &course } else { &otherwise }, &mut roll);
             provider.agenda.finished(1);
         });
     }

@@ -42,13 +42,14 @@ pub(super) async fn handle(provider: Arc<Provider>, head: Parts, body: Bytes, at
     }
     let path = &path[..depth];
     let is_number = path.first().is_some_and(|node| provider.registry.number(node).is_some());
-    if !is_number && messaging::names(&provider, path) {
+    let decoded: Vec<String> = path.iter().map(|part| decoded(part)).collect();
+    if !is_number && messaging::names(&provider, &decoded) {
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let call = messaging::Call {
             at_us,
             version,
             method: head.method.clone(),
-            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            path: decoded,
             query: head.uri.query().unwrap_or_default().to_owned(),
             token: bearer(&head).map(str::to_owned).or_else(|| token_in(&body)),
             content_type: content_type.unwrap_or_default().to_owned(),
@@ -95,6 +96,13 @@ pub(super) fn bearer(head: &Parts) -> Option<&str> {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
         _ => head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("access_token=")),
     }
+}
+
+/// A part of a path without its percent signs.
+pub(super) fn decoded(part: &str) -> String {
+    // In a path a plus is a plus.
+    let escaped = format!("x={}", part.replace('+', "%2B"));
+    url::form_urlencoded::parse(escaped.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
 pub(super) fn refused(refusal: &Refusal, trace: u64) -> http::Response<Body> {

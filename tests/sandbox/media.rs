@@ -115,14 +115,19 @@ impl Media {
         self.find(id).is_some()
     }
 
-    /// Whether this number can send what has this id: uploads belong to one number, and are kept for so long.
-    pub(super) fn is_sendable(&self, id: &str, number: &str, now_us: u64, life_s: u64) -> bool {
+    /// Whether this number has (still) what has this id: uploads belong to one number, and are kept for so long.
+    pub(super) fn has(&self, id: &str, number: &str, now_us: u64, life_s: u64) -> bool {
         self.find(id).is_some_and(|file| match file.number {
             Some(owner) => {
                 owner == number && now_us < file.uploaded_us.saturating_add(life_s.saturating_mul(1_000_000))
             }
             None => true,
         })
+    }
+
+    /// Whether what has this id can be sent as a message of this kind.
+    pub(super) fn fits(&self, id: &str, kind: &str) -> bool {
+        self.find(id).is_none_or(|file| file.number.is_none() || fits(kind, &file.mime_type, file.bytes.len() as u64))
     }
 
     /// An upload, or what a person sent: every id that inbound webhooks carry has a small picture behind it.
@@ -157,6 +162,23 @@ pub(super) fn declared_digest(id: &str) -> String {
 
 fn hash(id: &str, expires: i64) -> String {
     hex::encode(&Sha256::digest(format!("sandbox {id} {expires}"))[..8])
+}
+
+/// Whether a file can be sent as a message of this kind (contract page, section 9). A host that says nothing of its type is believed.
+pub(super) fn fits(kind: &str, mime_type: &str, bytes: u64) -> bool {
+    const KB: u64 = 1 << 10;
+    let mime_type = mime_type.split(';').next().unwrap_or_default().trim();
+    if mime_type.is_empty() || mime_type == "application/octet-stream" {
+        return true;
+    }
+    let Some(most) = largest(mime_type) else { return false };
+    let is_of_kind = match kind {
+        "sticker" => mime_type == "image/webp" && bytes <= 500 * KB,
+        "image" => matches!(mime_type, "image/jpeg" | "image/png"),
+        "audio" | "video" => mime_type.split('/').next() == Some(kind),
+        _ => mime_type.starts_with("application/") || mime_type == "text/plain",
+    };
+    is_of_kind && bytes <= most as u64
 }
 
 /// The provider's limits by type.

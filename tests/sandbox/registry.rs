@@ -268,6 +268,15 @@ impl Registry {
         read(&self.accounts).values().filter(|account| account.spec.platform == platform).cloned().collect()
     }
 
+    /// Another token that may do the same, for one that is valid. None if it is not.
+    pub(super) fn renew(&self, token: &str) -> Option<String> {
+        let mut tokens = write(&self.tokens);
+        let old = tokens.get(token).filter(|spec| spec.state == TokenState::Valid)?;
+        let renewed = TokenSpec { token: format!("{token}-{}", tokens.len()), ..old.clone() };
+        tokens.insert(renewed.token.clone(), renewed.clone());
+        Some(renewed.token)
+    }
+
     /// The state of a token that is registered.
     pub(super) fn token_state(&self, token: &str) -> Option<TokenState> {
         read(&self.tokens).get(token).map(|spec| spec.state)

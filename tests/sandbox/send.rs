@@ -5,9 +5,11 @@ use super::{
     body::{self, Call, Content, Message, Recipient},
     content::File,
     course::Owner,
-    exchange::{Accepted, Exchange, Judged, Seen},
+    exchange::{Accepted, Exchange, Judged, Seen, Wanted},
+    fetch::Fetched,
     fields::Fields,
     ledger::{Acceptance, Category},
+    media,
     meters::Ask,
     platform::Api,
     provider::Provider,
@@ -91,8 +93,8 @@ fn judge<'a>(
     let is_template = matches!(message.content, Content::Template(_));
     let mut special = Special::default();
     let file = file(&message.content);
-    if let Some(File::Id(id)) = file {
-        special.fails = unknown_media(provider, &exchange.behaviour, number, id)?;
+    if let Some((kind, File::Id(id))) = file {
+        special.fails = unsendable(provider, &exchange.behaviour, number, kind, id)?;
     }
     let mut live = number.live();
     if let Some(refusal) = live.state.refusal() {
@@ -124,9 +126,11 @@ fn judge<'a>(
     }
     let course = statuses::course(behaviour, special, roll);
     let fetched = match file {
-        Some(File::Link(link)) if special.fails.is_none() => {
+        Some((kind, File::Link(link))) if special.fails.is_none() => {
             let broken = Special { fails: Some(131_053), ..special };
-            Some((link.to_owned(), statuses::course(behaviour, broken, roll)))
+            let kind = kind.to_owned();
+            let fits = Box::new(move |found: &Fetched| media::fits(&kind, &found.content_type, found.bytes));
+            Some((Wanted { url: link.to_owned(), fits }, statuses::course(behaviour, broken, roll)))
         }
         _ => None,
     };
@@ -138,10 +142,10 @@ fn judge<'a>(
     }))
 }
 
-/// The file that goes with a message: its own, or the one in a template's header.
-fn file<'a>(content: &Content<'a>) -> Option<File<'a>> {
+/// The file that goes with a message, and what it is to be: its own, or the one in a template's header.
+fn file<'a>(content: &Content<'a>) -> Option<(&'a str, File<'a>)> {
     let template = match content {
-        Content::Media(file) => return Some(*file),
+        Content::Media(kind, file) => return Some((kind, *file)),
         Content::Template(template) => template,
         Content::Reaction { .. } | Content::Other => return None,
     };
@@ -150,20 +154,22 @@ fn file<'a>(content: &Content<'a>) -> Option<File<'a>> {
         .iter()
         .find(|component| component["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("header")))?;
     let parameter = header["parameters"].get(0)?;
-    let file = parameter.get(parameter["type"].as_str()?)?;
+    let kind = parameter["type"].as_str()?;
+    let file = parameter.get(kind)?;
     let text = |key: &str| file.get(key).and_then(Value::as_str);
-    text("id").map(File::Id).or_else(|| text("link").map(File::Link))
+    Some((kind, text("id").map(File::Id).or_else(|| text("link").map(File::Link))?))
 }
 
-/// What comes of a media id that this number cannot send.
-fn unknown_media(
+/// What comes of a media id that this number cannot send as that: what is of another kind is found out later.
+fn unsendable(
     provider: &Provider,
     behaviour: &Behaviour,
     number: &Number,
+    kind: &str,
     id: &str,
 ) -> Result<Option<u32>, Refusal> {
-    if provider.media.is_sendable(id, &number.id, provider.clock.now_us(), behaviour.media_life_s) {
-        return Ok(None);
+    if provider.media.has(id, &number.id, provider.clock.now_us(), behaviour.media_life_s) {
+        return Ok((!provider.media.fits(id, kind)).then_some(131_053));
     }
     match behaviour.unknown_media {
         UnknownMedia::Refuse => Err(Refusal::wrong(format!("There is no media with id {id}."))),

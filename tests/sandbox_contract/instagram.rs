@@ -210,6 +210,23 @@ async fn standings_tokens_and_people_fail_in_their_own_ways() {
 }
 
 #[tokio::test]
+async fn token_is_renewed_as_long_as_it_is_valid() {
+    let stage = Stage::fast().await;
+    let renew = |token: &str| {
+        let url =
+            format!("{}/refresh_access_token?grant_type=ig_refresh_token&access_token={token}", stage.sandbox.url());
+        answer(stage.client.get(url))
+    };
+    let (_, renewed) = renew(USER_TOKEN).await.unwrap();
+    assert_eq!(renewed["expires_in"], 5_184_000);
+    let token = renewed["access_token"].as_str().unwrap();
+    assert_eq!(stage.graph(token, "me/messages", &text("x")).await.0, 200);
+    let state = TokenState::Expired;
+    stage.sandbox.registry().add_token(TokenSpec { token: token.into(), state, waba_ids: vec![] });
+    assert_eq!(code(&renew(token).await.unwrap()), (190, 463));
+}
+
+#[tokio::test]
 async fn limits_refuse_with_instagrams_own_subcode() {
     let stage = Stage::set(Behaviour { window: WindowRule::Ignore, high_volume_per_second: None, ..strict() }).await;
     stage.sandbox.limit(Limit::new(Api::Instagram, PROFESSIONAL, Some(4))).await.unwrap();

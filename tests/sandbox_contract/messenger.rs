@@ -411,6 +411,9 @@ async fn unknown_sends_are_found_in_the_conversation() {
     assert_eq!((found["from"]["id"].as_str(), found["to"]["data"][0]["id"].as_str()), (Some(PAGE), Some(PSID)));
     let (_, single) = stage.read(PAGE_TOKEN, entry.wamid().unwrap()).await;
     assert_eq!(single["message"], "lost");
+    let fields = "fields=id,messages.limit(1){id,message}";
+    let (_, at_once) = stage.read(PAGE_TOKEN, &format!("me/conversations?platform=messenger&{fields}")).await;
+    assert_eq!(at_once["data"][0]["messages"]["data"][0]["message"], "lost");
     let (_, nobody) = stage.read(PAGE_TOKEN, &format!("{PAGE}/conversations?platform=messenger&user_id=1")).await;
     assert_eq!(nobody["data"], json!([]));
     stage.sandbox.behave(|behaviour| behaviour.conversations_per_second = Some(1));
@@ -431,6 +434,27 @@ async fn typing_and_read_marks_are_noted_and_are_no_messages() {
     let summary = stage.sandbox.ledger().summary();
     assert_eq!((summary.noted, summary.accepted), (2, 0));
     assert_eq!(stage.sandbox.ledger().sends_from(1, 9)[0].kind, "typing_on");
+}
+
+#[tokio::test]
+async fn utility_message_of_an_approved_template_needs_no_window() {
+    let stage = Stage::set(Behaviour { approval_ms: 0, ..strict() }).await;
+    stage.hear(Platform::Messenger, PAGE, PSID).await;
+    stage.sandbox.registry().close_account_windows(Platform::Messenger, PAGE);
+    let utility = json!({"recipient": {"id": PSID}, "messaging_type": "UTILITY",
+        "message": {"template": {"name": "parcel", "language": {"code": "en"}, "components": []}}});
+    assert_eq!(stage.page_code(&utility).await, (100, 0), "there is none");
+    let definition = json!({"name": "parcel", "language": "en", "category": "UTILITY",
+        "components": [{"type": "BODY", "text": "Your parcel is on its way."}]});
+    let (status, made) = stage.graph(PAGE_TOKEN, &format!("{PAGE}/message_templates"), &definition).await;
+    assert_eq!((status, made["status"].as_str()), (200, Some("PENDING")));
+    let mut tries = 0;
+    while stage.page_code(&utility).await != (0, 0) {
+        tries += 1;
+        assert!(tries < 200, "it is never approved");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(stage.page_code(&text("x")).await, (10, 2_018_278));
 }
 
 #[tokio::test]

@@ -148,6 +148,8 @@ impl Stage {
             accounts,
             sessions: vec![Session::new(SENDER_ID, GATEWAY_TOKEN)],
             behaviour,
+            // So that what is told arrives in the order in which it happened.
+            webhook_concurrency: 1,
             ..Config::default()
         })
         .await

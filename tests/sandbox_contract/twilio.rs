@@ -389,6 +389,39 @@ async fn too_many_requests_at_once_create_nothing() {
 }
 
 #[tokio::test]
+async fn too_many_requests_a_second_are_refused_and_every_answer_says_how_many_are_under_way() {
+    let stage =
+        Stage::set(Behaviour { requests_per_second: Some(3), retry_after_s: Some(1), ..Behaviour::fastest() }).await;
+    let mut statuses = BTreeMap::new();
+    for _ in 0..8 {
+        *statuses.entry(stage.twilio(&sms()).await.0).or_insert(0) += 1;
+    }
+    assert!(statuses[&201] >= 3 && statuses[&429] >= 1, "{statuses:?}");
+    stage.sandbox.order(Script::once(Api::Twilio, 20_429));
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(sms()).finish();
+    let request = stage.client.post(stage.twilio_url("Messages.json")).basic_auth(ACCOUNT_SID, Some(AUTH_TOKEN));
+    let response = request.body(body).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["twilio-concurrent-requests"]),
+        (429, &"1".parse().unwrap())
+    );
+    assert!(response.headers()["twilio-request-id"].to_str().unwrap().starts_with("RQ"));
+    assert_eq!(response.headers()["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn templates_of_text_messages_count_by_what_is_really_sent() {
+    let stage = Stage::fast().await;
+    let sid = stage.content(&parcel()).await;
+    let name = "x".repeat(200);
+    let variables = json!({"1": name}).to_string();
+    let form = with(with(without(sms(), "Body"), "ContentSid", &sid), "ContentVariables", &variables);
+    let (_, answer) = stage.twilio(&form).await;
+    assert_eq!(answer["num_segments"], "2");
+    assert_eq!(stage.sandbox.ledger().accepted()[0].units, 2);
+}
+
+#[tokio::test]
 async fn file_that_cannot_be_fetched_fails_later() {
     let stage = Stage::set(prompt()).await;
     let callback = stage.callbacks();

@@ -60,6 +60,12 @@ async fn uploads_belong_to_one_number_and_live_for_their_time() {
     }
     let broken = ("failed".to_owned(), 131_053);
     assert_eq!(ends, [("read".to_owned(), 0), broken.clone(), broken.clone()]);
+    let mut voice = picture(json!({}));
+    (voice["type"], voice["audio"]) = (json!("audio"), json!({"id": own}));
+    voice.as_object_mut().unwrap().remove("image");
+    assert_eq!(stage.code(&voice).await, 0);
+    stage.settle().await;
+    assert_eq!(stage.last_status(), broken, "a picture is no sound");
     stage.sandbox.behave(|behaviour| behaviour.unknown_media = UnknownMedia::Refuse);
     assert_eq!(stage.code(&picture(json!({"id": foreign}))).await, 131_009);
     stage.sandbox.behave(|behaviour| {
@@ -73,13 +79,17 @@ async fn uploads_belong_to_one_number_and_live_for_their_time() {
 #[tokio::test]
 async fn links_are_fetched_and_fail_later() {
     let stage = Stage::set(prompt()).await;
-    let files = axum::Router::new().route("/ring.jpg", axum::routing::get(|| async { "pixels" }));
+    let file = |content_type: &'static str| {
+        axum::routing::get(move || async move { ([("content-type", content_type)], "pixels") })
+    };
+    let files = axum::Router::new().route("/ring.jpg", file("image/jpeg")).route("/page.html", file("text/html"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let root = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, files).await });
     for (link, end) in [
         (format!("{root}/ring.jpg"), ("read", 0)),
         (format!("{root}/gone.jpg"), ("failed", 131_053)),
+        (format!("{root}/page.html"), ("failed", 131_053)),
         ("https://files.shop.example/ring.jpg".to_owned(), ("read", 0)),
     ] {
         assert_eq!(stage.code(&picture(json!({"link": link}))).await, 0);

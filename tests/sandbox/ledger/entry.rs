@@ -254,7 +254,7 @@ impl fmt::Display for Reply {
 }
 
 impl Trail {
-    /// Whether this status went out.
+    /// Whether this happened to it, and went out if anybody asked to be told.
     pub fn was_made(&self, status: Status) -> bool {
         self.made & status.bit() != 0
     }

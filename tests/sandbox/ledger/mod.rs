@@ -13,7 +13,10 @@ pub use summary::{
 };
 
 use super::{behaviour::Status, clock::Clock, platform::Api};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use sha2::{Digest, Sha256};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -223,9 +226,12 @@ impl Ledger {
         let run = self.run;
         match provider {
             Api::Whatsapp => self.wamid("OUT", seq),
-            Api::Messenger => format!("m_{}", STANDARD.encode(format!("SBX-OUT-{run:08x}-{seq:010}"))),
+            // They stand in paths.
+            Api::Messenger => format!("m_{}", URL_SAFE_NO_PAD.encode(format!("SBX-OUT-{run:08x}-{seq:010}"))),
             // Instagram's are long (contract page, section 1).
-            Api::Instagram => STANDARD.encode(format!("instagram-message:{:0>76}:SBX-OUT-{run:08x}-{seq:010}", run)),
+            Api::Instagram => {
+                URL_SAFE_NO_PAD.encode(format!("instagram-message:{:0>76}:SBX-OUT-{run:08x}-{seq:010}", run))
+            }
             Api::Twilio => format!("{}{run:08x}{seq:024x}", if kind == "media" { "MM" } else { "SM" }),
             Api::Botmaster => format!("3EB0{run:08X}{seq:08X}"),
         }

@@ -2,7 +2,10 @@
 //! instagram, 3.1). Knows nothing of people, windows and limits.
 
 use super::super::{fields::Fields, platform::Api, refusal::Refusal};
-use super::desk::{To, Window};
+use super::{
+    attachments::{self, File},
+    desk::{To, Window},
+};
 use serde_json::{Value, json};
 
 /// What was asked for.
@@ -27,23 +30,6 @@ pub(super) enum Content<'a> {
         /// What an echo shows beside the text.
         parts: Value,
     },
-}
-
-/// A file of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct File<'a> {
-    /// `image`, `audio`, `video` or `file`.
-    pub(super) kind: &'a str,
-    pub(super) from: From<'a>,
-    pub(super) is_reusable: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From<'a> {
-    Url(&'a str),
-    Upload(&'a str),
-    /// It comes with the request.
-    Here,
 }
 
 /// What can be seen of a body before it is checked, for the ledger.
@@ -206,24 +192,24 @@ fn message_of<'a>(api: Api, message: &Fields<'a>, carries_file: bool) -> Result<
     }
     if message.has("quick_replies") {
         for reply in message.array("quick_replies", 1, 13)? {
-            quick_reply(&Fields::of(reply, "quick_replies[]")?)?;
+            attachments::quick_reply(&Fields::of(reply, "quick_replies[]")?)?;
         }
     }
     let (mut files, mut parts) = (Vec::new(), json!({}));
     if let Some(attachment) = message.optional_object("attachment", "message.attachment")? {
-        let shown = attachment_of(api, &attachment, carries_file, &mut files)?;
+        let shown = attachments::checked(api, &attachment, carries_file, &mut files)?;
         parts = json!({"attachments": [shown]});
     }
     match message.get("attachments") {
         None => {}
         Some(one @ Value::Object(_)) if api == Api::Instagram => {
-            let shown = image_of(api, one, &mut files)?;
+            let shown = attachments::image(api, one, &mut files)?;
             parts = json!({"attachments": [shown]});
         }
         Some(_) => {
             let images = message.array("attachments", 1, 10)?;
             let shown: Result<Vec<Value>, Refusal> =
-                images.iter().map(|image| image_of(api, image, &mut files)).collect();
+                images.iter().map(|image| attachments::image(api, image, &mut files)).collect();
             parts = json!({"attachments": shown?});
         }
     }
@@ -242,155 +228,4 @@ fn text_of<'a>(api: Api, message: &Fields<'a>) -> Result<&'a str, Refusal> {
         true => Ok(text),
         false => Err(message.wrong("text", "must be at most 1000 bytes long.")),
     }
-}
-
-fn quick_reply(reply: &Fields<'_>) -> Result<(), Refusal> {
-    let reply = reply.only(&["content_type", "title", "payload", "image_url"])?;
-    match reply.text("content_type", 32)? {
-        "text" => {
-            reply.text("title", 20)?;
-            reply.text("payload", 1000)?;
-        }
-        "user_phone_number" | "user_email" => {}
-        _ => return Err(reply.wrong("content_type", "is not known.")),
-    }
-    reply.optional_text("image_url", 2048)?;
-    Ok(())
-}
-
-/// One of several images.
-fn image_of<'a>(api: Api, image: &'a Value, files: &mut Vec<File<'a>>) -> Result<Value, Refusal> {
-    let image = Fields::of(image, "message.attachments[]")?;
-    if image.text("type", 32)? != "image" {
-        return Err(image.wrong("type", "must be image where there are several."));
-    }
-    attachment_of(api, &image, false, files)
-}
-
-/// Checks an attachment, and gives back what an echo shows of it.
-fn attachment_of<'a>(
-    api: Api,
-    attachment: &Fields<'a>,
-    carries_file: bool,
-    files: &mut Vec<File<'a>>,
-) -> Result<Value, Refusal> {
-    let attachment = attachment.only(&["type", "payload"])?;
-    let kind = attachment.text("type", 32)?;
-    match kind {
-        "image" | "audio" | "video" | "file" => {}
-        "template" => return template(api, &attachment.object("payload", "payload")?),
-        "like_heart" if api == Api::Instagram => return Ok(json!({"type": kind})),
-        "MEDIA_SHARE" if api == Api::Instagram => {
-            let payload = attachment.object("payload", "payload")?;
-            return Ok(json!({"type": "ig_post", "payload": {"ig_post_media_id": payload.text("id", 64)?}}));
-        }
-        _ => return Err(attachment.wrong("type", "is not known.")),
-    }
-    let payload = match attachment.optional_object("payload", "payload")? {
-        Some(payload) => payload.only(&["url", "attachment_id", "is_reusable"])?,
-        None if carries_file => {
-            files.push(File { kind, from: From::Here, is_reusable: false });
-            return Ok(json!({"type": kind, "payload": {}}));
-        }
-        None => return Err(Refusal::missing("payload")),
-    };
-    let is_reusable = payload.optional_flag("is_reusable")?;
-    let (from, shown) = match (payload.has("url"), payload.has("attachment_id")) {
-        (true, false) => {
-            let url = payload.text("url", 2048)?;
-            (From::Url(url), json!({"url": url}))
-        }
-        (false, true) => {
-            let id = payload.text("attachment_id", 64)?;
-            (From::Upload(id), json!({"attachment_id": id}))
-        }
-        (false, false) if carries_file => (From::Here, json!({})),
-        _ => return Err(Refusal::invalid("payload must have exactly one of url and attachment_id.")),
-    };
-    files.push(File { kind, from, is_reusable });
-    Ok(json!({"type": kind, "payload": shown}))
-}
-
-/// Checks a template, and gives back what an echo shows of it.
-fn template(api: Api, payload: &Fields<'_>) -> Result<Value, Refusal> {
-    let kind = payload.text("template_type", 32)?;
-    match kind {
-        "button" => {
-            payload.text("text", 640)?;
-            buttons(api, payload, 1)?;
-        }
-        "generic" => {
-            for element in payload.array("elements", 1, 10)? {
-                generic(api, &Fields::of(element, "elements[]")?)?;
-            }
-        }
-        "product" => {
-            for element in payload.array("elements", 1, 10)? {
-                Fields::of(element, "elements[]")?.text("id", 64)?;
-            }
-        }
-        "media" if api == Api::Messenger => {
-            let [element] = payload.array("elements", 1, 1)? else { return Err(Refusal::missing("elements")) };
-            let element = Fields::of(element, "elements[]")?;
-            if !["image", "video"].contains(&element.text("media_type", 16)?) {
-                return Err(element.wrong("media_type", "must be image or video."));
-            }
-            buttons(api, &element, 0)?;
-        }
-        "image_grid" | "receipt" | "customer_feedback" | "coupon" | "instant_form" if api == Api::Messenger => {}
-        _ => return Err(payload.wrong("template_type", "is not known.")),
-    }
-    let title = payload.get("text").or_else(|| payload.get("elements")?.get(0)?.get("title")).cloned();
-    let elements = payload.get("elements").cloned().unwrap_or(Value::Null);
-    Ok(json!({"type": "template", "title": title, "payload": {"template_type": kind, "elements": elements}}))
-}
-
-fn generic(api: Api, element: &Fields<'_>) -> Result<(), Refusal> {
-    let element = element.only(&["title", "subtitle", "image_url", "default_action", "buttons", "sharable"])?;
-    element.text("title", 80)?;
-    element.optional_text("subtitle", 80)?;
-    element.optional_text("image_url", 2048)?;
-    if let Some(action) = element.optional_object("default_action", "default_action")? {
-        if action.text("type", 32)? != "web_url" || action.has("title") {
-            return Err(action.wrong("type", "must be a web_url without a title."));
-        }
-        action.text("url", 2048)?;
-    }
-    if !["subtitle", "image_url", "default_action", "buttons"].iter().any(|key| element.has(key)) {
-        return Err(Refusal::invalid("An element needs more than its title."));
-    }
-    buttons(api, &element, 0)
-}
-
-fn buttons(api: Api, holder: &Fields<'_>, least: usize) -> Result<(), Refusal> {
-    if least == 0 && !holder.has("buttons") {
-        return Ok(());
-    }
-    for button in holder.array("buttons", least.max(1), 3)? {
-        let button = Fields::of(button, "buttons[]")?;
-        match button.text("type", 32)? {
-            "web_url" => {
-                button.text("title", 20)?;
-                button.text("url", 2048)?;
-                if let Some(height) = button.optional_text("webview_height_ratio", 16)?
-                    && !["compact", "tall", "full"].contains(&height)
-                {
-                    return Err(button.wrong("webview_height_ratio", "is not known."));
-                }
-            }
-            "postback" => {
-                button.text("title", 20)?;
-                button.text("payload", 1000)?;
-            }
-            "phone_number" if api == Api::Messenger => {
-                button.text("title", 20)?;
-                if !button.text("payload", 32)?.starts_with('+') {
-                    return Err(button.wrong("payload", "must be a phone number with +."));
-                }
-            }
-            "account_link" | "account_unlink" | "game_play" if api == Api::Messenger => {}
-            _ => return Err(button.wrong("type", "is not known.")),
-        }
-    }
-    Ok(())
 }

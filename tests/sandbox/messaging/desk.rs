@@ -323,7 +323,7 @@ impl Desk {
         let last = |person: &Person| person.thread.last().and_then(|mid| self.said.get(mid)).map(|said| said.at_us);
         let mut threads: Vec<(&str, u64)> =
             self.people.iter().filter_map(|(id, person)| Some((&**id, last(person)?))).collect();
-        threads.sort_by(|a, b| b.1.cmp(&a.1));
+        threads.sort_by_key(|(_, at_us)| std::cmp::Reverse(*at_us));
         threads
     }
 

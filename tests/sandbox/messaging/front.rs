@@ -37,10 +37,11 @@ impl Call {
 }
 
 /// Whether a path means something of Messenger's or Instagram's.
-pub(crate) fn names(provider: &Provider, path: &[&str]) -> bool {
+pub(crate) fn names(provider: &Provider, path: &[String]) -> bool {
     let accounts = all(provider);
-    match path {
-        ["me"] | ["me", _] => true,
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match path[..] {
+        ["me"] | ["me", _] | ["refresh_access_token" | "access_token"] => true,
         [node] => {
             node.starts_with("t_")
                 || accounts.iter().any(|account| {

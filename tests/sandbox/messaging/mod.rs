@@ -1,6 +1,7 @@
 //! What Messenger and Instagram share: people with an id for one account alone, and webhooks whose `entry[].messaging[]` holds
 //! events with a sender, a recipient and a time in milliseconds (messenger contract page, section 1.5).
 
+mod attachments;
 mod body;
 pub mod desk;
 mod errors;

@@ -1,9 +1,17 @@
 //! The calls beside sending: uploads, threads and who controls them, conversations to be read back, profiles, subscriptions (messenger
 //! contract page, sections 1.4, 3.2, 5, 7 and 9; instagram, 4 and 5).
 
-use super::super::{accounts::Account, messenger::APP_ID, platform::Api, provider::Provider, refusal::Refusal, reply};
+use super::super::{
+    accounts::Account,
+    messenger::APP_ID,
+    platform::Api,
+    provider::Provider,
+    refusal::Refusal,
+    reply,
+    template::{self, Definition},
+};
 use super::{
-    body::{File, From},
+    attachments::{File, From},
     desk::{Said, Someone},
     front::{self, Call},
     send,
@@ -11,7 +19,7 @@ use super::{
 use axum::body::Body;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// How many threads a page of a list holds unless said otherwise.
 const PAGE: usize = 25;
@@ -22,6 +30,7 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     let body = || serde_json::from_slice::<Value>(&call.body).unwrap_or_default();
     match (&call.method, &path[..]) {
+        (&Method::GET, ["refresh_access_token" | "access_token"]) => renew(provider, call),
         (_, [node]) => object(provider, call, node),
         (&Method::POST, [_, "message_attachments"]) => {
             let body = body();
@@ -43,6 +52,10 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
                 }
                 _ => json!({"success": true}),
             }))
+        }
+        (_, [_, "message_templates"]) => {
+            let account = account(provider, call, "", None)?;
+            templates(provider, call, &account)
         }
         (&Method::GET, [_, "thread_owner"]) => {
             let person = call.parameter("recipient").unwrap_or_default();
@@ -76,6 +89,17 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: &Call) -> Result<Resp
     }
 }
 
+/// A token for sixty days more (instagram contract page, section 0).
+fn renew(provider: &Provider, call: &Call) -> Result<Response<Body>, Refusal> {
+    let grant = call.parameter("grant_type").unwrap_or_default();
+    if grant != "ig_refresh_token" && (grant != "ig_exchange_token" || call.parameter("client_secret").is_none()) {
+        return Err(Refusal::of(Api::Instagram, 100, None));
+    }
+    let renewed = call.token.as_deref().and_then(|token| provider.registry.renew(token));
+    let renewed = renewed.ok_or_else(|| Refusal::of(Api::Instagram, 190, Some(463)))?;
+    Ok(ok(json!({"access_token": renewed, "token_type": "bearer", "expires_in": 60 * 24 * 3600})))
+}
+
 fn account(provider: &Provider, call: &Call, person: &str, platform: Option<&str>) -> Result<Arc<Account>, Refusal> {
     let account = front::account(provider, call, person, platform);
     let account = account.ok_or_else(|| match call.path.first().map(String::as_str) {
@@ -105,6 +129,33 @@ async fn upload(provider: &Provider, account: &Account, body: &Value) -> Result<
     Ok(ok(json!({"attachment_id": id})))
 }
 
+/// Utility templates of a Page: made, looked at for a moment, approved; listed (messenger contract page, section 3.3).
+fn templates(provider: &Arc<Provider>, call: &Call, account: &Account) -> Result<Response<Body>, Refusal> {
+    let api: Api = account.spec.platform.into();
+    if call.method == Method::GET {
+        let all: Vec<Value> = provider.registry.templates(&account.id).iter().map(|template| template.view()).collect();
+        return Ok(ok(json!({"data": all})));
+    }
+    let invalid = |why: String| Refusal::of(api, 100, None).saying(why);
+    let mut definition: Definition = serde_json::from_slice(&call.body).map_err(|error| invalid(error.to_string()))?;
+    if !definition.category.eq_ignore_ascii_case("UTILITY") {
+        return Err(invalid("category must be UTILITY.".into()));
+    }
+    definition.status = "PENDING".into();
+    let made = provider.registry.add_template(&account.id, definition.clone());
+    let made = made.map_err(|refusal| invalid(refusal.details.into_owned()))?;
+    let (later, owner) = (provider.clone(), account.id.clone());
+    provider.tasks.spawn(async move {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(later.behaviour().approval_ms)) => {}
+            () = later.stopping.cancelled() => return,
+        }
+        definition.status = template::APPROVED.into();
+        let _ = later.registry.add_template(&owner, definition);
+    });
+    Ok(ok(json!({"id": made.id, "status": "PENDING", "category": "UTILITY"})))
+}
+
 fn conversations(
     provider: &Provider,
     call: &Call,
@@ -114,23 +165,29 @@ fn conversations(
     admit_reading(provider, account)?;
     let limit = call.parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
     let after: usize = call.parameter("after").and_then(|after| after.parse().ok()).unwrap_or(0);
-    let live = account.live();
-    let threads = live.desk.threads();
-    let wanted: Vec<_> =
-        threads.into_iter().filter(|(known, _)| person.is_none_or(|person| person == *known)).collect();
-    let page: Vec<Value> = wanted
+    let fields = call.parameter("fields").unwrap_or_default();
+    let threads: Vec<(String, u64)> = {
+        let live = account.live();
+        let threads = live.desk.threads().into_iter();
+        let wanted = threads.filter(|(known, _)| person.is_none_or(|person| person == *known));
+        wanted.map(|(person, at_us)| (person.to_owned(), at_us)).collect()
+    };
+    let page: Vec<Value> = threads
         .iter()
         .skip(after)
         .take(limit)
         .map(|(person, at_us)| {
-            json!({"id": conversation(account, person), "updated_time": time(provider, *at_us),
-                "participants": {"data": [{"id": person, "name": "Ine Dahl"}, {"id": &*account.id, "name": "The shop"}]}})
+            let mut view = thread(provider, account, person, &conversation(account, person), &fields);
+            view["updated_time"] = json!(time(provider, *at_us));
+            view["participants"] =
+                json!({"data": [{"id": person, "name": "Ine Dahl"}, {"id": &*account.id, "name": "The shop"}]});
+            view
         })
         .collect();
     let end = after + page.len();
     let mut answer =
         json!({"data": page, "paging": {"cursors": {"before": after.to_string(), "after": end.to_string()}}});
-    if end < wanted.len() {
+    if end < threads.len() {
         let node = &call.path[0];
         let platform = account.spec.platform;
         let next =
@@ -199,14 +256,19 @@ fn admit_reading(provider: &Provider, account: &Account) -> Result<(), Refusal> 
     }
 }
 
-/// `fields=messages` gives ids; `fields=messages{…}` the newest in detail.
+/// `messages` among the fields gives ids, `messages{…}` the newest in detail; either with `.limit(n)` behind its name.
 fn thread(provider: &Provider, account: &Account, person: &str, node: &str, fields: &str) -> Value {
     let live = account.live();
     let thread = live.desk.thread(person);
     let mut answer = json!({"id": node});
     if let Some(at) = fields.find("messages") {
-        let in_detail = fields[at + "messages".len()..].starts_with('{');
-        let most = if in_detail { READABLE } else { thread.len() };
+        let rest = &fields[at + "messages".len()..];
+        let (limit, rest) = match rest.strip_prefix(".limit(").and_then(|rest| rest.split_once(')')) {
+            Some((limit, rest)) => (limit.parse().unwrap_or(usize::MAX), rest),
+            None => (usize::MAX, rest),
+        };
+        let in_detail = rest.starts_with('{');
+        let most = limit.min(if in_detail { READABLE } else { thread.len() });
         let messages: Vec<Value> = thread
             .iter()
             .take(most)

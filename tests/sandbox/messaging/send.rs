@@ -16,7 +16,8 @@ use super::super::{
     template,
 };
 use super::{
-    body::{self, Asked, Content, File, From},
+    attachments::{File, From},
+    body::{self, Asked, Content},
     desk::{Ask, Said, To},
     front::{self, Call},
 };
@@ -93,7 +94,7 @@ async fn judge<'a>(
     let asked = body::check(api, json, file.is_some())?;
     if let Some((name, language)) = asked.utility {
         let known = provider.registry.template(&account.id, name, language);
-        if !known.is_some_and(|known| known.definition.status == template::APPROVED) {
+        if known.is_none_or(|known| known.definition.status != template::APPROVED) {
             return Err(invalid(format!("There is no approved template {name} in {language}.")));
         }
     }

@@ -10,7 +10,7 @@ use super::super::{
     provider::Provider,
     refusal::Refusal,
     registry::TokenState,
-    reply::{self, Answered},
+    reply::Answered,
 };
 use super::{content, messages, send};
 use axum::body::Body;
@@ -48,7 +48,7 @@ impl Call {
         Self {
             at_us,
             method: head.method.clone(),
-            path: head.uri.path().split('/').filter(|part| !part.is_empty()).map(decoded).collect(),
+            path: head.uri.path().split('/').filter(|part| !part.is_empty()).map(graph::decoded).collect(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             credentials: credentials(head),
             body,
@@ -193,16 +193,18 @@ pub(super) fn signed_off(provider: &Provider, mut response: Response<Body>) -> R
     response
 }
 
-pub(super) fn request_id(roll: &mut Roll) -> String {
+fn request_id(roll: &mut Roll) -> String {
     super::sid("RQ", roll.bits(), roll.bits())
 }
 
-pub(super) fn headers(draft: reply::Draft, roll: &mut Roll, count: u32) -> reply::Draft {
-    draft
-        .with_header("twilio-request-id", request_id(roll))
-        .with_header("twilio-concurrent-requests", count.to_string())
-        .with_header("twilio-request-duration", "0.042".into())
-        .with_header("x-home-region", "us1".into())
+/// The headers of an answer to a send.
+pub(super) fn headers(roll: &mut Roll, count: u32) -> Vec<(&'static str, String)> {
+    vec![
+        ("twilio-request-id", request_id(roll)),
+        ("twilio-concurrent-requests", count.to_string()),
+        ("twilio-request-duration", "0.042".into()),
+        ("x-home-region", "us1".into()),
+    ]
 }
 
 fn credentials(head: &Parts) -> Option<(String, String)> {
@@ -213,10 +215,4 @@ fn credentials(head: &Parts) -> Option<(String, String)> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     decoded.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
-}
-
-fn decoded(part: &str) -> String {
-    // In a path a plus is a plus.
-    let escaped = format!("x={}", part.replace('+', "%2B"));
-    url::form_urlencoded::parse(escaped.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
 }

@@ -1,6 +1,6 @@
 //! Content templates (twilio contract page, section 14): made, listed, put before WhatsApp, deleted; and what a send makes of one.
 
-use super::super::{platform::Api, provider::Provider, refusal::Refusal, reply};
+use super::super::{bucket::Bucket, platform::Api, provider::Provider, refusal::Refusal, reply};
 use super::api::Call;
 use axum::body::Body;
 use http::{Method, Response, StatusCode};
@@ -17,6 +17,8 @@ pub(crate) struct Desk {
     templates: Mutex<Vec<Template>>,
     /// Requests under way, by account.
     pub(super) under_way: Mutex<HashMap<String, u32>>,
+    /// What each account asks for by the second.
+    requests: Mutex<HashMap<String, Bucket>>,
 }
 
 /// A template.
@@ -59,6 +61,12 @@ const TYPES: [&str; 13] = [
 ];
 
 impl Desk {
+    /// Counts a request of an account's, if there may be one more.
+    pub(super) fn admit(&self, account_sid: &str, now_us: u64, rate: u32) -> bool {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.entry(account_sid.to_owned()).or_default().take(now_us, rate, rate)
+    }
+
     /// The template of an account.
     pub(super) fn template(&self, account_sid: &str, sid: &str) -> Option<Template> {
         self.lock().iter().find(|template| template.account_sid == account_sid && template.sid == sid).cloned()

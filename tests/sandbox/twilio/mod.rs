@@ -2,6 +2,7 @@
 //! messages, files, and WhatsApp by way of Twilio.
 
 mod api;
+mod check;
 mod content;
 mod errors;
 mod messages;
