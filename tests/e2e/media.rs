@@ -23,7 +23,7 @@ async fn every_file_is_stored_through_failures_expired_links_and_redirects() {
     let fleet = media::fleet(&files).start().await;
     let stage = Stage::new(&fleet).await;
     stage.receive(&fleet, &references).await;
-    let rows = stage.settled(&fleet, references.len(), Duration::from_secs(240)).await;
+    let rows = stage.settled(&fleet, references.len(), Duration::from_secs(150)).await;
     let wrong = disagreements(&fleet, &files, &rows).await;
     assert!(wrong.is_empty(), "{wrong:#?}");
     let totals = files.totals();
