@@ -392,7 +392,7 @@ async fn a_business_account_is_one_tenants_also_if_two_add_it_at_the_same_moment
             .await
             .unwrap();
     }
-    let operator = database.databases(Role::Worker);
+    let operator = database.databases(Role::Operator);
     let begin = async |tenant| {
         let mut tx = operator.control().await.unwrap();
         channel_accounts::scope_routes(&mut tx, tenant).await.unwrap();

@@ -280,7 +280,12 @@ impl Inner {
             never = self.keep(of, &claimed, settle) => match never {},
         };
         let ending = match stored {
-            Ok(stored) => Ending::Stored(Box::new(stored)),
+            Ok(stored) => {
+                if let Some(share) = share {
+                    share.allowed();
+                }
+                Ending::Stored(Box::new(stored))
+            }
             Err(failure) => {
                 if failure.code == NOT_AUTHORISED
                     && let Some(share) = share

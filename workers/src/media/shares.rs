@@ -13,7 +13,9 @@ const COME_BACK: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_millis(250);
 /// At most.
 const LONGEST: Duration = Duration::from_secs(400);
-/// An account that may not have its files is not asked for the next of them before this.
+/// An account that may not have so many of its files in a row, not one in between, is not asked for the next of them before this. One
+/// alone says little: its link may be over.
+const REFUSED_IN_A_ROW: u32 = 3;
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// What accounts have of this worker. Cheap to clone.
@@ -28,6 +30,7 @@ struct Share {
     held: usize,
     /// When the last of those sent away comes back.
     back_at: Option<Instant>,
+    refusals: u32,
     refused_until: Option<Instant>,
 }
 
@@ -66,15 +69,25 @@ impl Shares {
 impl Share {
     fn is_wanted(&self, now: Instant) -> bool {
         let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
-        self.held > 0 || later(self.back_at) || later(self.refused_until)
+        self.held > 0 || self.refusals > 0 || later(self.back_at) || later(self.refused_until)
     }
 }
 
 impl Held {
-    /// The account may not have its files: the others are not tried before a while.
+    /// The account may not have this file: after a few, the others are not tried before a while.
     pub(super) fn refused(&self, now: Instant) {
         let mut accounts = self.shares.accounts.lock().expect("nothing panics while this is locked");
-        accounts.entry(self.account).or_default().refused_until = Some(now + REFUSED_FOR);
+        let share = accounts.entry(self.account).or_default();
+        share.refusals += 1;
+        if share.refusals >= REFUSED_IN_A_ROW {
+            share.refused_until = Some(now + REFUSED_FOR);
+        }
+    }
+
+    /// It may have this one.
+    pub(super) fn allowed(&self) {
+        let mut accounts = self.shares.accounts.lock().expect("nothing panics while this is locked");
+        accounts.entry(self.account).or_default().refusals = 0;
     }
 }
 
@@ -108,7 +121,10 @@ mod tests {
     fn the_files_of_an_account_that_may_not_have_them_wait_together() {
         let (shares, now) = (Shares::of(8), Instant::now());
         let account = ChannelAccountId::new();
-        shares.enter(account, now).ok().unwrap().refused(now);
+        let refused = |times: u32| (0..times).for_each(|_| shares.enter(account, now).ok().unwrap().refused(now));
+        refused(REFUSED_IN_A_ROW - 1);
+        shares.enter(account, now).ok().expect("it may be these files alone").allowed();
+        refused(REFUSED_IN_A_ROW);
         assert!(shares.enter(account, now).err().unwrap() >= REFUSED_FOR / 2);
         assert!(shares.enter(account, now + REFUSED_FOR).is_ok());
     }
