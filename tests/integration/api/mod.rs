@@ -8,6 +8,7 @@ mod campaigns;
 mod doors;
 mod fates;
 mod importing;
+mod invalid;
 mod limits;
 mod lists;
 mod quarantine;
