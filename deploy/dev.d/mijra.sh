@@ -47,6 +47,8 @@ mijra_environment() {
         "INSTAGRAM_APP_SECRET=${INSTAGRAM_APP_SECRET:-$whatsapp_app_secret}"
         "INSTAGRAM_VERIFY_TOKEN=${INSTAGRAM_VERIFY_TOKEN:-$whatsapp_verify_token}"
         "TWILIO_BASE_URL=${TWILIO_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "TWILIO_CONTENT_BASE_URL=${TWILIO_CONTENT_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
+        "TWILIO_MESSAGING_BASE_URL=${TWILIO_MESSAGING_BASE_URL:-http://127.0.0.1:$(port_of sandbox)}"
         "TWILIO_AUTH_TOKEN=${TWILIO_AUTH_TOKEN:-$whatsapp_app_secret}"
         "PUBLIC_URL=${PUBLIC_URL:-http://127.0.0.1:$(port_of api)}"
     )
