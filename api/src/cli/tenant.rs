@@ -1,11 +1,18 @@
 //! `mijra tenant`: makes and lists tenants.
 
-use super::{output::Output, settings::Database};
+use super::{
+    output::Output,
+    settings::{self, Database},
+};
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::{
-    db::{self, Placement},
-    domain::tenants::Slug,
+    db::{
+        self, Placement,
+        audit::{self, Actor, Entry},
+    },
+    domain::{outcome::Class, retrying::Rule, tenants::Slug},
 };
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -16,6 +23,8 @@ pub(super) enum Command {
     Create(Create),
     /// List tenants
     List(List),
+    /// When a message that was not sent is tried again: shows the rules, or sets the one of a class
+    Retry(Retry),
 }
 
 #[derive(clap::Args, Debug)]
@@ -44,6 +53,34 @@ pub(super) struct List {
     database: Database,
 }
 
+#[derive(clap::Args, Debug)]
+pub(super) struct Retry {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// The class whose rule is set: unreachable, transient, once, file, account, pair, provider_account, day or thread.
+    #[arg(long, value_parser = class)]
+    class: Option<Class>,
+    /// Seconds to wait before each further try, comma-separated.
+    #[arg(long, value_delimiter = ',', requires = "class", conflicts_with = "usual")]
+    delays: Vec<u32>,
+    /// It is tried on and on, at the last delay, while the message is of use.
+    #[arg(long, requires = "delays")]
+    endless: bool,
+    /// The rule is as usual again.
+    #[arg(long, requires = "class")]
+    usual: bool,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Serialize)]
+struct RuleRow {
+    class: &'static str,
+    delays: Vec<u32>,
+    endless: bool,
+}
+
 #[derive(Serialize)]
 struct Row {
     id: Uuid,
@@ -57,6 +94,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
     match command {
         Command::Create(args) => create(args, out).await,
         Command::List(args) => list(&args, out).await,
+        Command::Retry(args) => retry(args, out).await,
     }
 }
 
@@ -103,6 +141,45 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
         vec![row.slug.clone(), row.name.clone(), row.placement.clone(), since, row.id.to_string()]
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn retry(args: Retry, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
+    let mut policy =
+        db::tenants::retry_policy(&mut tx, tenant.id).await?.context("the tenant has no settings: create it again")?;
+    if let Some(class) = args.class {
+        anyhow::ensure!(args.usual || !args.delays.is_empty(), "say --delays, or --usual");
+        let before = policy.rule(class);
+        policy.set(class, (!args.usual).then_some(Rule { delays: args.delays, endless: args.endless }));
+        policy.check().map_err(|(class, why)| anyhow::anyhow!("{} {why}", class.as_str()))?;
+        db::tenants::set_retry_policy(&mut tx, tenant.id, &policy).await?;
+        let details = serde_json::json!({"class": class, "before": before, "after": policy.rule(class)});
+        let (action, target_kind) = ("tenant.retry_set", "tenant");
+        let entry = Entry { actor: Actor::Operator, action, target_kind, target_id: tenant.id.0, details };
+        audit::record_for(&mut tx, tenant.id, &entry).await?;
+    }
+    tx.commit().await?;
+    let rows: Vec<RuleRow> = Class::ALL
+        .into_iter()
+        .map(|class| {
+            let Rule { delays, endless } = policy.rule(class);
+            RuleRow { class: class.as_str(), delays, endless }
+        })
+        .collect();
+    out.list(&rows, &["class", "again after seconds", "then"], |row| {
+        let delays: Vec<String> = row.delays.iter().map(u32::to_string).collect();
+        let then = if row.endless { "on and on" } else { "failed" };
+        vec![row.class.to_owned(), delays.join(", "), then.to_owned()]
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    Class::from_name(text).ok_or_else(|| {
+        format!("must be one of {}", Class::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>().join(", "))
+    })
 }
 
 fn region(text: &str) -> Result<String, String> {

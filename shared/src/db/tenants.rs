@@ -1,8 +1,9 @@
 //! Who our tenants are, where each one's data lives, and their settings.
 
 use super::{ControlTx, FleetTx, Placement, TenantTx, error::Result};
-use crate::domain::{ids::TenantId, tenants::Slug};
+use crate::domain::{ids::TenantId, retrying::Policy, tenants::Slug};
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 
 /// A tenant.
 #[derive(Clone, Debug)]
@@ -86,6 +87,39 @@ pub async fn create_settings(tx: &mut FleetTx, tenant_id: TenantId, default_regi
     )
     .execute(tx.conn())
     .await?;
+    Ok(())
+}
+
+/// When what was not sent is tried again, if its rules differ from the usual ones; locked until the end of the transaction.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn retry_policy(tx: &mut FleetTx, tenant_id: TenantId) -> Result<Option<Policy>> {
+    let policy = sqlx::query_scalar!(
+        r#"SELECT retry AS "retry: Json<Policy>" FROM tenant_settings WHERE tenant_id = $1 FOR UPDATE"#,
+        tenant_id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(policy.map(|policy| policy.0))
+}
+
+/// Sets when what was not sent is tried again. Senders notice with the next send.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_retry_policy(tx: &mut FleetTx, tenant_id: TenantId, policy: &Policy) -> Result<()> {
+    sqlx::query!(
+        "UPDATE tenant_settings SET retry = $2 WHERE tenant_id = $1",
+        tenant_id.0,
+        serde_json::to_value(policy).expect("plain fields are always JSON"),
+    )
+    .execute(tx.conn())
+    .await?;
+    // Whoever remembers an account looks again.
+    sqlx::query!("UPDATE channel_accounts SET revision = revision + 1 WHERE tenant_id = $1", tenant_id.0)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 

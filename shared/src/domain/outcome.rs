@@ -114,6 +114,11 @@ impl Class {
         Class::Thread,
     ];
 
+    /// The class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+
     /// The name in SQL, in the API and in settings.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -81,6 +81,14 @@ impl Policy {
         self.rule(class).next(failed_before, trying_for, at_most)
     }
 
+    /// With another rule for a class; as usual again if there is none.
+    pub fn set(&mut self, class: Class, rule: Option<Rule>) {
+        match rule {
+            Some(rule) => drop(self.0.insert(class, rule)),
+            None => drop(self.0.remove(&class)),
+        }
+    }
+
     /// Whether somebody may set it so.
     ///
     /// # Errors

@@ -21,8 +21,16 @@ struct Talk {
 }
 
 impl Stage {
-    async fn talk(&self, tenant: &Tenant, provider: &str, external_id: &str, alias: (&str, &str), ago: TimeDelta) -> Talk {
-        let talk = Talk { account: ChannelAccountId::new(), contact: ContactId::new(), conversation: ConversationId::new() };
+    async fn talk(
+        &self,
+        tenant: &Tenant,
+        provider: &str,
+        external_id: &str,
+        alias: (&str, &str),
+        ago: TimeDelta,
+    ) -> Talk {
+        let talk =
+            Talk { account: ChannelAccountId::new(), contact: ContactId::new(), conversation: ConversationId::new() };
         let mut admin = self.database.admin().await;
         for statement in [
             "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, sealed_secrets, secret_key_id)
