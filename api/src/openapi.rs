@@ -92,6 +92,8 @@ mod tests {
                 "/api/{tenant}/conversations",
                 "/api/{tenant}/conversations/{id}",
                 "/api/{tenant}/conversations/{id}/messages",
+                "/api/{tenant}/conversations/{id}/read",
+                "/api/{tenant}/conversations/{id}/typing",
                 "/api/{tenant}/files",
                 "/api/{tenant}/files/{id}",
                 "/api/{tenant}/limits",

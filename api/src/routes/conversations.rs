@@ -2,12 +2,12 @@
 
 use super::Page;
 use crate::{
-    auth::{Caller, ConversationsRead},
+    auth::{Caller, ConversationsRead, MessagesSend},
     error::{Problem, Result},
     extract::{Cursor, Id, Params},
     state::App,
 };
-use axum::{Json as View, extract::State};
+use axum::{Json as View, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::{
@@ -19,6 +19,8 @@ use shared::{
         conversations::ConversationState,
         ids::{ChannelAccountId, ContactId, ConversationId},
     },
+    jobs::outbound::{SignalJob, SignalKind},
+    queue::topology::OUTBOUND_NOW,
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,7 +28,7 @@ use uuid::Uuid;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(read)).routes(routes!(typing))
 }
 
 /// What a contact and an account say to each other.
@@ -150,4 +152,57 @@ async fn show(
     let found = db::conversations::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("conversation"))?;
     tx.commit().await?;
     Ok(View(ConversationView::of(found, app.clock.now())))
+}
+
+/// Marks everything in a conversation as read, and tells the person so where the channel has read receipts.
+#[utoipa::path(
+    post, path = "/conversations/{id}/read", tag = "conversations", description = "Needs `messages:send`.",
+    params(("tenant" = String, Path), ("id" = Uuid, Path)),
+    responses(
+        (status = ACCEPTED),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn read(State(app): State<App>, caller: Caller<MessagesSend>, Id(id): Id<ConversationId>) -> Result<StatusCode> {
+    let mut tx = caller.begin(&app).await?;
+    if !db::conversations::mark_read(&mut tx, id).await? {
+        return Err(Problem::not_found("conversation").into());
+    }
+    signal(&app, &caller, tx, id, SignalKind::Read).await
+}
+
+/// Tells the person that an answer is being written, where the channel can; it shows for about 20 seconds. On WhatsApp they see that
+/// they are read, too.
+#[utoipa::path(
+    post, path = "/conversations/{id}/typing", tag = "conversations", description = "Needs `messages:send`.",
+    params(("tenant" = String, Path), ("id" = Uuid, Path)),
+    responses(
+        (status = ACCEPTED),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn typing(
+    State(app): State<App>,
+    caller: Caller<MessagesSend>,
+    Id(id): Id<ConversationId>,
+) -> Result<StatusCode> {
+    let mut tx = caller.begin(&app).await?;
+    if db::conversations::find(&mut tx, id).await?.is_none() {
+        return Err(Problem::not_found("conversation").into());
+    }
+    signal(&app, &caller, tx, id, SignalKind::Typing).await
+}
+
+async fn signal(
+    app: &App,
+    caller: &Caller<MessagesSend>,
+    mut tx: db::TenantTx,
+    conversation_id: ConversationId,
+    signal: SignalKind,
+) -> Result<StatusCode> {
+    let job = SignalJob { tenant_id: caller.tenant_id, conversation_id, signal, at: app.clock.now() };
+    tx.enqueue(OUTBOUND_NOW.name, job.to_job(), None);
+    let due = tx.commit().await?;
+    app.relay.publish(caller.placement.clone(), due).await;
+    Ok(StatusCode::ACCEPTED)
 }

@@ -161,6 +161,24 @@ pub async fn find(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Conver
     Ok(conversation)
 }
 
+/// Says that nothing of a conversation is unread any more. Whether there is such a conversation.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn mark_read(tx: &mut TenantTx, id: ConversationId) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let done = sqlx::query!(
+        "UPDATE conversations
+        SET unread = 0
+        WHERE tenant_id = $1 AND id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)",
+        tenant_id.0,
+        id.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 /// Locks a conversation until this transaction ends: sends into it are accepted one after another.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Jobs of `outbound.now`: one message each; and of `outbound.bulk`: slices of a campaign.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{ChannelAccountId, MessageId, TenantId};
+use crate::domain::ids::{ChannelAccountId, ConversationId, MessageId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -74,6 +74,56 @@ struct Payload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     account: Option<ChannelAccountId>,
     task: Task,
+}
+
+/// What a person is told beside messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalKind {
+    /// That what they wrote is read.
+    Read,
+    /// That an answer is being written.
+    Typing,
+}
+
+/// Something to tell a person beside messages. It is lost if it is late: nothing depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SignalJob {
+    /// Whose conversation.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub conversation_id: ConversationId,
+    /// What.
+    pub signal: SignalKind,
+    /// When it was asked for.
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalPayload {
+    conversation_id: ConversationId,
+    signal: SignalKind,
+}
+
+impl SignalJob {
+    /// The kind of its jobs.
+    pub const KIND: &'static str = "outbound.signal";
+
+    /// As a job for the queue.
+    pub fn to_job(&self) -> Job {
+        let payload = SignalPayload { conversation_id: self.conversation_id, signal: self.signal };
+        let body = serde_json::to_vec(&payload).expect("plain fields are always JSON");
+        Job::new(Self::KIND, VERSION, Some(self.tenant_id), self.at, body)
+    }
+
+    /// From a job.
+    ///
+    /// # Errors
+    /// As [`OutboundJob::from_job`].
+    pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
+        let (tenant_id, SignalPayload { conversation_id, signal }) = read(job)?;
+        Ok(Self { tenant_id, conversation_id, signal, at: job.headers.created_at })
+    }
 }
 
 /// As many messages of a campaign make one job at most.

@@ -101,6 +101,8 @@ metrics! {
     Histogram(SECONDS), PROVIDER_CALL_SECONDS = "mijra_provider_call_seconds";
     /// Calls to providers, by `provider` and `outcome` (accepted, not_sent, unknown, failed, needs_template, account_down).
     Counter, PROVIDER_CALLS = "mijra_provider_calls_total";
+    /// Read receipts and signs of writing, by provider and what became of each.
+    Counter, PROVIDER_SIGNALS = "mijra_provider_signals_total";
     /// Campaigns that have ended and whose books do not agree.
     Counter, CAMPAIGN_BOOKS_WRONG = "mijra_campaign_books_wrong_total";
     /// Attempts at files of messages, by `provider` and `outcome` (stored, put_off, failed, refused, expired).

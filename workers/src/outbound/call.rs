@@ -66,7 +66,7 @@ type Kept = HashMap<Wanted, String>;
 /// Makes calls.
 pub(super) struct Caller {
     client: ProviderClient,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     breakers: Arc<Breakers>,
     calls: Arc<Calls>,
     max_calls: usize,
@@ -112,7 +112,7 @@ impl Drop for Call {
 impl Caller {
     pub(super) fn new(
         client: ProviderClient,
-        accounts: Accounts,
+        accounts: Arc<Accounts>,
         max_calls: usize,
         keys: Condition,
         life: Lifecycle,

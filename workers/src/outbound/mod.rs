@@ -6,6 +6,7 @@ mod breaker;
 mod call;
 mod carrier;
 mod hold;
+mod signal;
 
 pub use hold::OutboundSettings;
 
@@ -19,6 +20,7 @@ use call::Caller;
 use carrier::Carrier;
 use hold::{Brought, Holder};
 use shared::{
+    clock::Clock,
     crash::CrashPoint,
     db::{
         self, Databases, FleetTx, Placement,
@@ -28,13 +30,15 @@ use shared::{
     health::Readiness,
     jobs::{
         Job, Undecodable,
-        outbound::{OutboundJob, OutboundSlice, Task},
+        outbound::{OutboundJob, OutboundSlice, SignalJob, Task},
     },
     lifecycle::Lifecycle,
     providers::http::ProviderClient,
     queue::{Queue, topology},
     seal::Keyring,
 };
+use signal::Signals;
+use std::sync::Arc;
 
 /// So many slices are held at once. They come shortly before their turn: hundreds of slow accounts have one each here, of a few
 /// sends, and none of them must keep out the others.
@@ -47,6 +51,8 @@ pub enum Outbound {
     One(OutboundJob),
     /// A part of a campaign.
     Slice(OutboundSlice),
+    /// Something to tell a person beside messages.
+    Signal(SignalJob),
 }
 
 impl Outbound {
@@ -54,6 +60,7 @@ impl Outbound {
         match self {
             Outbound::One(job) => job.tenant_id,
             Outbound::Slice(slice) => slice.tenant_id,
+            Outbound::Signal(job) => job.tenant_id,
         }
     }
 }
@@ -62,7 +69,9 @@ impl Outbound {
 pub struct OutboundWorker {
     placements: Placements,
     holder: Holder,
+    signals: Arc<Signals>,
     patience: Patience,
+    life: Lifecycle,
 }
 
 impl OutboundWorker {
@@ -76,12 +85,21 @@ impl OutboundWorker {
         life: &Lifecycle,
     ) -> Self {
         let accounts = Accounts::new(databases.clone(), keyring, client.clone(), settings.public_url.clone());
+        let accounts = Arc::new(accounts);
+        let signals = Signals {
+            databases: databases.clone(),
+            accounts: accounts.clone(),
+            client: client.clone(),
+            clock: Clock::system(),
+        };
         let patience = settings.patience;
         let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
         Self {
             holder: Holder::new(databases.clone(), caller, settings, life),
             placements: Placements::new(databases),
+            signals: Arc::new(signals),
             patience,
+            life: life.clone(),
         }
     }
 }
@@ -103,6 +121,7 @@ impl Worker for OutboundWorker {
     fn decode(job: &Job) -> Result<Self::Job, Undecodable> {
         match job.kind.as_str() {
             OutboundSlice::KIND => OutboundSlice::from_job(job).map(Outbound::Slice),
+            SignalJob::KIND => SignalJob::from_job(job).map(Outbound::Signal),
             _ => OutboundJob::from_job(job).map(Outbound::One),
         }
     }
@@ -135,6 +154,15 @@ impl Worker for OutboundWorker {
                         Task::Settle | Task::Send => What::Settled,
                     };
                     settle.done(ticket, vec![timer(job, placement, what)]);
+                }
+                Outbound::Signal(job) => {
+                    let (signals, settle) = (self.signals.clone(), settle.clone());
+                    self.life.spawn(async move {
+                        if let Err(error) = signals.tell(&placement, job).await {
+                            tracing::info!(%error, "a signal was lost");
+                        }
+                        settle.done(ticket, Vec::new());
+                    });
                 }
                 Outbound::Slice(slice) => {
                     let (tenant_id, account) = (slice.tenant_id, Some(slice.account));

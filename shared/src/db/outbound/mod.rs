@@ -6,5 +6,6 @@ pub mod counts;
 pub mod grant;
 pub mod outcomes;
 pub mod probes;
+pub mod signals;
 pub mod turns;
 pub mod undecided;
