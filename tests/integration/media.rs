@@ -303,20 +303,20 @@ async fn a_picture_of_somebody_that_is_just_being_deleted_is_asked_for_once_more
     // Nobody has announced it, or it is marked: it is the same.
     let avatar = Avatar { storage_key: object_key(tenant, &[3; 32]), content_type: "image/jpeg".into(), size_bytes: 9 };
     let known = Answer::Known { name: Some("Mina Sato".into()), username: None, avatar: Some(avatar.clone()) };
-    let answer = async || {
+    let answer = async |stage: &mut Stage| {
         let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
         media::lock(&mut tx, &[], &[(tenant, contact)]).await.unwrap();
         profiles::record(&mut tx, tenant, contact, &known).await.unwrap();
         tasks(tx.commit().await.unwrap())
     };
-    assert_eq!(answer().await, [], "not at once");
+    assert_eq!(answer(&mut stage).await, [], "not at once");
     let later = "SELECT string_agg(p.state || ' ' || p.code, ',') FROM contact_profiles p
         WHERE EXISTS (SELECT FROM outbox WHERE publish_after > now() + interval '1 minute')";
     assert_eq!(stage.text(later).await, "waiting storage_busy");
     let mut tx = stage.workers.fleet(&Placement::primary(), &[tenant]).await.unwrap();
     objects::touch(&mut tx, tenant, std::slice::from_ref(&avatar.storage_key)).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(answer().await, []);
+    assert_eq!(answer(&mut stage).await, []);
     assert_eq!(
         stage.text("SELECT state || ' ' || storage_key FROM contact_profiles").await,
         format!("known {}", avatar.storage_key)

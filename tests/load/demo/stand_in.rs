@@ -73,7 +73,7 @@ impl StandIn {
     pub(super) async fn messages(&self) -> Result<BTreeMap<Uuid, Theirs>> {
         let entries: Vec<Value> = lines(&self.call(Method::GET, "/ledger", None).await?)?;
         let mut messages: BTreeMap<Uuid, Theirs> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| entry["kind"] != "read_receipt") {
+        for entry in entries.iter().filter(|entry| entry["kind"] != "read_receipt" && entry["kind"] != "typing") {
             let token = entry["opaque"].as_str().unwrap_or_default();
             let message = token.strip_prefix("m1:").and_then(|rest| rest.split(':').next());
             let Some(id) = message.and_then(|id| id.parse().ok()) else {
