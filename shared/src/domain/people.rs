@@ -49,6 +49,13 @@ alias_kinds! {
     Phone = "phone",
 }
 
+impl AliasKind {
+    /// Whether another account has another such name for the same person: one Page's PSID is nobody at the next.
+    pub fn is_of_one_account(self) -> bool {
+        matches!(self, Self::MessengerId | Self::MessengerUserRef | Self::InstagramId)
+    }
+}
+
 /// One name a provider has for a person.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Alias {

@@ -8,7 +8,7 @@ use crate::{
         suppressions,
     },
     domain::{
-        ids::{ContactId, TenantId},
+        ids::{ChannelAccountId, ContactId, TenantId},
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
@@ -21,6 +21,8 @@ use uuid::Uuid;
 pub struct Wanted {
     /// Whose contact.
     pub tenant_id: TenantId,
+    /// By which account they are known so: a Page's or a professional account's name for somebody is nobody at another's.
+    pub channel_account_id: ChannelAccountId,
     /// Who, as the webhook says; at least one alias, strongest first.
     pub person: Person,
     /// Further names that from now on mean the same person.
@@ -54,6 +56,14 @@ pub struct People {
 }
 
 type Key = (TenantId, AliasKind, String);
+
+/// Whose a name is to be.
+#[derive(Clone, Copy)]
+struct Claim {
+    contact_id: ContactId,
+    /// Where alone the name is one.
+    channel_account_id: Option<ChannelAccountId>,
+}
 
 struct Known {
     contact_id: ContactId,
@@ -93,13 +103,13 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
     let wanted: Vec<&Wanted> = all.iter().zip(&told).filter(|(_, told)| **told).map(|(w, _)| w).collect();
     let wanted = wanted.as_slice();
     let Found { known, erased } = &mut found;
-    let mut claims: BTreeMap<Key, ContactId> = BTreeMap::new();
+    let mut claims: BTreeMap<Key, Claim> = BTreeMap::new();
     let mut strangers: HashMap<ContactId, &Wanted> = HashMap::new();
     let mut assumed = Vec::with_capacity(wanted.len());
     for &w in wanted {
         let keys = keys(w.tenant_id, &w.person.aliases);
         let found =
-            keys.iter().find_map(|key| known.get(key).map(|k| k.contact_id).or_else(|| claims.get(key).copied()));
+            keys.iter().find_map(|key| known.get(key).map(|k| k.contact_id).or(claims.get(key).map(|c| c.contact_id)));
         let contact_id = found.unwrap_or_else(|| {
             let contact_id = ContactId::new();
             strangers.insert(contact_id, w);
@@ -108,15 +118,16 @@ pub async fn resolve(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<People> {
         assumed.push(contact_id);
         for key in keys.into_iter().chain(self::keys(w.tenant_id, &w.new_aliases)) {
             if !known.contains_key(&key) {
-                claims.entry(key).or_insert(contact_id);
+                let channel_account_id = key.1.is_of_one_account().then_some(w.channel_account_id);
+                claims.entry(key).or_insert(Claim { contact_id, channel_account_id });
             }
         }
     }
     if !claims.is_empty() {
         let known_ones: BTreeSet<(TenantId, ContactId)> = claims
             .iter()
+            .map(|((tenant_id, ..), claim)| (*tenant_id, claim.contact_id))
             .filter(|(_, id)| !strangers.contains_key(id))
-            .map(|((tenant_id, ..), id)| (*tenant_id, *id))
             .collect();
         stay(tx, &known_ones).await?;
         for (key, contact_id) in claim(tx, &claims, erased).await? {
@@ -288,17 +299,18 @@ async fn stay(tx: &mut FleetTx, contacts: &BTreeSet<(TenantId, ContactId)>) -> R
 /// waiting for each other in a circle.
 async fn claim(
     tx: &mut FleetTx,
-    claims: &BTreeMap<Key, ContactId>,
+    claims: &BTreeMap<Key, Claim>,
     erased: &HashMap<Key, DateTime<Utc>>,
 ) -> Result<Vec<(Key, ContactId)>> {
     let (tenants, kinds, values) = columns(claims.keys());
-    let contacts: Vec<Uuid> = claims.values().map(|id| id.0).collect();
+    let contacts: Vec<Uuid> = claims.values().map(|claim| claim.contact_id.0).collect();
+    let accounts: Vec<Option<Uuid>> = claims.values().map(|claim| claim.channel_account_id.map(|id| id.0)).collect();
     let erased: Vec<Option<DateTime<Utc>>> = claims.keys().map(|key| erased.get(key).copied()).collect();
     let rows = sqlx::query!(
-        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id, erased_before)
-        SELECT tenant_id, kind, value, contact_id, erased_before
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[])
-            AS claim (tenant_id, kind, value, contact_id, erased_before)
+        "INSERT INTO contact_aliases (tenant_id, kind, value, contact_id, erased_before, channel_account_id)
+        SELECT tenant_id, kind, value, contact_id, erased_before, channel_account_id
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::uuid[])
+            AS claim (tenant_id, kind, value, contact_id, erased_before, channel_account_id)
         ORDER BY tenant_id, kind, value
         ON CONFLICT (tenant_id, kind, value) DO UPDATE SET value = excluded.value
         RETURNING tenant_id, kind, value, contact_id",
@@ -307,6 +319,7 @@ async fn claim(
         &values,
         &contacts,
         &erased as &[Option<DateTime<Utc>>],
+        &accounts as &[Option<Uuid>],
     )
     .fetch_all(tx.conn())
     .await?;

@@ -33,7 +33,7 @@ const ECHOED: &str = "echoed";
 
 /// One message of the batch.
 pub(super) struct Item<'a> {
-    heard: Heard<'a, Said<'a>>,
+    pub(super) heard: Heard<'a, Said<'a>>,
     /// Ours, if it is new.
     id: MessageId,
     fresh: bool,
