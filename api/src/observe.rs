@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Kind, PROBLEM_JSON, Problem},
-    routes::contacts::import,
+    routes::{contacts::import, files},
 };
 use axum::{
     extract::{MatchedPath, Request},
@@ -24,7 +24,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Nothing an API request does takes longer; what does is cut off, and its transaction with it.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// The routes that may take longer: they take streams, and bound their own time.
-const LONG: &[(&str, Duration)] = &[("/api/{tenant}/contacts/import", import::ANSWERED_WITHIN)];
+const LONG: &[(&str, Duration)] =
+    &[("/api/{tenant}/contacts/import", import::ANSWERED_WITHIN), ("/api/{tenant}/files", files::ANSWERED_WITHIN)];
 const MAX_REQUEST_ID_CHARACTERS: usize = 64;
 
 pub(crate) async fn observe(mut request: Request, next: Next) -> Response {

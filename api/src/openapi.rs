@@ -101,6 +101,7 @@ mod tests {
                 "/api/{tenant}/messages",
                 "/api/{tenant}/messages/{id}",
                 "/api/{tenant}/messages/{id}/decide",
+                "/api/{tenant}/messages/{id}/files/{file}/fetch",
                 "/api/{tenant}/messages/{id}/retry",
                 "/api/{tenant}/messages/{id}/trace",
                 "/api/{tenant}/undecided",

@@ -1,17 +1,21 @@
 -- What sending by every channel needs: by which name an account reaches a person, what a send takes of which limits, and how an account is called.
+-- Whoever waits behind a long transaction holds up everybody behind them: rather try again later.
+SET LOCAL lock_timeout = '5s';
 ALTER TABLE contact_aliases
     -- Messenger's and Instagram's ids of a person hold for one account; where it is not known, whoever tries finds out.
     ADD COLUMN channel_account_id uuid;
 
 ALTER TABLE sends
     -- What it takes of its account's rate: the segments of a text message, else 1 (providers/twilio section 9).
-    ADD COLUMN units smallint NOT NULL DEFAULT 1 CHECK (units >= 1),
+    ADD COLUMN units smallint NOT NULL DEFAULT 1,
     -- Films and recordings, which have a rate of their own (providers/messenger section 8, providers/instagram section 6).
     ADD COLUMN heavy boolean NOT NULL DEFAULT false,
     -- A person's answer, which some channels take for seven days (providers/messenger section 6, providers/instagram section 3.2).
     ADD COLUMN human_agent boolean NOT NULL DEFAULT false,
     -- After this it is of no use to anybody, and not sent any more.
-    ADD COLUMN expires_at timestamptz;
+    ADD COLUMN expires_at timestamptz,
+    -- All rows there are have 1, which nobody has to look through them for.
+    ADD CONSTRAINT sends_units_check CHECK (units >= 1) NOT VALID;
 
 ALTER TABLE channel_accounts
     -- Whether its app has the feature by which a person may answer for seven days.
@@ -68,6 +72,10 @@ AS $$
                 ELSE ARRAY['phone', 'sms_address']
             END)
             AND (a.channel_account_id IS NULL OR a.channel_account_id = from_account)
+            -- WhatsApp's own ids of users mean nothing to a gateway, which knows numbers.
+            AND (a.kind <> 'whatsapp_bsuid' OR NOT EXISTS (
+                SELECT FROM channel_accounts g WHERE g.tenant_id = of_tenant AND g.id = from_account AND g.provider = 'gateway'
+            ))
         UNION ALL
         SELECT 'phone', c.phone, 2, c.created_at
         FROM contacts c

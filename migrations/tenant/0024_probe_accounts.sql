@@ -2,6 +2,8 @@
 ALTER TABLE channel_accounts
     -- The message it went down with, which is the one to try again.
     ADD COLUMN probe_with uuid,
+    -- The try for which that message was brought: once for each.
+    ADD COLUMN probe_brought_for timestamptz,
     -- What waits for it is being woken, after this message's id.
     ADD COLUMN wake_after uuid;
 CREATE INDEX channel_accounts_to_see_to ON channel_accounts (tenant_id, id) WHERE state = 'down' OR wake_after IS NOT NULL;

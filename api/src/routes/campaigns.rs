@@ -343,6 +343,10 @@ async fn create(
     let name = checked_name(&name)?;
     let weight = checked_weight(weight)?;
     let said = read_content(content).map_err(|problem| problem.under("content"))?;
+    if said.about().is_some() {
+        let message = "must be something that is about no other message";
+        return Err(Problem::new(Kind::Invalid).field("content.type", message).into());
+    }
     let content = with_variables(&said)?;
     let audience = checked_audience(audience)?;
     let mut tx = caller.begin(&app).await?;
@@ -564,7 +568,10 @@ async fn check_contacts(tx: &mut TenantTx, audience: &Audience) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::domain::content;
+    use shared::{
+        domain::{channel::Provider, content},
+        providers::sending::Facts,
+    };
 
     fn fields(problem: &Problem) -> Vec<&str> {
         problem.errors.iter().map(|error| error.field.as_str()).collect()
@@ -587,10 +594,13 @@ mod tests {
 
     #[test]
     fn words_must_fit_whoever_fills_them_in() {
-        assert!(with_variables(&text(&"x".repeat(4096))).is_ok());
-        let problem = with_variables(&text(&format!("{}{{{{name}}}}", "x".repeat(3900)))).unwrap_err();
-        assert_eq!(fields(&problem), ["content.text"]);
-        assert!(with_variables(&text(&format!("{}{{{{name}}}}", "x".repeat(3896)))).is_ok());
+        let check = |words: &str| {
+            let longest = with_variables(&text(words)).unwrap().longest();
+            check_content(Provider::Whatsapp, Channel::Whatsapp, None, &longest, &Facts::default())
+        };
+        assert_eq!(check(&"x".repeat(4096)), Ok(()));
+        assert_eq!(fields(&check(&format!("{}{{{{name}}}}", "x".repeat(3900))).unwrap_err()), ["text"]);
+        assert_eq!(check(&format!("{}{{{{name}}}}", "x".repeat(3896))), Ok(()));
     }
 
     #[test]

@@ -35,6 +35,8 @@ const MAX_BYTES: u64 = 100 * 1024 * 1024;
 /// No piece of an upload lets wait longer for it, and no upload takes longer in all.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// With the time to store it.
+pub(crate) const ANSWERED_WITHIN: Duration = Duration::from_secs(17 * 60);
 /// Whoever finds the storage away may try again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 const MAX_NAME_CHARACTERS: usize = 255;

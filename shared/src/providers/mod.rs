@@ -272,7 +272,7 @@ mod tests {
     /// ERRORS.md is written from the tables: `UPDATE=1 cargo test -p mijra-shared --lib all_errors_are_listed`.
     #[test]
     fn all_errors_are_listed_for_people() {
-        let mut page = "# What providers' codes lead to\n\nWritten from the tables in `*/errors.rs` by the test `all_errors_are_listed_for_people`.\n".to_owned();
+        let mut page = "# What providers' codes lead to\n\nWritten from the tables in `*/errors.rs` by the test `all_errors_are_listed_for_people`: what the answer to a\nsend leads to. A code that a later report brings ends the message as failed, whatever else it says; only opting out is acted on.\n".to_owned();
         let rows = errors_table();
         for provider in Provider::ALL {
             let rows: Vec<_> = rows.iter().filter(|row| row.provider == *provider).collect();

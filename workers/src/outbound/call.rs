@@ -407,8 +407,12 @@ fn what(outcome: Outcome, grant: &Grant, policy: &Policy, longest: Option<Durati
                 }
                 // Until the day is over nothing goes; what the provider does not say is an hour at a time.
                 Class::Day => {
-                    let stop = retry_after.unwrap_or(wait);
-                    (stop, Some(stop))
+                    let hour = match policy.next(class, failed_before, trying_for, None) {
+                        Next::After(wait) => wait,
+                        Next::GiveUp => wait,
+                    };
+                    let stop = retry_after.unwrap_or(hour);
+                    (if limited { wait.min(stop) } else { stop }, Some(stop))
                 }
                 _ => (retry_after.unwrap_or(wait), None),
             };

@@ -293,6 +293,10 @@ async fn ask(app: &App, caller: &Caller<MessagesSend>, id: MessageId, needed: &s
     if task == Task::Retry && message.of_campaign.unwrap_or(false) {
         return refuse("It is a campaign's: retry who failed there.".to_owned());
     }
+    let expires_at = trace::send(&mut tx, id).await?.and_then(|send| send.expires_at);
+    if task == Task::Retry && expires_at.is_some_and(|at| at <= app.clock.now()) {
+        return refuse("It is of no use any more: its time has passed.".to_owned());
+    }
     let (action, details) = match task {
         Task::Decide(decision) => ("send.decided", serde_json::json!({"decision": decision})),
         _ => ("send.retried", serde_json::json!({"code": message.code})),

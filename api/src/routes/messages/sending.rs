@@ -185,6 +185,11 @@ fn address(conversation: &Locked) -> Result<&Address, Problem> {
 
 /// The provider's id of the message that this one answers or reacts to.
 async fn refers_to(tx: &mut TenantTx, to: &Locked, saying: &Saying) -> Result<Option<String>> {
+    let cannot_quote = matches!(to.provider.as_str(), "twilio" | "gateway");
+    if cannot_quote && saying.reply_to.is_some() {
+        let message = format!("cannot be given: messages by {} quote no others", to.provider);
+        return Err(Problem::new(error::Kind::Invalid).field("reply_to", message).into());
+    }
     let (field, id) = match (saying.reply_to, saying.content.about()) {
         (Some(id), _) => ("reply_to", id),
         (None, Some(id)) => ("message_id", id),

@@ -34,6 +34,10 @@ SET quality = CASE WHEN is_quality THEN told.quality ELSE a.quality END,
     down_code = CASE WHEN is_state THEN CASE WHEN NOT told.up AND a.state <> 'disabled' THEN told.code END ELSE a.down_code END,
     down_reason = CASE WHEN is_state THEN CASE WHEN NOT told.up AND a.state <> 'disabled' THEN told.reason END ELSE a.down_reason END,
     down_at = CASE WHEN is_state THEN CASE WHEN NOT told.up AND a.state <> 'disabled' THEN told.state_at END ELSE a.down_at END,
+    -- What comes back, and what is told to be down, is not tried for what it was down with before.
+    probes = CASE WHEN is_state AND (told.up OR a.state = 'active') THEN 0 ELSE a.probes END,
+    probe_at = CASE WHEN is_state AND (told.up OR a.state = 'active') THEN NULL ELSE a.probe_at END,
+    probe_with = CASE WHEN is_state AND (told.up OR a.state = 'active') THEN NULL ELSE a.probe_with END,
     state_told_at = CASE WHEN is_state THEN told.state_at ELSE a.state_told_at END,
     -- What was called for before it came back says nothing about it any more.
     revision = a.revision + CASE WHEN told.revise OR (is_state AND told.up AND a.state = 'down') THEN 1 ELSE 0 END

@@ -32,6 +32,8 @@ SELECT
         SELECT min(a.granted_at)
         FROM send_attempts a
         WHERE a.tenant_id = g.tenant_id AND a.message_id = g.message_id AND (g.retried_at IS NULL OR a.granted_at > g.retried_at)
+            -- What found the account down has waited since.
+            AND a.outcome IS DISTINCT FROM 'account_down'
     ) END, $4) AS "tried_since!", m.content::text AS "content!", m.refers_to,
     -- What it has failed with before, and how often.
     CASE WHEN g.attempts > 1 THEN (

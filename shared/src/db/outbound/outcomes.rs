@@ -477,9 +477,11 @@ async fn opt_out(tx: &mut FleetTx, records: &[Record]) -> Result<OptedOut> {
     let tenants: Vec<Uuid> = refused.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let ids: Vec<Uuid> = refused.keys().map(|(_, id)| id.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ConversationId", contact_id AS "contact_id: ContactId"
-        FROM conversations
-        WHERE (tenant_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))"#,
+        r#"SELECT v.tenant_id AS "tenant_id: TenantId", v.id AS "id: ConversationId", v.contact_id AS "contact_id: ContactId"
+        FROM conversations v
+        JOIN contacts c ON c.tenant_id = v.tenant_id AND c.id = v.contact_id
+        -- Of whoever was erased meanwhile there is nobody left to remember it of.
+        WHERE (v.tenant_id, v.id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[])) AND c.erased_at IS NULL"#,
         &tenants,
         &ids,
     )

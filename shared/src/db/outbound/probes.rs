@@ -97,11 +97,25 @@ pub async fn see_to(tx: &mut FleetTx) -> Result<bool> {
 
 async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
     let due = sqlx::query!(
-        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId",
-            s.channel_account_id AS "account: ChannelAccountId", s.lane, now() AS "now!"
-        FROM channel_accounts a
-        JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
-        WHERE a.state = 'down' AND a.probe_at <= clock_timestamp() AND s.state = 'waiting'"#,
+        r#"WITH due AS MATERIALIZED (
+            SELECT a.tenant_id, a.id, s.message_id, s.lane
+            FROM channel_accounts a
+            JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
+            -- What could not be let through now would be brought again and again.
+            WHERE a.state = 'down' AND a.probe_at <= clock_timestamp() AND a.probe_brought_for IS DISTINCT FROM a.probe_at
+                AND s.state = 'waiting' AND (s.due_at IS NULL OR s.due_at <= clock_timestamp() OR s.wait_reason = 'account_down')
+                AND NOT EXISTS (
+                    SELECT FROM campaigns c WHERE c.tenant_id = s.tenant_id AND c.id = s.campaign_id AND c.state = 'paused'
+                )
+            ORDER BY a.tenant_id, a.id
+            FOR NO KEY UPDATE OF a SKIP LOCKED
+        )
+        UPDATE channel_accounts a
+        SET probe_brought_for = a.probe_at
+        FROM due
+        WHERE a.tenant_id = due.tenant_id AND a.id = due.id
+        RETURNING due.tenant_id AS "tenant_id: TenantId", due.message_id AS "message_id: MessageId", due.id AS "account: ChannelAccountId",
+            due.lane, now() AS "now!""#,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -70,7 +70,8 @@ pub async fn list(
 /// So many rows go in one call.
 const AT_ONCE: u32 = 5_000;
 
-/// Takes what is settled off the list of the tenants in scope. How many there were.
+/// Takes what is settled for good off the list of the tenants in scope. How many there were. What is to be sent again stays: it may
+/// end undecided once more, also by what does not write to the list.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -81,7 +82,7 @@ pub async fn forget_settled(tx: &mut FleetTx) -> Result<Removed> {
             SELECT u.tenant_id, u.message_id
             FROM undecided u
             JOIN sends s ON s.tenant_id = u.tenant_id AND s.message_id = u.message_id
-            WHERE s.state NOT IN ('unknown', 'held')
+            WHERE s.state IN ('sent', 'delivered', 'read', 'failed', 'cancelled')
             LIMIT $1
         )",
         i64::from(AT_ONCE),

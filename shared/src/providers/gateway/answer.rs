@@ -37,9 +37,13 @@ pub fn outcome(
         let provider_message_id = id.unwrap_or_else(|| format!("gateway:{}", message.token.attempt_id.0.simple()));
         return Outcome::Accepted(Accepted { answer: Some(kept), ..Accepted::with_id(provider_message_id) });
     }
+    if (200..=299).contains(&status) && verdict.is_none() {
+        return Outcome::Unknown { reason: reason("The gateway did not say whether it took the message.") };
+    }
+    // What a gateway says, not what it repeats of the message.
+    let said = if answer.is_null() { &*raw } else { text.as_deref().unwrap_or_default() }.to_lowercase();
     let is_marked = |marks: &Marks| {
-        let raw = raw.to_lowercase();
-        marks.statuses.contains(&status) || marks.words.iter().any(|word| raw.contains(&word.to_lowercase()))
+        marks.statuses.contains(&status) || marks.words.iter().any(|word| said.contains(&word.to_lowercase()))
     };
     let again = |class, reason| Outcome::NotSent(NotSent { code: code.clone(), reason, retry_after, class });
     if is_marked(&reading.account_down) {
@@ -53,10 +57,7 @@ pub fn outcome(
     }
     match status {
         429 => again(Class::Account, reason("Too many calls.")),
-        200..=299 if verdict == Some(false) => {
-            Outcome::Failed { code, reason: reason("The gateway refused the message.") }
-        }
-        200..=299 => Outcome::Unknown { reason: reason("The gateway did not say whether it took the message.") },
+        200..=299 => Outcome::Failed { code, reason: reason("The gateway refused the message.") },
         300..=399 | 401 | 403 | 404 | 405 | 407 => {
             Outcome::AccountDown { code, reason: reason("The address of the gateway answers as none of its kind.") }
         }
@@ -175,6 +176,9 @@ mod tests {
             (200, r#"{"success":false,"message":"Please scan QR code"}"#, "down http_200"),
             (200, r#"{"status":"error","error":"Token EXPIRED"}"#, "down http_200"),
             (200, r#"{"status":"success","message":"expired messages are deleted","id":"m3"}"#, "accepted m3"),
+            (200, r#"{"success":false,"data":{"messageText":"Your voucher has expired"}}"#, "failed http_200"),
+            (200, r#"{"data":{"messageText":"Your voucher has expired"}}"#, "unknown"),
+            (400, "Please scan QR code", "down http_400"),
             (200, "OK", "unknown"),
             (200, "", "unknown"),
             (200, "[]", "unknown"),

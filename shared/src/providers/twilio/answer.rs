@@ -1,7 +1,7 @@
 //! What Twilio's answer to a send means. A refusal is a result, not an error. Taken is not sent: what becomes of the message is told
 //! by reports, whose codes are of the same [table](super::errors).
 
-use super::errors::{Reaction, explain, reaction};
+use super::errors::{Reaction, explain, is_of_unknown_platform, reaction};
 use crate::{
     domain::outcome::{Accepted, Class, NotSent, Outcome},
     providers::{
@@ -40,6 +40,10 @@ fn by_code(code: String, reason: String, status: u16, retry_after: Option<Durati
     let again = |code, reason, class| Outcome::NotSent(NotSent { code, reason, retry_after, class });
     if status >= 500 {
         return Outcome::Unknown { reason: format!("{reason} (code {code}, status {status})") };
+    }
+    // Turned away by the platform for a reason that is newer than the table: it is not the message's.
+    if matches!(status, 401 | 403) && is_of_unknown_platform(&code) {
+        return Outcome::AccountDown { code, reason };
     }
     match reaction(&code).unwrap_or(Reaction::Refused) {
         // The daily limit comes with 429, too (contract, section 8, 63038).
@@ -126,6 +130,8 @@ mod tests {
             (200, created, "accepted SM6f1e0c3b9a7d4e5f8a0b1c2d3e4f5a6b"),
             (201, "", "unknown"),
             (201, r#"{"status":"queued"}"#, "unknown"),
+            (403, &error(20999, 403), "down 20999"),
+            (400, &error(20999, 400), "failed 20999"),
             (400, &error(21999, 400), "failed 21999"),
             (400, &error(63999, 400), "failed 63999"),
             (400, r#"{"code":null,"message":"x"}"#, "failed http_400"),

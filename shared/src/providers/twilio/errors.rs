@@ -226,6 +226,12 @@ fn find(code: &str) -> Option<&'static Row> {
     find(CODES).or_else(|| find(FAMILIES))
 }
 
+/// Whether it is a code of the platform itself (20xxx) that is in no row.
+pub(super) fn is_of_unknown_platform(code: &str) -> bool {
+    code.parse()
+        .is_ok_and(|code: u32| (20_000..=20_999).contains(&code) && CODES.iter().all(|row| !row.codes.contains(&code)))
+}
+
 /// What the code means, as a sentence for a person; of an unknown one, what its family is about.
 pub fn report_reason(code: &str) -> Option<&'static str> {
     find(code).map(|row| row.sentence)

@@ -35,7 +35,7 @@ pub(super) fn wishes(
     people: &People,
 ) -> Wishes {
     let mut wishes = Wishes::default();
-    let names = |item: &Item<'_>| wanted(&item.heard, item.person(), &[], item.at()).person.aliases;
+    let names = |item: &Item<'_>| wanted(item.account(), item.person(), &[], item.at()).person.aliases;
     for (item, _) in items.iter().zip(&people.items).filter(|(_, contact)| contact.is_none()) {
         let Some(consent) = said(item) else { continue };
         let wish = Wish { consent, since: item.at().min(item.received_at()), source: KEYWORD };
@@ -53,7 +53,7 @@ pub(super) fn wishes(
         let since = change.at.min(heard.webhook.meta.received_at);
         let wish = Wish { consent: change.consent, since, source: change.source };
         let Some(contact_id) = *contact else {
-            let person = wanted(heard, &change.person, &[], change.at).person;
+            let person = wanted(heard.account(), &change.person, &[], change.at).person;
             wishes.add_of_erased(heard.tenant_id(), &person.aliases, heard.channel, change.purpose, wish);
             continue;
         };

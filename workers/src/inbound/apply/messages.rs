@@ -33,7 +33,7 @@ const ECHOED: &str = "echoed";
 
 /// One message of the batch.
 pub(super) struct Item<'a> {
-    pub(super) heard: Heard<'a, Said<'a>>,
+    heard: Heard<'a, Said<'a>>,
     /// Ours, if it is new.
     id: MessageId,
     fresh: bool,
@@ -51,6 +51,11 @@ enum Said<'a> {
 impl<'a> Item<'a> {
     pub(super) fn tenant_id(&self) -> TenantId {
         self.heard.webhook.tenant_id
+    }
+
+    /// Whose account heard it.
+    pub(super) fn account(&self) -> (TenantId, ChannelAccountId) {
+        self.heard.account()
     }
 
     pub(super) fn channel(&self) -> Channel {

@@ -51,6 +51,11 @@ struct Heard<'a, T> {
 }
 
 impl<T> Heard<'_, T> {
+    /// Whose account heard it.
+    fn account(&self) -> (TenantId, ChannelAccountId) {
+        (self.webhook.tenant_id, self.channel_account_id)
+    }
+
     fn tenant_id(&self) -> TenantId {
         self.webhook.tenant_id
     }

@@ -9,7 +9,7 @@ use shared::{
     },
     domain::{
         events::ConsentChange,
-        ids::{ContactId, TenantId},
+        ids::{ChannelAccountId, ContactId, TenantId},
         people::{Alias, AliasKind, Person, PhoneNumber},
     },
 };
@@ -34,8 +34,8 @@ impl People {
         items: &[Item<'_>],
         consents: &[Heard<'_, &ConsentChange>],
     ) -> Result<Self, db::Error> {
-        let of_items = items.iter().map(|item| wanted(&item.heard, item.person(), item.new_aliases(), item.at()));
-        let of_consents = consents.iter().map(|c| wanted(c, &c.what.person, &[], c.what.at));
+        let of_items = items.iter().map(|item| wanted(item.account(), item.person(), item.new_aliases(), item.at()));
+        let of_consents = consents.iter().map(|c| wanted(c.account(), &c.what.person, &[], c.what.at));
         let all: Vec<Wanted> = of_items.chain(of_consents).collect();
         let people::People { contacts: mut found, same, named } = people::resolve(tx, &all).await?;
         let consents = found.split_off(items.len().min(found.len()));
@@ -66,7 +66,12 @@ impl People {
 
 /// The person with, besides the names given, the telephone number a WhatsApp id stands for: who was entered by hand or
 /// imported by number is the same person.
-pub(super) fn wanted<T>(heard: &Heard<'_, T>, person: &Person, new_aliases: &[Alias], at: DateTime<Utc>) -> Wanted {
+pub(super) fn wanted(
+    (tenant_id, channel_account_id): (TenantId, ChannelAccountId),
+    person: &Person,
+    new_aliases: &[Alias],
+    at: DateTime<Utc>,
+) -> Wanted {
     let mut person: Person = person.clone();
     if person.aliases.iter().all(|alias| alias.kind != AliasKind::Phone) {
         let id = person.aliases.iter().find(|alias| alias.kind == AliasKind::WhatsappId);
@@ -74,6 +79,5 @@ pub(super) fn wanted<T>(heard: &Heard<'_, T>, person: &Person, new_aliases: &[Al
             person.aliases.push(Alias { kind: AliasKind::Phone, value: phone.as_str().to_owned() });
         }
     }
-    let (tenant_id, channel_account_id) = (heard.tenant_id(), heard.channel_account_id);
     Wanted { tenant_id, channel_account_id, person, new_aliases: new_aliases.to_vec(), at }
 }

@@ -90,7 +90,8 @@ fn report(heard: &Heard<'_, &StatusReport>) -> Report {
 /// What watermarks of people who are known say. One that names a message which is not known yet is a report on that, which waits
 /// for it.
 async fn marks(tx: &mut FleetTx, receipts: &[Heard<'_, &Watermark>]) -> Result<(Vec<Mark>, Vec<Report>), db::Error> {
-    let wanted: Vec<Wanted> = receipts.iter().map(|r| people::wanted(r, &r.what.person, &[], r.what.at)).collect();
+    let wanted: Vec<Wanted> =
+        receipts.iter().map(|r| people::wanted(r.account(), &r.what.person, &[], r.what.at)).collect();
     let contacts = known(tx, &wanted).await?;
     let name = |r: &Heard<'_, &Watermark>| match &r.what.through {
         Through::Time(_) => None,

@@ -190,8 +190,6 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
         .collect();
     let portfolios = eligible.iter().map(|(account, candidates)| (*account, candidates.portfolio)).collect();
     let mut meters = Meters::lock(tx, &portfolios).await?;
-    // After the limits: whoever locks both does so in this order.
-    let probes = probes::claim(tx, &down).await?;
     let asked = about_people(&judged, &eligible, &meters, room);
     let mut people = People::read(tx, &asked, &mut meters).await?;
     let asked: HashMap<(TenantId, MessageId), Asked> =
@@ -201,11 +199,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
     for (account, candidates) in eligible {
         // Of an account that is down one message goes, if it is time.
         let is_down = down.contains(&account);
-        let left = match (is_down, probes.contains(&account)) {
-            (false, _) => room_for(room, &account),
-            (true, true) => 1,
-            (true, false) => 0,
-        };
+        let mut left = if is_down { 1 } else { room_for(room, &account) };
         let about_people = is_about_people(&meters, &account, candidates.portfolio);
         let answers_wait = meters.answers_wait(&account);
         let moved = moves.entry(account).or_default();
@@ -220,6 +214,9 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
                 Some(Obstacle::Rate(wait))
             } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting) {
                 waiting += send.units;
+                if is_down {
+                    left = 0;
+                }
                 if send.lane == NOW_LANE && moved.answer_waits.is_none() {
                     moved.answer_waits = Some(wait);
                 }
@@ -244,6 +241,18 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             }
         }
     }
+    // A try that nothing else is in the way of. After the limits: whoever locks both does so in this order.
+    let may_try: BTreeSet<Account> = claims.iter().map(|(_, send)| account(&judged[send.judged])).collect();
+    let may_try: BTreeSet<Account> = may_try.intersection(&down).copied().collect();
+    let tried = probes::claim(tx, &may_try).await?;
+    claims.retain(|(_, send)| {
+        let judged = &mut judged[send.judged];
+        let goes = !may_try.contains(&account(judged)) || tried.contains(&account(judged));
+        if !goes {
+            judged.answer = Answer::NotNow(Obstacle::AccountDown);
+        }
+        goes
+    });
     let taken = claim(tx, &mut judged, &claims, meters.now, call_within, &mut moves).await?;
     let granted: Vec<Asked> = judged
         .iter()
@@ -253,6 +262,10 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
     people.keep(tx, &granted, &meters).await?;
     meters.advance(tx, &moves, &taken).await?;
     Ok(judged)
+}
+
+fn account(judged: &Judged) -> Account {
+    (judged.tenant_id, judged.channel_account_id)
 }
 
 fn room_for(room: &Room, account: &Account) -> usize {
