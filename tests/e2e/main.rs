@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod campaigns;
+mod channels;
 mod crashes;
 mod ends;
 mod importing;

@@ -43,6 +43,7 @@ pub(super) async fn fetch(provider: &Provider, link: &str, patience: Duration) -
     if !here {
         return Ok(None);
     }
+    provider.note_fetched(link);
     let fetching = async {
         let response = provider.http.get(url).send().await.map_err(|_| NotFetched::Gone)?;
         if !response.status().is_success() {

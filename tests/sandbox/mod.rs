@@ -122,6 +122,11 @@ impl Sandbox {
         &self.provider.registry
     }
 
+    /// The links in sends to which it has gone for files, oldest first.
+    pub fn fetched(&self) -> Vec<String> {
+        self.provider.fetched()
+    }
+
     /// The next sends meet this.
     pub fn order(&self, script: Script) {
         self.provider.scripts.add(script);

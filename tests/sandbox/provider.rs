@@ -44,6 +44,8 @@ pub(super) struct Provider {
     inbound_ids: AtomicU64,
     /// Ids of inbound messages that were given by hand.
     foreign_ids: Mutex<HashSet<String>>,
+    /// Links in sends that were gone to.
+    fetched: Mutex<Vec<String>>,
 }
 
 impl Provider {
@@ -89,6 +91,7 @@ impl Provider {
             config,
             inbound_ids: AtomicU64::new(1),
             foreign_ids: Mutex::default(),
+            fetched: Mutex::default(),
         })
     }
 
@@ -140,6 +143,14 @@ impl Provider {
 
     pub(super) fn app_secret<'a>(&'a self, number: &'a NumberSpec) -> &'a str {
         number.app_secret.as_deref().unwrap_or(&self.config.app_secret)
+    }
+
+    pub(super) fn note_fetched(&self, link: &str) {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).push(link.to_owned());
+    }
+
+    pub(super) fn fetched(&self) -> Vec<String> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// An id for a message of a person.

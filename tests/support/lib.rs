@@ -8,6 +8,7 @@
 
 pub mod books;
 pub mod campaigns;
+pub mod channels;
 pub mod database;
 pub mod fleet;
 pub mod frames;

@@ -1,6 +1,7 @@
 //! Who wrote: the names a provider has for a person, and telephone numbers.
 
 use super::ids::TenantId;
+use phonenumber::{country, metadata::DATABASE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -228,7 +229,7 @@ impl PhoneNumber {
     pub fn parse(text: &str, region: Option<&str>) -> Result<Self, NotAPhoneNumber> {
         let refuse = |why: &dyn std::fmt::Display| NotAPhoneNumber(why.to_string());
         let region = region.and_then(|r| r.parse::<phonenumber::country::Id>().ok());
-        let number = phonenumber::parse(region, text.trim()).map_err(|e| refuse(&e))?;
+        let number = read(text.trim(), region).map_err(|e| refuse(&e))?;
         // As the library's E.164 format, which first looks for the country's way of grouping digits, in nearly half of the time.
         let text = format!("+{}{}", number.country().code(), number.national());
         if (8..=16).contains(&text.len()) { Ok(Self(text)) } else { Err(refuse(&"wrong number of digits")) }
@@ -251,6 +252,27 @@ impl PhoneNumber {
     }
 }
 
+/// A number that has its country code says itself of which country it is. Told of a region all the same, the library takes that one's
+/// trunk prefix from it: in the United States, of +49 170 …, the 1.
+fn read(text: &str, region: Option<country::Id>) -> Result<phonenumber::PhoneNumber, phonenumber::ParseError> {
+    if text.starts_with(['+', '\u{ff0b}']) {
+        return phonenumber::parse(None, text);
+    }
+    let number = phonenumber::parse(region, text)?;
+    let dialled =
+        region.and_then(|region| DATABASE.by_id(region.as_ref())).and_then(|known| known.international_prefix());
+    match (number.code().source(), dialled) {
+        (country::Source::Plus, _) => phonenumber::parse(None, text),
+        // 011 49 170 …
+        (country::Source::Idd, Some(dialled)) => {
+            let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+            let end = dialled.find(&digits).filter(|found| found.start() == 0).map_or(0, |found| found.end());
+            phonenumber::parse(None, format!("+{}", &digits[end..]))
+        }
+        _ => Ok(number),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +284,13 @@ mod tests {
             ("+1 (555) 777-0142", None, "+15557770142"),
             ("0151 23456789", Some("DE"), "+4915123456789"),
             ("+44 20 7946 0958", Some("US"), "+442079460958"),
+            // What is the trunk prefix here is part of the number there.
+            ("+49 170 2200001", Some("US"), "+491702200001"),
+            ("tel:+49-170-2200001", Some("US"), "+491702200001"),
+            ("011 49 170 2200001", Some("US"), "+491702200001"),
+            ("0049 170 2200001", Some("FR"), "+491702200001"),
+            ("+1 808 555 0142", Some("RU"), "+18085550142"),
+            ("1 (555) 777-0142", Some("US"), "+15557770142"),
         ] {
             assert_eq!(
                 PhoneNumber::parse(text, region).map(|n| n.as_str().to_owned()),

@@ -2,6 +2,7 @@
 
 use super::{Fleet, Tenant, process::Plan};
 use crate::{
+    channels,
     database::{Role, database},
     programs::Program,
     relay::Relay,
@@ -196,6 +197,17 @@ impl Builder {
                 ("WHATSAPP_BASE_URL", sandbox.url()),
                 ("WHATSAPP_APP_SECRET", secrets.app_secret.clone()),
                 ("WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+                ("PUBLIC_URL", format!("http://{}", address(API_PORT))),
+                ("MESSENGER_BASE_URL", sandbox.url()),
+                ("MESSENGER_APP_SECRET", secrets.app_secret.clone()),
+                ("MESSENGER_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+                ("INSTAGRAM_BASE_URL", sandbox.url()),
+                ("INSTAGRAM_APP_SECRET", secrets.app_secret.clone()),
+                ("INSTAGRAM_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+                ("TWILIO_BASE_URL", sandbox.url()),
+                ("TWILIO_MESSAGING_BASE_URL", sandbox.url()),
+                ("TWILIO_CONTENT_BASE_URL", sandbox.url()),
+                ("TWILIO_AUTH_TOKEN", channels::AUTH_TOKEN.to_owned()),
                 ("DATABASE_MAX_CONNECTIONS", "6".to_owned()),
                 ("GRACE_PERIOD_SECONDS", "15".to_owned()),
                 ("API_RATE_PER_SECOND", "100000".to_owned()),

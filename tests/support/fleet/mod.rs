@@ -155,7 +155,15 @@ impl Fleet {
     /// # Panics
     /// If it fails.
     pub async fn mijra(&self, arguments: &[&str]) -> Value {
-        let output = self.try_mijra(arguments, &[]).await;
+        self.mijra_with(arguments, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn mijra_with(&self, arguments: &[&str], more: &[(&str, &str)]) -> Value {
+        let output = self.try_mijra(arguments, more).await;
         json_of(arguments, &output)
     }
 
@@ -191,7 +199,7 @@ impl Fleet {
             pair,
         ]
         .concat();
-        let account = json_of(&add, &self.try_mijra(&add, &[("ACCESS_TOKEN", TOKEN)]).await);
+        let account = self.mijra_with(&add, &[("ACCESS_TOKEN", TOKEN)]).await;
         let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
         Tenant {
             id: text(&created, "id").parse().expect("the tenant's id"),

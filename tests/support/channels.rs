@@ -1,0 +1,326 @@
+//! Every way by which people write and are written to, in a fleet: an account at each provider with the sandbox in the provider's
+//! place, people who write to it, and what is said to them over the API.
+
+use crate::{
+    fleet::{Builder, Fleet},
+    sandbox::{AccountSpec, Api, Happening, Incoming, NUMBER, Person, Platform, Session, ledger::SendEntry},
+};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use shared::{
+    domain::ids::{ChannelAccountId, ContactId, ConversationId, FileId, MessageId},
+    providers::gateway,
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Twilio's auth token: signs its webhooks, and authorises sends.
+pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// Twilio's account.
+pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
+const PAGE: &str = "100900000000001";
+const LINKED_PAGE: &str = "100900000000002";
+const PROFESSIONAL: &str = "17841400000000055";
+const SMS: &str = "+15035550199";
+const TWILIO_WHATSAPP: &str = "whatsapp:+15035550198";
+const SESSION: &str = "919800000001";
+const PAGE_TOKEN: &str = "EAAB-page";
+/// Of the Page that the professional account is linked to.
+const LINKED_PAGE_TOKEN: &str = "EAAB-linked-page";
+const GATEWAY_TOKEN: &str = "tok_gateway";
+
+/// A way by which people are written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// WhatsApp's own API.
+    Whatsapp,
+    /// A Facebook Page.
+    Messenger,
+    /// A professional account, connected by its Page.
+    Instagram,
+    /// A number at Twilio.
+    Sms,
+    /// A WhatsApp sender at Twilio.
+    TwilioWhatsapp,
+    /// A number linked at the gateway that is described beforehand (botmaster).
+    Gateway,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Way; 6] =
+        [Way::Whatsapp, Way::Messenger, Way::Instagram, Way::Sms, Way::TwilioWhatsapp, Way::Gateway];
+
+    /// Whose API takes the messages.
+    pub fn api(self) -> Api {
+        match self {
+            Way::Whatsapp => Api::Whatsapp,
+            Way::Messenger => Api::Messenger,
+            Way::Instagram => Api::Instagram,
+            Way::Sms | Way::TwilioWhatsapp => Api::Twilio,
+            Way::Gateway => Api::Botmaster,
+        }
+    }
+
+    /// The account, as its provider calls it.
+    pub fn account(self) -> &'static str {
+        match self {
+            Way::Whatsapp => NUMBER,
+            Way::Messenger => PAGE,
+            Way::Instagram => PROFESSIONAL,
+            Way::Sms => SMS,
+            Way::TwilioWhatsapp => TWILIO_WHATSAPP,
+            Way::Gateway => SESSION,
+        }
+    }
+
+    /// Where its webhooks come from; the gateway tells nothing. WhatsApp's numbers are told of in a way of their own.
+    fn platform(self) -> Option<Platform> {
+        match self {
+            Way::Messenger => Some(Platform::Messenger),
+            Way::Instagram => Some(Platform::Instagram),
+            Way::Sms | Way::TwilioWhatsapp => Some(Platform::Twilio),
+            Way::Whatsapp | Way::Gateway => None,
+        }
+    }
+
+    /// A person, as the provider calls them in what it is sent.
+    fn person(self, nth: u32) -> String {
+        match self {
+            Way::Whatsapp => whatsapp_person(nth).wa_id,
+            Way::Messenger => format!("24000000000{nth:06}"),
+            Way::Instagram => format!("980000000{nth:06}"),
+            Way::Sms => format!("+1415555{nth:04}"),
+            Way::TwilioWhatsapp => format!("whatsapp:+4917011{nth:06}"),
+            Way::Gateway => format!("4917022{nth:06}"),
+        }
+    }
+}
+
+fn whatsapp_person(nth: u32) -> Person {
+    Person::with_phone(&format!("+4917033{nth:06}"))
+}
+
+/// A tenant's accounts, one for each way.
+pub struct Stage {
+    accounts: BTreeMap<Way, ChannelAccountId>,
+}
+
+/// Somebody who can be written to.
+#[derive(Clone, Debug)]
+pub struct Party {
+    /// By which way.
+    pub way: Way,
+    /// As the provider calls them.
+    pub person: String,
+    /// As we call them.
+    pub contact: ContactId,
+    /// What they wrote; nothing where a provider tells nothing.
+    pub theirs: Option<(MessageId, ConversationId)>,
+}
+
+/// A file of these types, small and real enough to be taken for one.
+pub fn file_of(content_type: &str) -> Vec<u8> {
+    let ftyp = |brand: &[u8; 4]| [b"\0\0\0\x18ftyp".as_slice(), brand, b"\0\0\0\0isommp42"].concat();
+    let head: Vec<u8> = match content_type {
+        "image/png" => b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\0\0\0\0".to_vec(),
+        "image/webp" => b"RIFF\x40\0\0\0WEBPVP8 ".to_vec(),
+        "application/pdf" => b"%PDF-1.7\n".to_vec(),
+        "video/mp4" => ftyp(b"mp42"),
+        "audio/mp4" => ftyp(b"M4A "),
+        _ => Vec::new(),
+    };
+    [head, vec![0; 64]].concat()
+}
+
+impl Stage {
+    /// Makes the accounts, on both sides.
+    ///
+    /// # Panics
+    /// If `mijra` refuses.
+    pub async fn new(fleet: &Fleet) -> Self {
+        let registry = fleet.sandbox.registry();
+        let twilio = |id: &str| AccountSpec::new(Platform::Twilio, id).signed_with(AUTH_TOKEN);
+        registry
+            .add_account(AccountSpec { token: Some(PAGE_TOKEN.into()), ..AccountSpec::new(Platform::Messenger, PAGE) });
+        registry.add_account(AccountSpec {
+            token: Some(LINKED_PAGE_TOKEN.into()),
+            page_id: Some(LINKED_PAGE.into()),
+            ..AccountSpec::new(Platform::Instagram, PROFESSIONAL)
+        });
+        registry.add_account(twilio(SMS));
+        registry.add_account(twilio(TWILIO_WHATSAPP));
+        fleet.sandbox.link(Session::new(SESSION, GATEWAY_TOKEN));
+
+        let mut described = gateway::preset("botmaster").expect("it is built in");
+        described.url = format!("{}/api/v1/?action=send", fleet.sandbox.url());
+        let description = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(description.path(), serde_json::to_vec(&described).expect("plain fields")).expect("a file");
+        let description = description.path().to_str().expect("a path of ours").to_owned();
+        let whatsapp_number = format!("whatsapp:+{SESSION}");
+        let twilio = |sender: &'static str| vec!["twilio", "--sender", sender, "--account-sid", ACCOUNT_SID];
+        let wanted: [(Way, Vec<&str>, &str); 5] = [
+            (Way::Messenger, vec!["messenger", "--page-id", PAGE], PAGE_TOKEN),
+            (Way::Instagram, vec!["instagram", "--account-id", PROFESSIONAL, "--login", "page"], LINKED_PAGE_TOKEN),
+            (Way::Sms, twilio(SMS), AUTH_TOKEN),
+            (Way::TwilioWhatsapp, twilio(TWILIO_WHATSAPP), AUTH_TOKEN),
+            (Way::Gateway, vec!["gateway", "--sender", &whatsapp_number, "--description", &description], GATEWAY_TOKEN),
+        ];
+        let mut accounts = BTreeMap::from([(Way::Whatsapp, fleet.tenant.account)]);
+        for (way, wanted, token) in wanted {
+            let given = ["--tenant", &fleet.tenant.slug, "--rate", "1000"];
+            let add = [["channel-account", "add"].as_slice(), &wanted, &given].concat();
+            let added = fleet.mijra_with(&add, &[("ACCESS_TOKEN", token)]).await;
+            accounts.insert(way, added["id"].as_str().and_then(|id| id.parse().ok()).expect("the account's id"));
+        }
+        Self { accounts }
+    }
+
+    /// The account by this way.
+    pub fn account(&self, way: Way) -> ChannelAccountId {
+        self.accounts[&way]
+    }
+
+    /// Somebody writes to the account, which opens the window; where nothing can be heard, somebody's number becomes known.
+    ///
+    /// # Panics
+    /// If it is not stored in time.
+    pub async fn meet(&self, fleet: &Fleet, way: Way, nth: u32) -> Party {
+        let person = way.person(nth);
+        let told = match way.platform() {
+            _ if way == Way::Whatsapp => {
+                let incoming = Incoming::text(&whatsapp_person(nth), "Is it in stock?");
+                fleet.sandbox.tell(NUMBER, vec![incoming]).await
+            }
+            Some(platform) => {
+                fleet.sandbox.happen(Happening::text(platform, way.account(), &person, "Is it in stock?")).await
+            }
+            None => {
+                let contact = json!({"name": "Mara", "phone": format!("+{person}")});
+                let contact = fleet.insist("/contacts", &contact, StatusCode::CREATED).await;
+                let contact = ContactId(uuid_of(&contact["id"]));
+                return Party { way, person, contact, theirs: None };
+            }
+        };
+        let told = told.expect("the sandbox posts it");
+        let id = told.ids.first().expect("a message of a person has an id");
+        let (message, conversation, contact) = stored(fleet, id).await;
+        Party {
+            way,
+            person,
+            contact: ContactId(contact),
+            theirs: Some((MessageId(message), ConversationId(conversation))),
+        }
+    }
+
+    /// Says something to somebody; what the API answers.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn say(&self, fleet: &Fleet, party: &Party, said: &Value) -> (StatusCode, Value) {
+        let key = Uuid::new_v4().to_string();
+        let (path, mut body) = match party.theirs {
+            Some((_, conversation)) => (format!("/conversations/{conversation}/messages"), said.clone()),
+            None => ("/messages".to_owned(), said.clone()),
+        };
+        if party.theirs.is_none() {
+            body["contact_id"] = json!(party.contact.0);
+            body["channel_account_id"] = json!(self.account(party.way).0);
+        }
+        fleet.post(&path, &key, &body).await.expect("the API answers")
+    }
+
+    /// Says something that is accepted; the message's id.
+    ///
+    /// # Panics
+    /// If it is not accepted.
+    pub async fn accepted(&self, fleet: &Fleet, party: &Party, said: &Value) -> MessageId {
+        let (status, answer) = self.say(fleet, party, said).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{:?}: {said}: {answer}", party.way);
+        MessageId(uuid_of(&answer["id"]))
+    }
+}
+
+/// A message of a person by its provider's id, as soon as it is stored: its id, its conversation and its sender.
+async fn stored(fleet: &Fleet, provider_message_id: &str) -> (Uuid, Uuid, Uuid) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut admin = fleet.database.admin().await;
+    loop {
+        let found = sqlx::query_as(
+            "SELECT m.id, m.conversation_id, c.contact_id
+            FROM messages m
+            JOIN conversations c ON c.tenant_id = m.tenant_id AND c.id = m.conversation_id
+            WHERE m.provider_message_id = $1",
+        );
+        match found.bind(provider_message_id).fetch_optional(&mut admin).await.expect("the database answers") {
+            Some(found) => return found,
+            None => assert!(Instant::now() < deadline, "{provider_message_id} is not stored in time"),
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+fn uuid_of(value: &Value) -> Uuid {
+    value.as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{value} is no id"))
+}
+
+/// A fleet whose provider tells all that can be told, in order, and lets everything leave at once.
+pub fn fleet() -> Builder {
+    Fleet::builder().behaviour(|behaviour| {
+        (behaviour.read_rate, behaviour.skip_delivered_rate) = (1.0, 0.0);
+        behaviour.queues = false;
+    })
+}
+
+impl Fleet {
+    /// Uploads a file to be sent.
+    ///
+    /// # Panics
+    /// If it is not taken.
+    pub async fn upload(&self, content_type: &str) -> FileId {
+        let url = format!("{}/api/{}/files", self.api, self.tenant.slug);
+        let request = self.http.post(url).bearer_auth(&self.tenant.token).header("content-type", content_type);
+        let response = request.body(file_of(content_type)).send().await.expect("the API answers");
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap_or_default();
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        assert_eq!(answer["type"], content_type, "its bytes say what it is");
+        FileId(uuid_of(&answer["id"]))
+    }
+
+    /// What the API says of a message and of all that became of it.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn message(&self, id: MessageId) -> Value {
+        self.get(&format!("/messages/{id}")).await.expect("the API answers")
+    }
+
+    /// Waits until what the API says of a message is so.
+    ///
+    /// # Panics
+    /// If it is not in time.
+    pub async fn message_when(&self, id: MessageId, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(45);
+        loop {
+            let message = self.message(id).await;
+            if is_so(&message) {
+                return message;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}: {message:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The provider's entries about a message: by our token, or by the id that it gave.
+    pub fn entries_of(&self, message: &Value) -> Vec<SendEntry> {
+        let ours = message["id"].as_str().unwrap_or_default().replace('-', "");
+        let theirs = message["provider_message_id"].as_str();
+        let mut entries = self.sandbox.ledger().sends_from(1, usize::MAX);
+        entries.retain(|entry| entry.message() == Some(&*ours) || (theirs.is_some() && entry.wamid() == theirs));
+        entries
+    }
+}
