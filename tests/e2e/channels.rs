@@ -95,7 +95,6 @@ fn carried(way: Way) -> BTreeMap<&'static str, &'static str> {
     ];
     let by_twilio = [
         ("text", "text"),
-        ("answer", "text"),
         ("image", "media"),
         ("image by link", "media"),
         ("video", "media"),
@@ -194,7 +193,11 @@ async fn every_channel_carries_what_it_can() {
                 }
                 (None, 422) => {
                     let field = &answer["errors"][0]["field"];
-                    let expected = if name == "quick replies" { "quick_replies" } else { "type" };
+                    let expected = match name {
+                        "quick replies" => "quick_replies",
+                        "answer" => "reply_to",
+                        _ => "type",
+                    };
                     if field != expected {
                         wrong.push(format!("{way:?}: {name} is refused for another field: {answer}"));
                     }

@@ -171,10 +171,14 @@ pub enum QuickReply {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
+    // Checked with the rest, so that all that is missing is named at once.
     /// Its name at the provider.
+    #[serde(default)]
+    #[schema(required = true)]
     pub name: String,
-    /// The language's code as the provider spells it.
-    #[schema(example = "en_US")]
+    /// The language's code as the provider spells it; for Twilio, whose template has its own, it is left out.
+    #[serde(default)]
+    #[schema(required = false, example = "en_US")]
     pub language: String,
     /// Values for the body's numbered variables, in order (`{{1}}`, `{{2}}` …).
     #[serde(default)]

@@ -314,7 +314,8 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
                     .fetch_all(&mut stage.database.admin().await)
                     .await
                     .unwrap();
-            let expected = [Some(("account", rate)), pair.map(|rate| ("pair", rate))].into_iter().flatten();
+            let heavy = matches!(arguments[0], "messenger" | "instagram").then_some(("heavy", 10.0));
+            let expected = [Some(("account", rate)), heavy, pair.map(|rate| ("pair", rate))].into_iter().flatten();
             assert_eq!(
                 limits,
                 expected.map(|(scope, rate)| (scope.to_owned(), rate)).collect::<Vec<_>>(),
