@@ -4,13 +4,13 @@ use super::{Given, PATIENCE, Stage};
 use shared::{
     db::outbound::{
         grant::{Answer, Judged, Obstacle},
-        outcomes::{Record, What, record},
+        outcomes::{Record, Says, What, record},
         probes::{self, ERROR_RATE},
     },
     domain::{
         ids::{AttemptId, ConversationId, MessageId},
         outcome::Class,
-        sends::SendState::{Queued, Sending, Sent, Waiting},
+        sends::SendState::{Failed, Queued, Sending, Sent, Waiting},
     },
 };
 use std::time::Duration;
@@ -100,11 +100,54 @@ async fn what_waits_for_an_account_that_is_back_is_woken() {
     stage.probe_is_due().await;
     stage.see_to_accounts().await;
     assert_eq!(stage.jobs(first).await, [("send".to_owned(), 0)], "the message it went down with is brought");
+    stage.see_to_accounts().await;
+    assert_eq!(stage.jobs(first).await.len(), 1, "once for each try");
     let answers = stage.ask(&[first]).await;
     stage.ends(&answers[0], |attempt_id| What::Accepted { attempt_id, provider_message_id: "wamid.1".into() }).await;
     stage.execute("DELETE FROM outbox").await;
     stage.see_to_accounts().await;
     assert_eq!(stage.jobs(waiting).await, [("send".to_owned(), 0)]);
+}
+
+#[tokio::test]
+async fn a_message_that_may_not_go_yet_is_not_brought_to_try_an_account() {
+    let mut stage = Stage::new().await;
+    let first = stage.goes_down().await;
+    stage.execute("DELETE FROM outbox").await;
+    stage.execute("UPDATE sends SET wait_reason = 'not_sent', due_at = now() + interval '1 hour'").await;
+    stage.probe_is_due().await;
+    stage.see_to_accounts().await;
+    assert_eq!(stage.jobs(first).await, []);
+    stage.execute("UPDATE sends SET due_at = now()").await;
+    stage.see_to_accounts().await;
+    assert_eq!(stage.jobs(first).await, [("send".to_owned(), 0)]);
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_be_called_keeps_its_try() {
+    let mut stage = Stage::new().await;
+    let first = stage.goes_down().await;
+    stage.probe_is_due().await;
+    let stopped = "INSERT INTO limits (tenant_id, scope, key, rate, current_rate, stopped_until)
+        SELECT tenant_id, 'account', id, 80, 80, now() + interval '1 hour' FROM channel_accounts";
+    stage.execute(stopped).await;
+    let answers = stage.ask(&[first]).await;
+    assert!(matches!(answers[0].answer, Answer::NotNow(Obstacle::Rate(_))), "{answers:?}");
+    stage.execute("UPDATE limits SET stopped_until = NULL").await;
+    assert_eq!(granted(&stage.ask(&[first]).await), [first]);
+}
+
+#[tokio::test]
+async fn an_opt_out_at_the_provider_of_somebody_who_was_erased_ends_the_send_alone() {
+    let mut stage = Stage::new().await;
+    let (conversation, attempt) = (stage.conversation().await, AttemptId::new());
+    let message = stage.send(Given { conversation, seq: 1, state: Sending, attempt }).await;
+    stage.execute("UPDATE contacts SET erased_at = now()").await;
+    let (code, reason) = ("21610".into(), "They have opted out.".into());
+    stage.record(message, conversation, What::Failed { attempt_id: attempt, code, reason, says: Says::OptedOut }).await;
+    assert_eq!(stage.state(message).await, Failed);
+    let known: i64 = sqlx::query_scalar("SELECT count(*) FROM suppressions").fetch_one(&mut stage.admin).await.unwrap();
+    assert_eq!(known, 0);
 }
 
 #[tokio::test]
