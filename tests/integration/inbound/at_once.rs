@@ -49,7 +49,7 @@ async fn who_is_erased_while_two_become_one_is_erased_whichever_was_named() {
         let merged = async {
             tx.commit().await.unwrap();
         };
-        meanwhile(&stage, erased, merged).await;
+        Box::pin(meanwhile(&stage, erased, merged)).await;
         assert_eq!(stage.count("SELECT count(*) FROM contacts WHERE erased_at IS NULL").await, 0);
         assert_eq!(stage.count("SELECT count(*) FROM messages WHERE text IS NOT NULL").await, 0);
         assert_eq!(stage.count("SELECT count(*) FROM audit WHERE action = 'contact.erased'").await, 1);
@@ -70,7 +70,7 @@ async fn what_is_said_after_an_erasure_has_begun_is_said_by_somebody_new() {
     let erased = async {
         tx.commit().await.unwrap();
     };
-    meanwhile(&stage, told, erased).await;
+    Box::pin(meanwhile(&stage, told, erased)).await;
     stage.look_again().await;
     assert_eq!(
         stage.row("SELECT jsonb_agg(text) FILTER (WHERE text IS NOT NULL) FROM messages").await,
@@ -95,7 +95,7 @@ async fn an_erasure_is_as_of_when_nobody_adds_anything_any_more() {
         added_at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut adding).await.unwrap();
         sqlx::query("COMMIT").execute(&mut adding).await.unwrap();
     };
-    meanwhile(&stage, erased, added).await;
+    Box::pin(meanwhile(&stage, erased, added)).await;
     let erased_at: Option<DateTime<Utc>> =
         sqlx::query_scalar("SELECT erased_at FROM contacts").fetch_one(&mut stage.admin).await.unwrap();
     let kept_at: Option<DateTime<Utc>> =
@@ -117,7 +117,7 @@ async fn who_says_stop_while_they_are_erased_has_said_it_when_they_come_back() {
     let erased = async {
         tx.commit().await.unwrap();
     };
-    meanwhile(&stage, told, erased).await;
+    Box::pin(meanwhile(&stage, told, erased)).await;
     stage.tell(vec![said(&ada(), "wamid.new", "I am back", Utc::now() + TimeDelta::seconds(2))]).await;
     let back = stage.contact(&ada()).await.unwrap();
     assert_ne!(back, id);
@@ -153,7 +153,7 @@ async fn a_campaign_that_is_frozen_while_two_become_one_writes_to_one() {
         stage.campaign().await;
         sqlx::query("COMMIT").execute(&mut freezing).await.unwrap();
     };
-    meanwhile(&stage, merged, frozen).await;
+    Box::pin(meanwhile(&stage, merged, frozen)).await;
     let people = "SELECT jsonb_agg(coalesce(skip_reason, state) ORDER BY state) FROM campaign_recipients";
     assert_eq!(stage.row(people).await, json!(["merged", "waiting"]));
 }
@@ -175,7 +175,7 @@ async fn who_is_one_with_somebody_who_is_just_merged_is_one_with_who_stays() {
     let merged = async {
         tx.commit().await.unwrap();
     };
-    meanwhile(&stage, told, merged).await;
+    Box::pin(meanwhile(&stage, told, merged)).await;
     assert_eq!(stage.contact(&carol).await, Some(winner));
 }
 
@@ -198,7 +198,7 @@ async fn two_batches_start_one_conversation_that_nobody_sees() {
     let applied = async {
         tx.commit().await.unwrap();
     };
-    meanwhile(&stage, told, applied).await;
+    Box::pin(meanwhile(&stage, told, applied)).await;
     let conversations = "SELECT jsonb_agg(jsonb_build_array(state, listed, messages_in)) FROM conversations";
     assert_eq!(stage.row(conversations).await, json!([["resolved", false, 2]]));
 }
