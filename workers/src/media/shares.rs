@@ -123,7 +123,8 @@ mod tests {
         let account = ChannelAccountId::new();
         let refused = |times: u32| (0..times).for_each(|_| shares.enter(account, now).ok().unwrap().refused(now));
         refused(REFUSED_IN_A_ROW - 1);
-        shares.enter(account, now).ok().expect("it may be these files alone").allowed();
+        let Ok(share) = shares.enter(account, now) else { panic!("it may be these files alone") };
+        share.allowed();
         refused(REFUSED_IN_A_ROW);
         assert!(shares.enter(account, now).err().unwrap() >= REFUSED_FOR / 2);
         assert!(shares.enter(account, now + REFUSED_FOR).is_ok());

@@ -365,7 +365,7 @@ mod tests {
             (json!({}), "type"),
             (json!({"type": "text"}), "text"),
             (json!({"type": "text", "text": "Hello", "name": "x"}), "name"),
-            (json!({"type": "template", "name": "x"}), "language"),
+            (json!({"type": "image"}), "file"),
             (
                 json!({"type": "list", "text": "x", "button": "y", "sections": [{"rows": [{"id": "1"}]}]}),
                 "sections[0].rows[0].title",

@@ -41,7 +41,7 @@ pub fn outcome(
         return Outcome::Unknown { reason: reason("The gateway did not say whether it took the message.") };
     }
     // What a gateway says, not what it repeats of the message.
-    let said = if answer.is_null() { &*raw } else { text.as_deref().unwrap_or_default() }.to_lowercase();
+    let said = if answer.is_null() { &raw } else { text.as_deref().unwrap_or_default() }.to_lowercase();
     let is_marked = |marks: &Marks| {
         marks.statuses.contains(&status) || marks.words.iter().any(|word| said.contains(&word.to_lowercase()))
     };
