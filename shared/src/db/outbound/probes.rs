@@ -69,7 +69,7 @@ pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeSet<(TenantId, Channel
     Ok(())
 }
 
-/// What waits for an account is woken by and by ([`go_on_waking`]).
+/// What waits for an account is woken by and by ([`see_to`]).
 ///
 /// # Errors
 /// If the database does not answer.
