@@ -1,7 +1,7 @@
 //! Processes that die at the worst moment: at every named point, and whenever somebody kills them, while people write, agents
 //! answer and campaigns run. Nothing is lost, nothing is done twice, and what nobody can know ends by evidence or is held.
 
-use crate::{CLOSING, SOON, quick};
+use crate::{CLOSING, SOON, quick, soon_again};
 use shared::crash::CrashPoint;
 use std::time::Duration;
 use support::{
@@ -37,6 +37,7 @@ async fn crash_at(points: &[CrashPoint]) -> Result<Books, String> {
         builder = builder.crash(Program::of(*point), point.as_str(), &[3]);
     }
     let fleet = builder.start().await;
+    soon_again(&fleet).await;
     let (accepted, campaigns) = load(&fleet, 11, SMALL).await;
     let books = books::close_with_campaigns(&fleet, &accepted, &campaigns, CLOSING).await;
     let names: Vec<&str> = points.iter().map(|point| point.as_str()).collect();

@@ -34,6 +34,12 @@ fn quick() -> Builder {
         .env("UNKNOWN_SETTLE_SECONDS", 4)
 }
 
+/// What passes by itself is tried again within seconds, not within minutes as is usual.
+async fn soon_again(fleet: &Fleet) {
+    let rule = ["--class", "transient", "--delays", "1,2,4", "--endless"];
+    fleet.mijra(&[["tenant", "retry", "--tenant", &fleet.tenant.slug].as_slice(), &rule].concat()).await;
+}
+
 /// Waits until the condition holds.
 async fn until(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {

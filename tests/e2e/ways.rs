@@ -1,6 +1,6 @@
 //! A message in, an answer out, and the same when everybody repeats themselves.
 
-use crate::{CLOSING, SOON, quick, until};
+use crate::{CLOSING, SOON, quick, soon_again, until};
 use serde_json::json;
 use shared::domain::sends::SendState;
 use std::time::Duration;
@@ -99,6 +99,7 @@ async fn a_provider_at_its_worst_loses_and_doubles_nothing() {
         .rate(80.0)
         .start()
         .await;
+    soon_again(&fleet).await;
     let parties = fleet.acquaint(4, 20).await;
     let traffic =
         Traffic { webhooks_per_second: 20.0, replies_per_second: 40.0, lasts: Duration::from_secs(5), seed: 4 };
