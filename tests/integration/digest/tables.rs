@@ -43,7 +43,10 @@ pub(super) const TABLES: &[Table] = &[
         name: "contact_aliases",
         only: "",
         columns: &["kind", "value", "erased_before"],
-        by_name: &[("contact_id", "pg_temp.who(contact_id)")],
+        by_name: &[
+            ("contact_id", "pg_temp.who(contact_id)"),
+            ("channel_account_id", "pg_temp.account(channel_account_id)"),
+        ],
         left_out: &[("tenant_id", TENANT), ("created_at", CLOCK)],
     },
     Table {
@@ -110,6 +113,10 @@ pub(super) const TABLES: &[Table] = &[
             "delivered_at",
             "read_at",
             "failed_at",
+            "units",
+            "heavy",
+            "human_agent",
+            "expires_at",
         ],
         by_name: &[
             ("message_id", "pg_temp.what(message_id)"),
@@ -191,6 +198,7 @@ pub(super) const TABLES: &[Table] = &[
             "alert_reason",
             "alert_at",
             "state_told_at",
+            "human_agent",
         ],
         by_name: &[],
         left_out: &[
@@ -203,6 +211,13 @@ pub(super) const TABLES: &[Table] = &[
             ("created_at", CLOCK),
             ("revision", "counts writes"),
             ("portfolio_id", "nobody made one"),
+            ("gateway", "there is none"),
+            ("webhook_key", "nobody made one"),
+            ("probes", "nothing is sent here"),
+            ("probe_at", "nothing is sent here"),
+            ("probe_with", "nothing is sent here"),
+            ("probe_brought_for", "nothing is sent here"),
+            ("wake_after", "nothing is sent here"),
         ],
     },
     Table {
@@ -222,7 +237,7 @@ pub(super) const TABLES: &[Table] = &[
             "category_told_at",
         ],
         by_name: &[("channel_account_id", "pg_temp.account(channel_account_id)")],
-        left_out: &[("tenant_id", TENANT), ("synced_at", CLOCK)],
+        left_out: &[("tenant_id", TENANT), ("synced_at", CLOCK), ("needs", "only a sync tells")],
     },
     Table {
         name: "limits",
@@ -314,6 +329,9 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("portfolios", "nobody made one"),
     ("portfolio_people", "nothing is sent here"),
     ("send_attempts", "nothing is sent here"),
+    ("undecided", "nothing is sent here"),
+    ("files", "nothing is sent here"),
+    ("provider_files", "nothing is sent here"),
     ("campaigns", "nobody made one"),
     ("campaign_recipients", "nobody made a campaign"),
     ("campaign_counts", "nobody made a campaign"),

@@ -47,6 +47,11 @@ impl Stage {
         } {}
     }
 
+    /// The tasks by which a message is brought, whenever each is published.
+    async fn brought(&mut self, id: MessageId) -> Vec<String> {
+        self.jobs(id).await.into_iter().map(|(task, _)| task).collect()
+    }
+
     /// What a granted probe's call led to.
     async fn ends(&self, judged: &Judged, what: impl FnOnce(AttemptId) -> What) {
         let Answer::Granted(grant) = &judged.answer else { panic!("granted") };
@@ -96,17 +101,17 @@ async fn what_waits_for_an_account_that_is_back_is_woken() {
     stage.execute("DELETE FROM outbox").await;
 
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(first).await, [], "it is not time yet");
+    assert_eq!(stage.brought(first).await, [""; 0], "it is not time yet");
     stage.probe_is_due().await;
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(first).await, [("send".to_owned(), 0)], "the message it went down with is brought");
+    assert_eq!(stage.brought(first).await, ["send"], "the message it went down with is brought");
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(first).await.len(), 1, "once for each try");
+    assert_eq!(stage.brought(first).await.len(), 1, "once for each try");
     let answers = stage.ask(&[first]).await;
     stage.ends(&answers[0], |attempt_id| What::Accepted { attempt_id, provider_message_id: "wamid.1".into() }).await;
     stage.execute("DELETE FROM outbox").await;
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(waiting).await, [("send".to_owned(), 0)]);
+    assert_eq!(stage.brought(waiting).await, ["send"]);
 }
 
 #[tokio::test]
@@ -117,10 +122,10 @@ async fn a_message_that_may_not_go_yet_is_not_brought_to_try_an_account() {
     stage.execute("UPDATE sends SET wait_reason = 'not_sent', due_at = now() + interval '1 hour'").await;
     stage.probe_is_due().await;
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(first).await, []);
+    assert_eq!(stage.brought(first).await, [""; 0]);
     stage.execute("UPDATE sends SET due_at = now()").await;
     stage.see_to_accounts().await;
-    assert_eq!(stage.jobs(first).await, [("send".to_owned(), 0)]);
+    assert_eq!(stage.brought(first).await, ["send"]);
 }
 
 #[tokio::test]
@@ -133,7 +138,7 @@ async fn an_account_that_may_not_be_called_keeps_its_try() {
     stage.execute(stopped).await;
     let answers = stage.ask(&[first]).await;
     assert!(matches!(answers[0].answer, Answer::NotNow(Obstacle::Rate(_))), "{answers:?}");
-    stage.execute("UPDATE limits SET stopped_until = NULL").await;
+    stage.execute("UPDATE limits SET stopped_until = now()").await;
     assert_eq!(granted(&stage.ask(&[first]).await), [first]);
 }
 
