@@ -125,6 +125,17 @@ const ROWS: &[(&str, &str)] = &[
         "INSERT INTO contact_profiles (tenant_id, contact_id, channel_account_id, provider, provider_person_id, ask_again_at)
         VALUES ($1, $3, $2, 'messenger', '24', now())",
     ),
+    (
+        "files",
+        "INSERT INTO files (tenant_id, id, storage_key, sha256, size_bytes, content_type, created_by)
+        VALUES ($1, $5, 'key', sha256('x'), 1, 'image/png', $2)",
+    ),
+    (
+        "provider_files",
+        "INSERT INTO provider_files (tenant_id, channel_account_id, file_id, provider_file_id, expires_at)
+        VALUES ($1, $2, $5, '77', now())",
+    ),
+    ("undecided", "INSERT INTO undecided (tenant_id, message_id, channel_account_id, since) VALUES ($1, $5, $2, now())"),
     ("media_objects", "INSERT INTO media_objects (tenant_id, key) VALUES ($1, 'key')"),
     (
         "control.channel_routes",

@@ -188,6 +188,11 @@ impl Stage {
         .collect()
     }
 
+    /// The tasks by which a message is brought, whenever each is published.
+    async fn brought(&mut self, id: MessageId) -> Vec<String> {
+        self.jobs(id).await.into_iter().map(|(task, _)| task).collect()
+    }
+
     async fn one<T>(&mut self, question: &'static str, id: MessageId) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,

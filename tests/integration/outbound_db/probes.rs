@@ -47,11 +47,6 @@ impl Stage {
         } {}
     }
 
-    /// The tasks by which a message is brought, whenever each is published.
-    async fn brought(&mut self, id: MessageId) -> Vec<String> {
-        self.jobs(id).await.into_iter().map(|(task, _)| task).collect()
-    }
-
     /// What a granted probe's call led to.
     async fn ends(&self, judged: &Judged, what: impl FnOnce(AttemptId) -> What) {
         let Answer::Granted(grant) = &judged.answer else { panic!("granted") };
