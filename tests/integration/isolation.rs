@@ -416,10 +416,10 @@ async fn a_business_account_is_one_tenants_also_if_two_add_it_at_the_same_moment
     // The second asks before the first has committed.
     let asked = async { route(&mut second, tenants[1], account(), Provider::Whatsapp, kind, id).await.unwrap() };
     let committed = async {
-        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut admin).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         first.commit().await.unwrap();
     };
