@@ -425,6 +425,7 @@ async fn a_business_account_is_one_tenants_also_if_two_add_it_at_the_same_moment
     };
     let (routed, ()) = tokio::join!(asked, committed);
     assert!(!routed, "it is another tenant's");
+    second.commit().await.unwrap();
     let mut third = begin(tenants[0]).await;
     assert!(
         route(&mut third, tenants[0], account(), Provider::Whatsapp, kind, id).await.unwrap(),
