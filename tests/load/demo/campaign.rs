@@ -113,7 +113,8 @@ impl Api {
         let mut contacts = books.contacts(tenant, &phones).await?;
         ensure!(contacts.len() == phones.len(), "{} of {} contacts are there", contacts.len(), phones.len());
         contacts.extend(books.contacts_without_address(tenant, without_address).await?);
-        let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
+        // Of another template the demo's webhooks say that it was rejected.
+        let content = json!({"type": "template", "name": "booking_reminder", "language": "en_US", "variables": ["{{name}}", "Friday"]});
         let new = json!({
             "name": NAME, "channel_account_id": account, "content": content, "audience": {"contact_ids": contacts},
         });
