@@ -9,12 +9,13 @@ CREATE TABLE undecided (
     PRIMARY KEY (tenant_id, message_id)
 );
 CREATE INDEX undecided_by_time ON undecided (tenant_id, since, message_id);
--- The tables' owner is isolated, too, but for this.
+-- The tables' owner is isolated, too, but for this. From here to the end nobody else reads or writes sends, which are looked through
+-- once: where there are many, this is for an hour without traffic.
 ALTER TABLE sends NO FORCE ROW LEVEL SECURITY;
 INSERT INTO undecided (tenant_id, message_id, channel_account_id, since)
 SELECT tenant_id, message_id, channel_account_id, coalesce(unknown_at, updated_at) FROM sends WHERE state IN ('unknown', 'held');
 ALTER TABLE sends FORCE ROW LEVEL SECURITY;
--- Last: nothing can be written to messages from here to the end.
+-- Last: nothing can be written to messages from here on either.
 ALTER TABLE undecided ADD FOREIGN KEY (tenant_id, message_id) REFERENCES messages (tenant_id, id);
 SELECT isolate_tenants('undecided'::regclass);
 GRANT SELECT ON undecided TO mijra_api;
