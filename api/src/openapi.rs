@@ -48,6 +48,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
     let tenant = OpenApiRouter::new()
         .merge(routes::campaigns::router())
         .merge(routes::audit::router())
+        .merge(routes::events::router())
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::files::router())
@@ -94,6 +95,7 @@ mod tests {
                 "/api/{tenant}/conversations/{id}/messages",
                 "/api/{tenant}/conversations/{id}/read",
                 "/api/{tenant}/conversations/{id}/typing",
+                "/api/{tenant}/events",
                 "/api/{tenant}/files",
                 "/api/{tenant}/files/{id}",
                 "/api/{tenant}/limits",

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod campaigns;
 pub mod contacts;
 pub mod conversations;
+pub mod events;
 pub mod files;
 pub mod limits;
 pub mod media;

@@ -114,6 +114,7 @@ const ROWS: &[(&str, &str)] = &[
         "audit",
         "INSERT INTO audit (tenant_id, id, action, target_kind, target_id) VALUES ($1, $5, 'campaign.started', 'campaign', $5)",
     ),
+    ("events", "INSERT INTO events (tenant_id, kind) VALUES ($1, 'conversation.window_closed')"),
     ("campaign_counts", "INSERT INTO campaign_counts (tenant_id, campaign_id) VALUES ($1, $5)"),
     (
         "media",

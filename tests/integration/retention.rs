@@ -27,7 +27,7 @@ async fn lose_partitions(admin: &mut PgConnection) {
         DECLARE
             child regclass;
         BEGIN
-            FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('webhook_log'::regclass, 'trail'::regclass, 'audit'::regclass) LOOP
+            FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('webhook_log'::regclass, 'trail'::regclass, 'audit'::regclass, 'events'::regclass) LOOP
                 IF child::text !~ 'default' THEN
                     EXECUTE format('DROP TABLE %s', child);
                 END IF;
@@ -80,12 +80,14 @@ async fn rows_in_the_default_partition_are_moved_into_the_one_that_was_missing()
             ALTER TABLE webhook_log_default OWNER TO {owner};
             ALTER TABLE audit OWNER TO {owner};
             ALTER TABLE audit_default OWNER TO {owner};
+            ALTER TABLE events OWNER TO {owner};
+            ALTER TABLE events_default OWNER TO {owner};
             ALTER TABLE trail OWNER TO {owner};
             ALTER TABLE trail_default OWNER TO {owner}"
         ),
     )
     .await;
-    assert_eq!(missing(&workers).await, 4);
+    assert_eq!(missing(&workers).await, 6);
     assert!(maintain(&workers).await > 0);
     assert_eq!((maintain(&workers).await, missing(&workers).await), (0, 0), "all is done");
     let log = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'webhook_log'::regclass";

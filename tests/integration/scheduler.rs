@@ -82,8 +82,14 @@ query: None,
         let condition = readiness.condition("sweep");
         let broker = stage.broker();
         let publisher = stage.publisher(&broker).await;
-        let scheduler =
-            Scheduler { databases, broker, publisher, clock: Clock::system(), log_days: workers::scheduler::LOG_DAYS };
+        let scheduler = Scheduler {
+            databases,
+            broker,
+            publisher,
+            clock: Clock::system(),
+            log_days: workers::scheduler::LOG_DAYS,
+            window_closing_minutes: workers::scheduler::WINDOW_CLOSING_MINUTES,
+        };
         let running = workers::scheduler::run(scheduler, life.clone(), condition);
         let watching = async {
             for (table, unreadable, _) in UNREADABLE {

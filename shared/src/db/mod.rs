@@ -8,6 +8,7 @@ pub mod contacts;
 pub mod conversations;
 pub mod erasing;
 pub mod error;
+pub mod feed;
 pub mod files;
 pub mod idempotency;
 pub mod inbound;

@@ -63,7 +63,7 @@ pub async fn maintain_partitions(tx: &mut FleetTx, log_days: u16) -> Result<i32>
     Ok(changed)
 }
 
-/// How many partitions are missing that will be needed next: of the log, those of the next two days; of the trail and the
+/// How many partitions are missing that will be needed next: of the log and the events, those of the next two days; of the trail and the
 /// audit, the next month's.
 ///
 /// # Errors
@@ -75,6 +75,8 @@ pub async fn missing_partitions(tx: &mut FleetTx) -> Result<i64> {
             VALUES
                 ('webhook_log', date_trunc('day', now(), 'UTC') + interval '1 day'),
                 ('webhook_log', date_trunc('day', now(), 'UTC') + interval '2 days'),
+                ('events', date_trunc('day', now(), 'UTC') + interval '1 day'),
+                ('events', date_trunc('day', now(), 'UTC') + interval '2 days'),
                 ('trail', date_trunc('month', now(), 'UTC') + interval '1 month'),
                 ('audit', date_trunc('month', now(), 'UTC') + interval '1 month')
         ) AS needed (parent, first_at)

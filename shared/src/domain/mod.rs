@@ -6,6 +6,7 @@ pub mod consent;
 pub mod content;
 pub mod conversations;
 pub mod events;
+pub mod feed;
 pub mod ids;
 pub mod limits;
 pub mod media;

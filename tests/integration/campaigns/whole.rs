@@ -38,6 +38,7 @@ async fn run(broker: Broker, databases: Databases, publisher: Publisher, life: L
             publisher: publisher.clone(),
             clock: Clock::system(),
             log_days: scheduler::LOG_DAYS,
+            window_closing_minutes: scheduler::WINDOW_CLOSING_MINUTES,
         };
         scheduler::run(scheduler, life.clone(), readiness.condition(name))
     };

@@ -9,6 +9,7 @@ mod news;
 mod replays;
 mod under_way;
 mod watermarks;
+mod windows;
 
 use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -213,6 +214,7 @@ impl Stage {
             "SELECT to_jsonb(t)::text FROM limits t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM templates t ORDER BY 1",
             "SELECT to_jsonb(t)::text FROM outbox t ORDER BY 1",
+            "SELECT to_jsonb(t)::text FROM events t ORDER BY 1",
         ] {
             let rows = sqlx::query(table).fetch_all(&mut self.admin).await.unwrap();
             all.extend(rows.iter().map(|row| format!("{table}: {}", row.get::<String, _>(0))));

@@ -12,6 +12,9 @@ struct Own {
     /// Days for which a webhook is kept as it came, to be looked at and played again; whole days are removed at once.
     #[arg(long, env = "WEBHOOK_LOG_DAYS", default_value_t = scheduler::LOG_DAYS, value_parser = clap::value_parser!(u16).range(1..=3650))]
     webhook_log_days: u16,
+    /// How long before its end a customer service window is said to be closing, in minutes.
+    #[arg(long, env = "WINDOW_CLOSING_MINUTES", default_value_t = scheduler::WINDOW_CLOSING_MINUTES, value_parser = clap::value_parser!(u16).range(1..=1380))]
+    window_closing_minutes: u16,
 }
 
 fn main() -> ExitCode {
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
             publisher: parts.publisher,
             clock: parts.clock,
             log_days: own.webhook_log_days,
+            window_closing_minutes: own.window_closing_minutes,
         };
         scheduler::run(scheduler, parts.life, ready).await;
         Ok(())

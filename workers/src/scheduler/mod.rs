@@ -6,6 +6,7 @@ mod housekeeping;
 mod replays;
 mod steps;
 mod sweep;
+mod windows;
 
 use futures_util::future::join_all;
 use shared::{
@@ -39,6 +40,10 @@ const STATISTICS: Duration = Duration::from_secs(2);
 const TENANTS: Duration = Duration::from_secs(5);
 /// Between looks for webhooks that are to be played again, where there were none.
 const REPLAYS: Duration = Duration::from_secs(1);
+/// Between looks for customer service windows that end.
+const WINDOWS: Duration = Duration::from_secs(5);
+/// How long before its end a window is said to be closing unless it is set, in minutes.
+pub const WINDOW_CLOSING_MINUTES: u16 = 60;
 /// Days for which a raw webhook is kept unless it is set.
 pub const LOG_DAYS: u16 = 30;
 
@@ -55,6 +60,8 @@ pub struct Scheduler {
     pub clock: Clock,
     /// Days for which a raw webhook is kept.
     pub log_days: u16,
+    /// How long before its end a customer service window is said to be closing, in minutes.
+    pub window_closing_minutes: u16,
 }
 
 /// Why a step could not be finished. Nothing is lost: the rows are still there.
@@ -122,6 +129,7 @@ struct PlacementSteps {
     gone: Step,
     expire: Step,
     files: Step,
+    windows: Step,
 }
 
 impl PlacementSteps {
@@ -139,11 +147,12 @@ impl PlacementSteps {
             gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
             files: step("letting go of files"),
+            windows: step("telling of windows that end"),
         }
     }
 
     async fn run(&self, scheduler: &Scheduler, tenants: &watch::Receiver<Tenants>) {
-        let Scheduler { databases, broker, publisher, clock, log_days } = scheduler;
+        let Scheduler { databases, broker, publisher, clock, log_days, window_closing_minutes } = scheduler;
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();
@@ -167,6 +176,9 @@ impl PlacementSteps {
             self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),
             self.expire.every(HOUSEKEEPING, async || housekeeping::expire(databases, placement, &tenants()).await),
             self.files.every(FILES, async || housekeeping::files(databases, placement, &tenants()).await),
+            self.windows.every(WINDOWS, async || {
+                windows::tell(databases, placement, &tenants(), *window_closing_minutes).await
+            }),
         );
     }
 }

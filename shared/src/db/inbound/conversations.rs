@@ -2,8 +2,9 @@
 //! they add to its counters.
 
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{error::Result, feed, scope::FleetTx},
     domain::{
+        feed::Kind,
         ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
         messages::Direction,
     },
@@ -42,6 +43,8 @@ pub struct RollUp {
     pub last_said_at: Option<DateTime<Utc>>,
     /// Until when the window is open because of it.
     pub window_expires_at: Option<DateTime<Utc>>,
+    /// Whether what opens the window is fresh, so that its opening is news.
+    pub opens: bool,
 }
 
 struct Candidate {
@@ -224,18 +227,18 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
     let ids: Vec<Uuid> = roll_ups.iter().map(|_| ConversationId::new().0).collect();
     let states: Vec<String> = roll_ups.iter().map(|(_, state)| (*state).to_owned()).collect();
     let rows = sqlx::query!(
-        "INSERT INTO conversations AS c (
+        r#"INSERT INTO conversations AS c (
             tenant_id, id, contact_id, channel_account_id, state, origin, unread, messages_in, messages_out, last_message_at,
-            last_message_text, last_message_direction, last_inbound_at, window_expires_at
+            last_message_text, last_message_direction, last_inbound_at, window_expires_at, window_opened_at
         )
         SELECT tenant_id, id, contact_id, account_id, state, 'inbound', unread, messages_in, messages_out, last_at, last_text, direction,
-            said_at, window_at
+            said_at, window_at, CASE WHEN opens AND window_at > now() THEN now() END
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::int[], $8::timestamptz[], $9::text[],
-            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::text[]
+            $10::timestamptz[], $11::timestamptz[], $12::int[], $13::text[], $14::bool[]
         ) AS r (
             tenant_id, id, contact_id, account_id, state, unread, messages_in, last_at, last_text, said_at, window_at, messages_out,
-            direction
+            direction, opens
         )
         ORDER BY tenant_id, contact_id, account_id
         ON CONFLICT (tenant_id, contact_id, channel_account_id) WHERE state <> 'resolved' DO UPDATE
@@ -248,8 +251,14 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
             last_message_text = CASE WHEN excluded.last_message_at >= c.last_message_at THEN excluded.last_message_text ELSE c.last_message_text END,
             last_message_direction = CASE WHEN excluded.last_message_at >= c.last_message_at THEN excluded.last_message_direction ELSE c.last_message_direction END,
             last_inbound_at = greatest(c.last_inbound_at, excluded.last_inbound_at),
+            window_opened_at = CASE
+                WHEN excluded.window_opened_at IS NOT NULL AND coalesce(c.window_expires_at <= now(), true) THEN excluded.window_opened_at
+                ELSE c.window_opened_at
+            END,
             window_expires_at = greatest(c.window_expires_at, excluded.window_expires_at)
-        RETURNING tenant_id, contact_id, channel_account_id, id",
+        -- Of a conversation that is new it goes without saying.
+        RETURNING tenant_id, contact_id, channel_account_id, id, window_expires_at,
+            xmax <> 0 AND coalesce(window_opened_at = now(), false) AS "opened!""#,
         &c.tenants,
         &ids,
         &c.contacts,
@@ -263,9 +272,13 @@ async fn upsert(tx: &mut FleetTx, roll_ups: &[(&RollUp, &'static str)]) -> Resul
         &c.window_at as &[Option<DateTime<Utc>>],
         &c.messages_out,
         &c.directions,
+        &c.opens,
     )
     .fetch_all(tx.conn())
     .await?;
+    let opened = rows.iter().filter(|row| row.opened);
+    let opened = opened.map(|row| (TenantId(row.tenant_id), ConversationId(row.id), row.window_expires_at));
+    feed::tell(tx, Kind::WindowOpened, &opened.collect::<Vec<_>>()).await?;
     Ok(rows
         .into_iter()
         .map(|row| {
@@ -283,13 +296,13 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &mut [(&RollUp, ConversationId)]) ->
     roll_ups.sort_unstable_by_key(|(r, id)| (r.pair.0, *id));
     let c = Columns::of(roll_ups.iter().map(|(r, _)| *r));
     let ids: Vec<Uuid> = roll_ups.iter().map(|(_, id)| id.0).collect();
-    sqlx::query!(
-        "WITH added AS MATERIALIZED (
-            SELECT c.tenant_id, c.id, r.messages_in, r.messages_out, r.last_at, r.last_text, r.direction, r.said_at, r.window_at
+    let rows = sqlx::query!(
+        r#"WITH added AS MATERIALIZED (
+            SELECT c.tenant_id, c.id, r.messages_in, r.messages_out, r.last_at, r.last_text, r.direction, r.said_at, r.window_at, r.opens
             FROM unnest(
                 $1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::int[],
-                $9::text[]
-            ) AS r (tenant_id, id, messages_in, last_at, last_text, said_at, window_at, messages_out, direction)
+                $9::text[], $10::bool[]
+            ) AS r (tenant_id, id, messages_in, last_at, last_text, said_at, window_at, messages_out, direction, opens)
             -- By key and in the order given.
             CROSS JOIN LATERAL (
                 SELECT tenant_id, id FROM conversations WHERE tenant_id = r.tenant_id AND id = r.id LIMIT 1 FOR UPDATE
@@ -304,9 +317,14 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &mut [(&RollUp, ConversationId)]) ->
             last_message_text = CASE WHEN added.last_at >= c.last_message_at THEN added.last_text ELSE c.last_message_text END,
             last_message_direction = CASE WHEN added.last_at >= c.last_message_at THEN added.direction ELSE c.last_message_direction END,
             last_inbound_at = greatest(c.last_inbound_at, added.said_at),
+            window_opened_at = CASE
+                WHEN added.opens AND added.window_at > now() AND coalesce(c.window_expires_at <= now(), true) THEN now()
+                ELSE c.window_opened_at
+            END,
             window_expires_at = greatest(c.window_expires_at, added.window_at)
         FROM added
-        WHERE c.tenant_id = added.tenant_id AND c.id = added.id",
+        WHERE c.tenant_id = added.tenant_id AND c.id = added.id
+        RETURNING c.tenant_id, c.id, c.window_expires_at, c.state <> 'resolved' AND coalesce(c.window_opened_at = now(), false) AS "opened!""#,
         &c.tenants,
         &ids,
         &c.messages_in,
@@ -316,9 +334,13 @@ async fn add_to(tx: &mut FleetTx, roll_ups: &mut [(&RollUp, ConversationId)]) ->
         &c.window_at as &[Option<DateTime<Utc>>],
         &c.messages_out,
         &c.directions,
+        &c.opens,
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
+    let opened = rows.into_iter().filter(|row| row.opened);
+    let opened = opened.map(|row| (TenantId(row.tenant_id), ConversationId(row.id), row.window_expires_at));
+    feed::tell(tx, Kind::WindowOpened, &opened.collect::<Vec<_>>()).await?;
     Ok(roll_ups.iter().map(|(r, id)| (r.pair, *id)).collect())
 }
 
@@ -376,6 +398,7 @@ struct Columns {
     last_text: Vec<Option<String>>,
     said_at: Vec<Option<DateTime<Utc>>>,
     window_at: Vec<Option<DateTime<Utc>>>,
+    opens: Vec<bool>,
 }
 
 impl Columns {
@@ -394,6 +417,7 @@ impl Columns {
             columns.last_text.push(r.last_text.clone());
             columns.said_at.push(r.last_said_at);
             columns.window_at.push(r.window_expires_at);
+            columns.opens.push(r.opens);
         }
         columns
     }

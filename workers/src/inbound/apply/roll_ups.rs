@@ -33,6 +33,7 @@ pub(super) fn of(placed: &[Placed<'_>]) -> Vec<RollUp> {
             last_direction: item.direction(),
             last_said_at: None,
             window_expires_at: None,
+            opens: false,
         });
         r.messages_in += i32::from(inbound && !p.restored);
         r.messages_out += i32::from(!inbound && !p.restored);
@@ -51,6 +52,7 @@ pub(super) fn of(placed: &[Placed<'_>]) -> Vec<RollUp> {
         let opens_window = inbound && item.kind().opens_window(item.channel());
         if let Some(window) = item.channel().window().filter(|_| opens_window) {
             r.window_expires_at = r.window_expires_at.max(Some(at + window));
+            r.opens |= item.is_fresh() && !p.restored;
         }
     }
     roll_ups.into_values().collect()
