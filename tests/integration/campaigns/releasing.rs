@@ -236,6 +236,7 @@ async fn an_answer_to_a_campaign_is_in_the_inbox_however_late_it_comes() {
         last_direction: Direction::In,
         last_said_at: Some(at),
         window_expires_at: Some(at + TimeDelta::hours(24)),
+        opens: false,
     };
     let mut tx = stage.fleet().await;
     roll_up(&mut tx, &[answer]).await.unwrap();

@@ -30,14 +30,15 @@ impl Stage {
     }
 
     /// Until no transaction of anybody on this server may still add something in between.
-    async fn settle(&mut self) {
-        let settled = "SELECT count(*) FROM events WHERE position >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+    async fn settle_events(&mut self) {
+        let settled =
+            "SELECT count(*) FROM events WHERE position >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
         until("the events have settled", async || self.count(settled).await == 0).await;
     }
 
     /// Everything from the beginning, page by page.
     async fn kinds(&mut self) -> Vec<String> {
-        self.settle().await;
+        self.settle_events().await;
         let (mut kinds, mut after) = (Vec::new(), None);
         loop {
             let Feed { events, next, more } = self.follow(Filter::default(), after).await;
@@ -138,7 +139,7 @@ async fn who_follows_misses_nothing_that_commits_late() {
     let Feed { events, next, more } = stage.follow(Filter::default(), None).await;
     assert!(events.is_empty() && !more, "what is behind one that may still come waits with it");
     open.commit().await.unwrap();
-    stage.settle().await;
+    stage.settle_events().await;
     let Feed { events, next: end, .. } = stage.follow(Filter::default(), Some(next)).await;
     assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["late", "early"]);
     assert!(stage.follow(Filter::default(), Some(end)).await.events.is_empty());
