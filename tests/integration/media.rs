@@ -246,7 +246,7 @@ async fn only_a_look_that_nobody_came_back_from_is_counted() {
 #[tokio::test]
 async fn a_file_that_was_given_up_is_asked_for_again_by_hand_unless_it_may_not_be_kept() {
     let mut stage = Stage::new().await;
-    for id in ["mid.1", "mid.2", "mid.3", "mid.4"] {
+    for id in ["mid.1", "mid.2", "mid.3", "mid.4", "mid.5"] {
         stage.message(id).await;
     }
     let link = [file(Some("https://a.example/1"))];
@@ -254,15 +254,20 @@ async fn a_file_that_was_given_up_is_asked_for_again_by_hand_unless_it_may_not_b
     stage.insert("mid.2", MessageKind::StoryMention, &link).await;
     let refused = fetched(&stage.insert("mid.3", MessageKind::Image, &link).await);
     stage.insert("mid.4", MessageKind::Image, &[file(None)]).await;
+    let elsewhere = fetched(&stage.insert("mid.5", MessageKind::Image, &link).await);
     stage
         .execute("UPDATE media SET state = 'failed', attempts = 9, claims = 4, code = 'gone', settled_at = now()")
         .await;
     stage.execute("UPDATE media SET keep_until = now() WHERE keep_until IS NOT NULL").await;
-    sqlx::query("UPDATE media SET state = 'refused' WHERE id = $1")
-        .bind(refused)
-        .execute(&mut stage.admin)
-        .await
-        .unwrap();
+    // Its host may be allowed by now; what else we do not want, we want no more than before.
+    for (id, code) in [(refused, "wrong_type"), (elsewhere, "host_not_allowed")] {
+        sqlx::query("UPDATE media SET state = 'refused', code = $2 WHERE id = $1")
+            .bind(id)
+            .bind(code)
+            .execute(&mut stage.admin)
+            .await
+            .unwrap();
+    }
     let api = stage.database.databases(Role::Api);
     let again = async |which: &Which| {
         let mut tx = api.tenant(&Placement::primary(), stage.tenant).await.unwrap();
@@ -273,16 +278,19 @@ async fn a_file_that_was_given_up_is_asked_for_again_by_hand_unless_it_may_not_b
     assert_eq!(again(&others).await, (vec![], vec![]));
     let later = Which { since: Some(Utc::now() + TimeDelta::hours(1)), ..Which::default() };
     assert_eq!(again(&later).await, (vec![], vec![]));
-    let task = Task::Fetch { media_id: failed, channel_account_id: Some(stage.account) };
-    assert_eq!(again(&Which::default()).await, (vec![failed], vec![task]));
+    let task = |media_id| Task::Fetch { media_id, channel_account_id: Some(stage.account) };
+    assert_eq!(
+        again(&Which::default()).await,
+        (vec![failed, elsewhere], vec![task(failed), task(elsewhere)])
+    );
     assert_eq!(again(&Which::default()).await, (vec![], vec![]), "it is being fetched");
     let states = "SELECT string_agg(state, ' ' ORDER BY id) FROM media";
-    assert_eq!(stage.text(states).await, "waiting failed refused failed");
-    let now = "SELECT attempts || ' ' || claims || ' ' || (asked_at > created_at) || ' ' || (code IS NULL) FROM media WHERE state = 'waiting'";
+    assert_eq!(stage.text(states).await, "waiting failed refused failed waiting");
+    let now = "SELECT DISTINCT attempts || ' ' || claims || ' ' || (asked_at > created_at) || ' ' || (code IS NULL) FROM media WHERE state = 'waiting'";
     assert_eq!(stage.text(now).await, "0 0 true true");
     assert_eq!(
         stage.text("SELECT string_agg(action || ' ' || (details ->> 'files'), ',') FROM audit").await,
-        "media.asked_again 1"
+        "media.asked_again 2"
     );
 }
 

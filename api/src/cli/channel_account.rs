@@ -16,6 +16,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 use shared::{
+    config::{PublicUrlArgs, SecretArgs},
     db::{
         self, Databases, FleetTx,
         audit::{Actor, Entry, record_for},
@@ -23,6 +24,7 @@ use shared::{
         tenants::Tenant,
     },
     domain::{channel::Provider, ids::ChannelAccountId},
+    seal::Keyring,
 };
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -34,6 +36,8 @@ pub(super) enum Command {
     Add(Add),
     /// List accounts
     List(List),
+    /// Show one: where its webhooks are to be sent, and with what word its handshake is answered
+    Show(Show),
     /// Bring an account back that is down, once what its provider complained about is mended; what waited for it is sent
     Resume(Resume),
 }
@@ -65,6 +69,25 @@ pub(super) struct List {
 }
 
 #[derive(clap::Args, Debug)]
+pub(super) struct Show {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// Which: its id here, or its provider's id of it.
+    #[arg(long, visible_alias = "phone-number-id")]
+    account: String,
+    /// Show the word of its handshake, too, which is a secret.
+    #[arg(long)]
+    reveal: bool,
+    #[command(flatten)]
+    public_url: PublicUrlArgs,
+    #[command(flatten)]
+    secrets: SecretArgs,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
 pub(super) struct Resume {
     /// Whose.
     #[arg(long)]
@@ -81,6 +104,18 @@ struct Resumed {
     id: ChannelAccountId,
     /// The state it was in.
     before: String,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    row: Row,
+    webhook_url: String,
+    /// The last part of its own address; absent if its webhooks come to the platform's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +137,28 @@ struct Row {
     templates_synced_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
+impl Row {
+    fn of(tenant: &str, a: Account) -> Self {
+        Self {
+            tenant: tenant.to_owned(),
+            id: a.id.0,
+            provider: a.provider,
+            name: a.name,
+            external_id: a.external_id,
+            business_account_id: a.business_account_id,
+            state: a.state,
+            down_reason: a.down_reason,
+            channel: a.channel,
+            quality: a.quality,
+            alert: a.alert,
+            alert_at: a.alert_at,
+            rate: a.rate,
+            current_rate: a.current_rate,
+            templates_synced_at: a.templates_synced_at,
+        }
+    }
+}
+
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Add(Add::Whatsapp(args)) => args.add(out).await,
@@ -110,8 +167,41 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
         Command::Add(Add::Twilio(args)) => args.add(out).await,
         Command::Add(Add::Gateway(args)) => args.add(out).await,
         Command::List(args) => list(&args, out).await,
+        Command::Show(args) => show(&args, out).await,
         Command::Resume(args) => resume(&args, out).await,
     }
+}
+
+async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let id = find(&databases, &tenant, &args.account).await?;
+    let account = accounts(&databases, &tenant).await?.into_iter().find(|account| account.id == id);
+    let row = Row::of(&tenant.slug, account.context("the account is gone")?);
+    let provider: Provider = row.provider.parse()?;
+    let mut control = databases.control().await?;
+    db::channel_accounts::scope_routes(&mut control, tenant.id).await?;
+    let webhook_key = db::channel_accounts::endpoint_key(&mut control, id).await?;
+    let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
+    let verify_token = match webhook_key.as_deref().filter(|_| args.reveal) {
+        Some(key) => add::verify_token(&mut control, key, &keyring).await?,
+        None => None,
+    };
+    control.commit().await?;
+    let webhook_url = add::webhook_url(&args.public_url, provider, webhook_key.as_deref());
+    let why = row.down_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let mut text = format!(
+        "account       {} ({} {})\nname          {}\nstate         {}{why}\nwebhook URL   {webhook_url}",
+        row.id, row.provider, row.external_id, row.name, row.state,
+    );
+    match (&webhook_key, &verify_token) {
+        (None, _) => text.push_str(&format!("\n              (the platform's: {})", add::platform_settings(provider))),
+        (Some(_), Some(token)) => text.push_str(&format!("\nverify token  {token}")),
+        (Some(_), None) if args.reveal => text.push_str("\nverify token  (there is no handshake)"),
+        (Some(_), None) => text.push_str("\nverify token  (--reveal shows it)"),
+    }
+    out.say(&Shown { row, webhook_url, webhook_key, verify_token }, &text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
@@ -195,23 +285,7 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
         let accounts = db::channel_accounts::list(&mut tx).await?;
         tx.commit().await?;
         let wanted = |provider: &str| args.provider.is_none_or(|only| only.as_str() == provider);
-        rows.extend(accounts.into_iter().filter(|account| wanted(&account.provider)).map(|a| Row {
-            tenant: tenant.slug.clone(),
-            id: a.id.0,
-            provider: a.provider,
-            name: a.name,
-            external_id: a.external_id,
-            business_account_id: a.business_account_id,
-            state: a.state,
-            down_reason: a.down_reason,
-            channel: a.channel,
-            quality: a.quality,
-            alert: a.alert,
-            alert_at: a.alert_at,
-            rate: a.rate,
-            current_rate: a.current_rate,
-            templates_synced_at: a.templates_synced_at,
-        }));
+        rows.extend(accounts.into_iter().filter(|account| wanted(&account.provider)).map(|a| Row::of(&tenant.slug, a)));
     }
     let headers = ["tenant", "provider", "name", "provider's id", "state", "quality", "rate", "templates", "id"];
     out.list(&rows, &headers, |row| {
@@ -250,7 +324,18 @@ fn provider_id(text: &str) -> Result<String, String> {
 fn sender(text: &str) -> Result<String, String> {
     let good = (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b':' | b'_' | b'.' | b'-'));
+    let address = text.rsplit_once(':').map_or(text, |(_, address)| address);
+    // Longer than any short code, so it is a number, and nothing comes from one that is written so.
+    if address.len() > 6 && address.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("must be an address as Twilio writes it: numbers begin with +, as in +{address}"));
+    }
     good.then(|| text.to_owned()).ok_or_else(|| "must be an address as Twilio writes it".to_owned())
+}
+
+/// The SID of an account: AC and 32 hexadecimal digits (providers/twilio section 1).
+fn account_sid(text: &str) -> Result<String, String> {
+    let good = text.len() == 34 && text.starts_with("AC") && text[2..].bytes().all(|b| b.is_ascii_hexdigit());
+    good.then(|| text.to_owned()).ok_or_else(|| "must be an account's SID: AC and 32 hexadecimal digits".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -272,7 +357,11 @@ mod tests {
         for wrong in ["0", "-1", "NaN", "inf", "x"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["", "+1 503", "whatsapp:+1/..", "a?b"] {
+        for wrong in ["", "ACxyz", "AC0000000000000000000000000000000g", "SK00000000000000000000000000000001"] {
+            assert!(account_sid(wrong).is_err(), "{wrong}");
+        }
+        assert!(account_sid("AC00000000000000000000000000000001").is_ok());
+        for wrong in ["", "+1 503", "whatsapp:+1/..", "a?b", "15035550199", "whatsapp:15035550199"] {
             assert!(sender(wrong).is_err(), "{wrong}");
         }
         for right in ["+15035550199", "whatsapp:+15035550199", "24246", "MYBRAND", "MG2c000000000000000000000000000001"]

@@ -30,8 +30,8 @@ pub(super) struct Args {
     /// Whose.
     #[arg(long)]
     tenant: String,
-    /// The message's id.
-    message: MessageId,
+    /// The message's id, or its provider's (wamid.…, m_…, SM…).
+    message: String,
     #[command(flatten)]
     database: Database,
 }
@@ -65,7 +65,15 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
     let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
-    let message = messages::find(&mut tx, args.message).await?.context("the tenant has no such message")?;
+    let id = match args.message.parse::<MessageId>() {
+        Ok(id) => Some(id),
+        Err(_) => messages::called(&mut tx, &args.message).await?,
+    };
+    let message = match id {
+        Some(id) => messages::find(&mut tx, id).await?,
+        None => None,
+    };
+    let message = message.with_context(|| format!("the tenant has no message {}", args.message))?;
     let traced = trace(&mut tx, message).await?;
     tx.commit().await?;
     let state = match (&traced.state, &traced.wait_reason) {

@@ -22,7 +22,8 @@ use shared::{
         contacts::{Contact, Created},
     },
     domain::{
-        ids::ContactId,
+        ids::{ContactId, MediaId, TenantId},
+        media::Linked,
         people::{self, PhoneNumber},
     },
 };
@@ -63,13 +64,20 @@ pub struct ContactView {
     phone: Option<String>,
     /// The names providers have for the person: `{"kind", "value"}`.
     aliases: Value,
+    /// Where a copy of their picture can be had, until `link_expires_at`: a path on this host. Needs no token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_expires_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
 }
 
-impl From<Contact> for ContactView {
-    fn from(contact: Contact) -> Self {
-        let Contact { id, name, username, phone, created_at, aliases } = contact;
-        Self { id: id.0, name, username, phone, aliases, created_at }
+impl ContactView {
+    fn of(contact: Contact, tenant_id: TenantId, app: &App) -> Self {
+        let Contact { id, name, username, phone, created_at, aliases, has_avatar } = contact;
+        let link = has_avatar.then(|| app.links.make(tenant_id, MediaId(id.0), Linked::Avatar, app.clock.now()));
+        let (avatar_url, link_expires_at) = link.unzip();
+        Self { id: id.0, name, username, phone, aliases, avatar_url, link_expires_at, created_at }
     }
 }
 
@@ -106,7 +114,8 @@ async fn list(
             let region = db::tenants::default_region(&mut tx).await?;
             let found = db::contacts::by_phone(&mut tx, &number(&phone, region.as_deref())?).await?;
             tx.commit().await?;
-            return Ok(View(Page { data: found.into_iter().map(ContactView::from).collect(), next: None }));
+            let view = |contact| ContactView::of(contact, caller.tenant_id, &app);
+            return Ok(View(Page { data: found.into_iter().map(view).collect(), next: None }));
         }
         (Some(_), Some(_)) => {
             let message = "cannot be asked for together with a name: a number is one person's";
@@ -115,7 +124,7 @@ async fn list(
     };
     tx.commit().await?;
     let cursor = |c: &Contact| Cursor { at: c.created_at, id: c.id.0 }.to_string();
-    Ok(View(Page::of(rows, limit, cursor, ContactView::from)))
+    Ok(View(Page::of(rows, limit, cursor, |contact| ContactView::of(contact, caller.tenant_id, &app))))
 }
 
 /// Shows a contact.
@@ -135,7 +144,7 @@ async fn show(
     let mut tx = caller.begin(&app).await?;
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("contact"))?;
     tx.commit().await?;
-    Ok(View(contact.into()))
+    Ok(View(ContactView::of(contact, caller.tenant_id, &app)))
 }
 
 /// Creates a contact. A number names one person: if the tenant knows it already, the answer is 409 with the contact's id.
@@ -172,7 +181,7 @@ async fn create(
         }
     };
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::new(Kind::Internal))?;
-    let body = serde_json::to_value(ContactView::from(contact)).expect("plain fields are always JSON");
+    let body = serde_json::to_value(ContactView::of(contact, caller.tenant_id, &app)).expect("plain fields are always JSON");
     let answer = Answer::new(StatusCode::CREATED, body);
     key.keep(&mut tx, &digest, &answer).await?;
     tx.commit().await?;

@@ -46,9 +46,9 @@ pub struct ConversationView {
     messages_in: i32,
     messages_out: i32,
     last_message: LastMessage,
-    /// Whether free text may be sent now. Otherwise only a template.
+    /// Whether free text may be sent now; by SMS and gateways always. Otherwise only a template.
     window_open: bool,
-    /// Until when free text may be sent; absent if the contact has never written.
+    /// Until when free text may be sent; absent if the contact has never written, or where that has no end.
     window_expires_at: Option<DateTime<Utc>>,
     resolved_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -73,6 +73,7 @@ pub struct LastMessage {
 
 impl ConversationView {
     fn of(c: Conversation, now: DateTime<Utc>) -> Self {
+        let window_open = c.is_open(now);
         Self {
             id: c.id.0,
             contact: ContactOf { id: c.contact_id.0, name: c.contact_name, phone: c.contact_phone },
@@ -87,7 +88,7 @@ impl ConversationView {
                 text: c.last_message_text,
                 direction: c.last_message_direction,
             },
-            window_open: c.window_expires_at.is_some_and(|expires_at| now < expires_at),
+            window_open,
             window_expires_at: c.window_expires_at,
             resolved_at: c.resolved_at,
             created_at: c.created_at,

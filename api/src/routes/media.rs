@@ -15,9 +15,12 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::{
-    db::{self, files, media::reading},
+    db::{
+        self, files,
+        media::{profiles, reading},
+    },
     domain::{
-        ids::{FileId, MediaId, TenantId},
+        ids::{ContactId, FileId, MediaId, TenantId},
         media::{Linked, MediaState, is_safe_inline},
     },
     links::{Links, Shut},
@@ -112,7 +115,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
         answers may be kept by anybody until the link is over.",
     params(
         ("tenant_id" = Uuid, Path), ("id" = Uuid, Path),
-        ("what" = String, Path, description = "file, thumbnail or upload"),
+        ("what" = String, Path, description = "file, thumbnail, upload or avatar"),
         ("expires" = i64, Path, description = "Unix seconds"), ("signature" = String, Path),
         ("Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header), ("If-Range" = Option<String>, Header),
     ),
@@ -141,6 +144,10 @@ async fn show(
         Err(Shut::NotOurs) => return Err(nothing().into()),
         Err(Shut::Over) => return Err(Problem::new(Kind::LinkOver).into()),
     };
+    if linked == Linked::Avatar {
+        let found = find_avatar(&app, tenant_id, ContactId(id.0)).await?.and_then(Served::avatar);
+        return serve(&app, found.ok_or_else(nothing)?, left_s, &headers).await;
+    }
     if linked == Linked::Upload {
         let file = find_upload(&app, tenant_id, FileId(id.0)).await?.ok_or_else(nothing)?;
         return serve(&app, Served::upload(file), left_s, &headers).await;
@@ -154,7 +161,7 @@ async fn show(
     }
     let left_s = kept_s.map_or(left_s, |kept_s| kept_s.min(left_s));
     let served = match linked {
-        Linked::File | Linked::Upload => Served::file(file),
+        Linked::File | Linked::Upload | Linked::Avatar => Served::file(file),
         Linked::Thumbnail => Served::thumbnail(file),
     };
     serve(&app, served.ok_or_else(nothing)?, left_s, &headers).await
@@ -212,6 +219,14 @@ async fn find_upload(app: &App, tenant_id: TenantId, id: FileId) -> Result<Optio
     Ok(file)
 }
 
+async fn find_avatar(app: &App, tenant_id: TenantId, id: ContactId) -> Result<Option<(String, String)>, Error> {
+    let Some(placement) = app.placements.find(tenant_id).await? else { return Ok(None) };
+    let mut tx = app.tenant(&placement, tenant_id).await?;
+    let avatar = profiles::avatar(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(avatar)
+}
+
 fn away(error: &shared::storage::Error) -> Problem {
     tracing::error!(%error, "files cannot be read");
     Problem::new(Kind::Unavailable).retry_after(TRY_AGAIN)
@@ -253,6 +268,11 @@ impl Served {
         let digest = key.rsplit('/').next()?.to_owned();
         let disposition = disposition("inline", None);
         Some(Self { etag: format!("\"{digest}\""), content_type: THUMBNAIL_TYPE.to_owned(), disposition, key })
+    }
+
+    fn avatar((key, content_type): (String, String)) -> Option<Self> {
+        let digest = key.rsplit('/').next()?.to_owned();
+        Some(Self { etag: format!("\"{digest}\""), content_type, disposition: disposition("inline", None), key })
     }
 
     /// What goes before the bytes, whichever of them.

@@ -72,8 +72,8 @@ pub struct NewAccount<'a> {
     pub id: ChannelAccountId,
     /// At which provider.
     pub provider: Provider,
-    /// What its owner calls it.
-    pub name: &'a str,
+    /// What its owner calls it; `None`: of a new one its provider's id, else as it was.
+    pub name: Option<&'a str>,
     /// The provider's id of it (WhatsApp's phone_number_id, a Page, an Instagram account, an address of Twilio's).
     pub external_id: &'a str,
     /// The provider's id of the account it belongs to (WhatsApp's business account, Twilio's account SID).
@@ -143,7 +143,7 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     let done = sqlx::query!(
         "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, display_address,
             sealed_secrets, secret_key_id, webhook_key, human_agent, gateway)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, false), $12)
+        VALUES ($1, $2, $3, coalesce($4, $5), $5, $6, $7, $8, $9, $10, coalesce($11, false), $12)
         ON CONFLICT ON CONSTRAINT channel_accounts_external_key DO NOTHING",
         tenant_id.0,
         account.id.0,
@@ -176,7 +176,7 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     set_limits(tx, tenant_id, account).await?;
     sqlx::query!(
         "UPDATE channel_accounts
-        SET name = $3, business_account_id = COALESCE($4, business_account_id),
+        SET name = COALESCE($3, name), business_account_id = COALESCE($4, business_account_id),
             display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
             webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway)
         WHERE tenant_id = $1 AND id = $2",

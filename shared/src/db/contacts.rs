@@ -25,6 +25,8 @@ pub struct Contact {
     pub created_at: DateTime<Utc>,
     /// The names providers have for it: `[{"kind", "value"}]`.
     pub aliases: Value,
+    /// Whether there is a copy of their picture.
+    pub has_avatar: bool,
 }
 
 /// What became of creating a contact.
@@ -218,7 +220,10 @@ pub async fn find(tx: &mut TenantTx, id: ContactId) -> Result<Option<Contact>> {
     let tenant_id = tx.tenant_id();
     let contact = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!"
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+            EXISTS (
+                SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
+            ) AS "has_avatar!"
         FROM contacts c
         CROSS JOIN LATERAL (
             SELECT COALESCE(jsonb_agg(jsonb_build_object('kind', kind, 'value', value) ORDER BY created_at, kind), '[]') AS aliases
@@ -243,7 +248,10 @@ pub async fn list(tx: &mut TenantTx, before: Option<ContactId>, limit: i64) -> R
     let tenant_id = tx.tenant_id();
     let contacts = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!"
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+            EXISTS (
+                SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
+            ) AS "has_avatar!"
         FROM (
             SELECT tenant_id, id, name, username, phone, created_at
             FROM contacts
@@ -335,7 +343,10 @@ async fn these(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<Contact>> {
     let tenant_id = tx.tenant_id();
     let contacts = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!"
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+            EXISTS (
+                SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
+            ) AS "has_avatar!"
         FROM unnest($2::uuid[]) WITH ORDINALITY AS asked (id, number)
         CROSS JOIN LATERAL (
             SELECT tenant_id, id, name, username, phone, created_at

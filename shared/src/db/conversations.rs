@@ -5,7 +5,7 @@ use super::{
     error::{Error, Result},
 };
 use crate::domain::{
-    channel::Channel,
+    channel::{Channel, Provider},
     ids::{ChannelAccountId, ContactId, ConversationId, TenantId},
     people::Address,
 };
@@ -48,6 +48,19 @@ pub struct Conversation {
     pub resolved_at: Option<DateTime<Utc>>,
     /// Since when.
     pub created_at: DateTime<Utc>,
+    /// At which provider its account is.
+    pub provider: String,
+    /// On which channel.
+    pub channel: String,
+}
+
+impl Conversation {
+    /// Whether anything may be sent at a time, and not only what opens a window: there are channels, and gateways, that know none.
+    pub fn is_open(&self, now: DateTime<Utc>) -> bool {
+        let has_window = self.provider.parse().is_ok_and(Provider::has_window)
+            && Channel::from_name(&self.channel).is_some_and(|channel| channel.window().is_some());
+        !has_window || self.window_expires_at.is_some_and(|expires_at| now < expires_at)
+    }
 }
 
 /// Which conversations to list.
@@ -109,9 +122,10 @@ pub async fn list(
             p.name AS contact_name, p.phone AS contact_phone,
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.state, v.origin,
             v.unread, v.messages_in, v.messages_out, v.last_message_at, v.last_message_text, v.last_message_direction,
-            v.window_expires_at, v.resolved_at, v.created_at
+            v.window_expires_at, v.resolved_at, v.created_at, a.provider, a.channel AS "channel!"
         FROM conversations v
         JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        JOIN channel_accounts a ON a.tenant_id = v.tenant_id AND a.id = v.channel_account_id
         WHERE v.tenant_id = $1
             AND v.listed
             AND (v.last_message_at, v.id)
@@ -148,9 +162,10 @@ pub async fn find(tx: &mut TenantTx, id: ConversationId) -> Result<Option<Conver
             p.name AS contact_name, p.phone AS contact_phone,
             v.channel_account_id AS "channel_account_id: ChannelAccountId", v.state, v.origin,
             v.unread, v.messages_in, v.messages_out, v.last_message_at, v.last_message_text, v.last_message_direction,
-            v.window_expires_at, v.resolved_at, v.created_at
+            v.window_expires_at, v.resolved_at, v.created_at, a.provider, a.channel AS "channel!"
         FROM conversations v
         JOIN contacts p ON p.tenant_id = v.tenant_id AND p.id = v.contact_id
+        JOIN channel_accounts a ON a.tenant_id = v.tenant_id AND a.id = v.channel_account_id
         WHERE v.tenant_id = $1
             AND v.id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)"#,
         tenant_id.0,

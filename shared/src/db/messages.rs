@@ -184,6 +184,28 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
     Ok(message)
 }
 
+/// The message that a provider calls so, over whichever account of the tenant it went; of several the newest.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn called(tx: &mut TenantTx, provider_message_id: &str) -> Result<Option<MessageId>> {
+    let tenant_id = tx.tenant_id();
+    // Account by account: the key begins so.
+    let id = sqlx::query_scalar!(
+        r#"SELECT r.message_id AS "id!: MessageId"
+        FROM channel_accounts a
+        JOIN provider_refs r ON r.tenant_id = a.tenant_id AND r.channel_account_id = a.id AND r.provider_message_id = $2
+        WHERE a.tenant_id = $1 AND r.message_id IS NOT NULL
+        ORDER BY r.created_at DESC
+        LIMIT 1"#,
+        tenant_id.0,
+        provider_message_id,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(id)
+}
+
 /// The provider's id of a message of a conversation; `None` if there is no such message there, or the provider does not know it.
 ///
 /// # Errors

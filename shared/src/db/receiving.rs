@@ -3,7 +3,10 @@
 
 use super::{ControlTx, error::Result};
 use crate::{
-    domain::ids::{ChannelAccountId, TenantId, WebhookId},
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, TenantId, WebhookId},
+    },
     jobs::inbound::RawWebhook,
 };
 use chrono::{DateTime, Utc};
@@ -56,13 +59,39 @@ pub struct Suspect {
     pub replayed_at: Option<DateTime<Utc>>,
 }
 
-/// How many suspects are kept; of more, the newest.
+/// How much of suspects is kept; of more, the newest.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Of one source at one endpoint.
-    pub per_source: i64,
-    /// At one endpoint.
-    pub per_endpoint: i64,
+    /// Of those that came with a signature: a secret that is wrong here makes everything a provider sends one of them.
+    pub signed: Room,
+    /// Of those without one: no mending makes them genuine.
+    pub unsigned: Room,
+}
+
+/// How much there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Webhooks of one source at one endpoint.
+    pub of_source: i64,
+    /// Webhooks at one endpoint.
+    pub of_endpoint: i64,
+    /// Bytes of their bodies at one endpoint, as far as they are kept; half of it for one source.
+    pub bytes: i64,
+}
+
+/// Which suspects are asked for; the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct SuspectFilter {
+    /// Received at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Received before this time.
+    pub until: Option<DateTime<Utc>>,
+    /// Of this provider.
+    pub provider: Option<Provider>,
+    /// That came to this key, or to the platform's address (empty).
+    pub endpoint: Option<String>,
+    /// Only those that nobody has had taken yet.
+    pub waiting: bool,
 }
 
 /// Keeps webhooks until the broker is back. Twice is once.
@@ -131,11 +160,11 @@ pub async fn find_endpoint(tx: &mut ControlTx, key: &str) -> Result<Option<Endpo
     Ok(endpoint)
 }
 
-/// Keeps suspects, and of those at their endpoints no more than the caps allow.
+/// Keeps suspects, and of those at their endpoints no more than the caps allow. How many were let go for others.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) -> Result<()> {
+pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) -> Result<u64> {
     let ids: Vec<Uuid> = suspects.iter().map(|s| s.id.0).collect();
     let providers: Vec<String> = suspects.iter().map(|s| s.provider.clone()).collect();
     let endpoints: Vec<String> = suspects.iter().map(|s| s.endpoint.clone()).collect();
@@ -172,43 +201,85 @@ pub async fn quarantine(tx: &mut ControlTx, suspects: &[Suspect], caps: Caps) ->
     )
     .execute(tx.conn())
     .await?;
-    sqlx::query!(
-        "WITH ranked AS (
-            SELECT id,
-                row_number() OVER (PARTITION BY provider, endpoint, source ORDER BY received_at DESC, id) AS of_source,
-                row_number() OVER (PARTITION BY provider, endpoint ORDER BY received_at DESC, id) AS of_endpoint
+    let rooms = [caps.signed, caps.unsigned];
+    let gone = sqlx::query!(
+        "WITH room AS MATERIALIZED (
+            SELECT * FROM unnest($2::bool[], $3::bigint[], $4::bigint[], $5::bigint[]) AS room (signed, of_source, of_endpoint, bytes)
+        ), ranked AS MATERIALIZED (
+            SELECT id, signature IS NOT NULL AS signed,
+                row_number() OVER source AS of_source, row_number() OVER address AS of_endpoint,
+                sum(octet_length(body)) OVER source AS source_bytes, sum(octet_length(body)) OVER address AS bytes
             FROM control.quarantine
             WHERE endpoint = ANY ($1)
+            WINDOW source AS (PARTITION BY provider, endpoint, signature IS NOT NULL, source ORDER BY received_at DESC, id),
+                address AS (PARTITION BY provider, endpoint, signature IS NOT NULL ORDER BY received_at DESC, id)
         )
         DELETE FROM control.quarantine
-        USING ranked
-        WHERE quarantine.id = ranked.id AND (ranked.of_source > $2 OR ranked.of_endpoint > $3)",
+        USING ranked, room
+        WHERE quarantine.id = ranked.id AND room.signed = ranked.signed
+            AND (ranked.of_source > room.of_source OR ranked.of_endpoint > room.of_endpoint
+                OR ranked.source_bytes > room.bytes / 2 OR ranked.bytes > room.bytes)",
         &endpoints,
-        caps.per_source,
-        caps.per_endpoint,
+        &[true, false],
+        &rooms.map(|room| room.of_source),
+        &rooms.map(|room| room.of_endpoint),
+        &rooms.map(|room| room.bytes),
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(gone.rows_affected())
 }
 
-/// The newest suspects.
+/// The newest suspects of those that are asked for.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn list_quarantine(tx: &mut ControlTx, limit: i64) -> Result<Vec<Suspect>> {
+pub async fn list_quarantine(tx: &mut ControlTx, filter: &SuspectFilter, limit: i64) -> Result<Vec<Suspect>> {
     let suspects = sqlx::query_as!(
         Suspect,
         r#"SELECT id AS "id: WebhookId", provider, endpoint, source, reason, method, target, content_type, signature, body,
             body_bytes, received_at, replayed_at
         FROM control.quarantine
+        WHERE ($2::timestamptz IS NULL OR received_at >= $2) AND ($3::timestamptz IS NULL OR received_at < $3)
+            AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR endpoint = $5)
+            AND NOT ($6 AND replayed_at IS NOT NULL)
         ORDER BY received_at DESC
         LIMIT $1"#,
         limit,
+        filter.since,
+        filter.until,
+        filter.provider.map(Provider::as_str),
+        filter.endpoint,
+        filter.waiting,
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(suspects)
+}
+
+/// Which those are, the oldest first, as they would have come.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_quarantined(tx: &mut ControlTx, filter: &SuspectFilter, limit: i64) -> Result<Vec<WebhookId>> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT id AS "id: WebhookId"
+        FROM control.quarantine
+        WHERE ($2::timestamptz IS NULL OR received_at >= $2) AND ($3::timestamptz IS NULL OR received_at < $3)
+            AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR endpoint = $5)
+            AND NOT ($6 AND replayed_at IS NOT NULL)
+        ORDER BY received_at, id
+        LIMIT $1"#,
+        limit,
+        filter.since,
+        filter.until,
+        filter.provider.map(Provider::as_str),
+        filter.endpoint,
+        filter.waiting,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids)
 }
 
 /// One suspect, locked: who takes it after all does so once.

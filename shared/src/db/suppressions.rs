@@ -479,12 +479,14 @@ pub async fn set_by_hand(
     .await?;
     let contact_id = who.unwrap_or(contact_id);
     let before = sqlx::query!(
-        r#"SELECT (SELECT state FROM suppressions WHERE tenant_id = $1 AND contact_id = $2 AND channel = $3 AND purpose = $4) AS state,
-            clock_timestamp() AS "now!""#,
+        r#"SELECT clock_timestamp() AS "now!", s.state AS "state?", s.source = $5 AS "by_hand?"
+        FROM (SELECT) AS one
+        LEFT JOIN suppressions s ON s.tenant_id = $1 AND s.contact_id = $2 AND s.channel = $3 AND s.purpose = $4"#,
         tenant_id.0,
         contact_id.0,
         channel.as_str(),
         purpose.as_str(),
+        BY_HAND,
     )
     .fetch_one(tx.conn())
     .await?;
@@ -492,8 +494,10 @@ pub async fn set_by_hand(
     if again && consent == Consent::OptedIn {
         return Ok(false);
     }
-    // Most providers tell whole seconds: a STOP later in this one is to hold against an opt-in by hand.
-    let since = if consent == Consent::OptedIn { before.now.trunc_subsecs(0) } else { before.now };
+    // Most providers tell whole seconds: a STOP later in this one is to hold against an opt-in by hand. What was said by hand before is
+    // known to be before.
+    let by_person = consent == Consent::OptedIn && before.by_hand != Some(true);
+    let since = if by_person { before.now.trunc_subsecs(0) } else { before.now };
     let wish = Wish { consent, since, source: BY_HAND };
     let token_id = match actor {
         Actor::Token(id) => Some(id.0),

@@ -283,6 +283,8 @@ pub enum Linked {
     Thumbnail,
     /// A file that was uploaded to be sent.
     Upload,
+    /// The picture of the contact who has this id.
+    Avatar,
 }
 
 impl Linked {
@@ -292,12 +294,13 @@ impl Linked {
             Linked::File => "file",
             Linked::Thumbnail => "thumbnail",
             Linked::Upload => "upload",
+            Linked::Avatar => "avatar",
         }
     }
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Linked::File, Linked::Thumbnail, Linked::Upload].into_iter().find(|linked| linked.as_str() == name)
+        [Linked::File, Linked::Thumbnail, Linked::Upload, Linked::Avatar].into_iter().find(|linked| linked.as_str() == name)
     }
 }
 

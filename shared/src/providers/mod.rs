@@ -220,7 +220,7 @@ pub enum BadSignature {
     #[error("the signature is malformed")]
     Malformed,
     /// The body was not signed with the secret.
-    #[error("the signature does not match the body")]
+    #[error("the signature does not match what came, for any of the secrets")]
     Wrong,
 }
 

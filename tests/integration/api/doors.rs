@@ -13,6 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Method, RequestBuilder};
 use sha1::Sha1;
+use serde_json::json;
 use shared::{
     clock::Clock,
     domain::channel::Provider,
@@ -273,6 +274,8 @@ async fn any_of_several_secrets_of_an_account_may_have_signed() {
     .await;
 }
 
+const TWILIO_ACCOUNT: &str = "AC71000000000000000000000000000001";
+
 #[tokio::test]
 async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner() {
     staged(async |stage| {
@@ -285,14 +288,14 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
         let cases: [(&[&str], &str, f64, Option<f64>); 6] = [
             (&["messenger", "--page-id", "100900000000001"], "/webhooks/messenger", 40.0, None),
             (&["instagram", "--account-id", "17841400000000055", "--login", "page"], "/webhooks/instagram", 20.0, None),
-            (&["twilio", "--sender", "+15035550199", "--account-sid", "AC71"], "/webhooks/twilio", 1.0, None),
+            (&["twilio", "--sender", "+15035550199", "--account-sid", TWILIO_ACCOUNT], "/webhooks/twilio", 1.0, None),
             (
-                &["twilio", "--sender", "whatsapp:+15035550199", "--account-sid", "AC71"],
+                &["twilio", "--sender", "whatsapp:+15035550199", "--account-sid", TWILIO_ACCOUNT],
                 "/webhooks/twilio",
                 80.0,
                 Some(1.0 / 6.0),
             ),
-            (&["twilio", "--sender", "24246", "--account-sid", "AC71", "--rate", "30"], "/webhooks/twilio", 30.0, None),
+            (&["twilio", "--sender", "24246", "--account-sid", TWILIO_ACCOUNT, "--rate", "30"], "/webhooks/twilio", 30.0, None),
             (
                 &["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"],
                 "/webhooks/whatsapp",
@@ -333,7 +336,7 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
         assert!(add("demo", &number("331"), &[]).await.0);
         // An address of its own, with two secrets; and an API key instead of the auth token.
         let arguments =
-            ["twilio", "--sender", "MG2c000000000000000000000000000001", "--account-sid", "AC71", "--api-key", "SK01"];
+            ["twilio", "--sender", "MG2c000000000000000000000000000001", "--account-sid", TWILIO_ACCOUNT, "--api-key", "SK01"];
         let (done, added) = add("demo", &arguments, &[("APP_SECRET", "primary,secondary")]).await;
         assert!(done, "{added}");
         let target = format!("/webhooks/twilio/{}", added["webhook_key"].as_str().unwrap());
@@ -343,6 +346,20 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
         assert!(added["verify_token"].is_null(), "Twilio shakes no hands");
         let (_, listed) = mijra(stage, &["channel-account", "list", "--provider", "twilio"], &[]).await;
         assert_eq!(listed.as_array().unwrap().len(), 4, "{listed}");
+        // What an update does not say stays as it was; the word of a handshake that was arranged, too.
+        let page = ["messenger", "--page-id", "100900000000002", "--name", "Shop"];
+        let (_, first) = add("demo", &page, &[("APP_SECRET", "first")]).await;
+        let update = ["messenger", "--page-id", "100900000000002", "--update"];
+        let (done, second) = add("demo", &update, &[("APP_SECRET", "second")]).await;
+        assert!(done, "{second}");
+        assert!(first["verify_token"].is_string());
+        assert_eq!((&second["verify_token"], &second["webhook_url"]), (&first["verify_token"], &first["webhook_url"]));
+        let show = ["channel-account", "show", "--tenant", "demo", "--account", "100900000000002"];
+        let (_, shown) = mijra(stage, &show, &[]).await;
+        assert_eq!((&shown["name"], &shown["webhook_url"]), (&json!("Shop"), &first["webhook_url"]), "{shown}");
+        assert!(shown["verify_token"].is_null(), "{shown}");
+        let (_, shown) = mijra(stage, &[&show[..], &["--reveal"]].concat(), &[]).await;
+        assert_eq!(shown["verify_token"], first["verify_token"]);
         for account in ["100900000000001", added["id"].as_str().unwrap()] {
             let resume = ["channel-account", "resume", "--tenant", "demo", "--account", account];
             let (done, resumed) = mijra(stage, &resume, &[]).await;

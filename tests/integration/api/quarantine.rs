@@ -52,7 +52,10 @@ async fn of_each_scheme_the_stale_is_taken_once_its_secret_is_known_and_the_forg
             let dry = replay(stage, &ids, &["--dry-run"], &[]).await;
             assert_eq!(dry, (false, vec!["replayed".into(), "still_wrong".into()]));
             assert_eq!(spilled(stage).await.len(), turn, "nothing is done in a dry run");
+            let all = ["--provider", provider.as_str(), "--since", "1h", "--dry-run"];
+            assert_eq!(replay(stage, &[], &all, &[]).await, dry, "all of a provider's that wait");
             assert_eq!(replay(stage, &ids, &[], &[]).await.1, ["replayed", "still_wrong"]);
+            assert_eq!(replay(stage, &[], &["--all", "--dry-run"], &[]).await.1, ["still_wrong"]);
             assert_eq!(replay(stage, &ids, &[], &[]).await.1, ["replayed_before", "still_wrong"]);
             let spilled = spilled(stage).await;
             assert_eq!(spilled.len(), turn + 1, "twice is once");

@@ -88,6 +88,13 @@ async fn of_one_source_only_the_newest_suspects_are_kept() {
         };
         super::until("twenty are kept", async || of("203.0.113.9").await == 20).await;
         assert_eq!(of("198.51.100.7").await, 1);
+        // A signature may be right once a secret is.
+        for _ in 0..25 {
+            let request = stage.request(Method::POST, "/webhooks/whatsapp").header("X-Forwarded-For", "203.0.113.10");
+            let signed = request.header("X-Hub-Signature-256", format!("sha256={}", "0".repeat(64)));
+            assert_eq!(answer(signed.body(BODY)).await.status, 401);
+        }
+        super::until("all are kept", async || of("203.0.113.10").await == 25).await;
     })
     .await;
 }

@@ -301,6 +301,8 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         let mut all = mixed(accounts, 200);
         all[7].query = Some("attempt=2");
         all[7].body = vec![b'x'; MAX_INLINE_BYTES + 1];
+        // It came by GET.
+        (all[9].query, all[9].body) = (Some("MessageSid=SM1&Body=hello"), Vec::new());
         write(stage, tenant.id, &all).await;
         write(stage, other.id, &mixed(accounts, 5)).await;
         // One that cannot be read, and one of which nothing is kept.

@@ -171,8 +171,8 @@ fn count(webhooks: usize) -> i64 {
 
 /// As it is played again; `None` if nothing is kept of it that could be read.
 fn to_webhook(tx: &TenantTx, replay: ReplayId, logged: &Logged) -> Option<RawWebhook> {
-    // Of what told of somebody who was erased no body is kept.
-    let body = logged.body().filter(|body| !body.is_empty())?;
+    // Of what told of somebody who was erased nothing is kept; what came by GET says all in its query.
+    let body = logged.body().filter(|body| !body.is_empty() || logged.query.is_some())?;
     let (mut meta, body) = (logged.to_replay(tx, replay)?, Bytes::from(body));
     meta.stored = body.len() > MAX_INLINE_BYTES;
     Some(RawWebhook { meta, body })

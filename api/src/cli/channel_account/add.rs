@@ -33,7 +33,7 @@ pub(super) struct Common {
     /// Whose.
     #[arg(long)]
     pub(super) tenant: String,
-    /// What its owner calls it; the provider's id unless given.
+    /// What its owner calls it; the provider's id unless given. An update without it leaves it as it is.
     #[arg(long)]
     name: Option<String>,
     /// With what its webhooks are signed: the secret of the account's own app, or Twilio's auth token; several, comma-separated, while
@@ -123,7 +123,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
         let account = NewAccount {
             id,
             provider,
-            name: args.name.as_deref().unwrap_or(external_id),
+            name: args.name.as_deref(),
             external_id,
             business_account_id: wanted.business_account_id,
             display_address: wanted.display_address,
@@ -151,8 +151,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
         wake(&databases, &tenant, id).await?;
     }
     control.commit().await?;
-    let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
-    let webhook_url = format!("{}/webhooks/{provider}{path}{}", args.public_url.public_url, overrides(provider));
+    let webhook_url = webhook_url(&args.public_url, provider, webhook_key.as_deref());
     // Its templates are not known yet.
     let next = (created && provider == Provider::Whatsapp)
         .then(|| format!("mijra templates sync --tenant {} --account {id}", tenant.slug));
@@ -178,6 +177,8 @@ fn shown(args: &Common, wanted: &Wanted<'_>) -> Value {
     let mut after = wanted.shown.clone();
     after["name"] = args.name.as_deref().into();
     after["rate"] = args.rate.into();
+    // What was not given is not changed.
+    after.as_object_mut().into_iter().for_each(|after| after.retain(|_, given| !given.is_null()));
     let secrets = if args.app_secret.is_empty() { vec!["access_token"] } else { vec!["access_token", "app_secret"] };
     serde_json::json!({"after": after, "secrets": secrets})
 }
@@ -197,14 +198,40 @@ async fn endpoint(
     let Some(app_secret) = given.next().filter(|secret| !secret.is_empty() && (created || args.update)) else {
         return Ok((key, None));
     };
+    // A handshake that was arranged with the provider goes on as it was.
+    let arranged = match &key {
+        Some(key) => verify_token(control, key, keyring).await?,
+        None => None,
+    };
     let key = key.unwrap_or_else(random_word);
-    let verify_token = has_handshake(wanted.provider)
-        .then(|| wanted.verify_token.map_or_else(random_word, |token| token.expose_secret().to_owned()));
+    let given_token = wanted.verify_token.map(|token| token.expose_secret().to_owned());
+    let verify_token =
+        has_handshake(wanted.provider).then(|| given_token.or(arranged).unwrap_or_else(random_word));
     let further_secrets = given.filter(|secret| !secret.is_empty()).collect();
     let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
     let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
     db::channel_accounts::upsert_endpoint(control, tenant.id, id, wanted.provider, &key, &sealed).await?;
     Ok((Some(key), verify_token))
+}
+
+/// The word of the handshake at an account's own address.
+pub(super) async fn verify_token(
+    control: &mut db::ControlTx,
+    key: &str,
+    keyring: &Keyring,
+) -> anyhow::Result<Option<String>> {
+    let Some(row) = db::receiving::find_endpoint(control, key).await? else { return Ok(None) };
+    let opened = keyring.open(&row.secret_key_id, &endpoint_seal_context(row.channel_account_id), &row.sealed_secrets)?;
+    // A mistake in the JSON must not show its text.
+    let secrets: EndpointSecrets =
+        serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
+    Ok(secrets.verify_token)
+}
+
+/// Where its webhooks come to: its own address if it has a key, else the platform's.
+pub(super) fn webhook_url(public_url: &PublicUrlArgs, provider: Provider, key: Option<&str>) -> String {
+    let path = key.map(|key| format!("/{key}")).unwrap_or_default();
+    format!("{}/webhooks/{provider}{path}{}", public_url.public_url, overrides(provider))
 }
 
 fn random_word() -> String {
@@ -227,7 +254,7 @@ fn overrides(provider: Provider) -> &'static str {
 }
 
 /// Which settings the platform's own address has.
-fn platform_settings(provider: Provider) -> &'static str {
+pub(super) fn platform_settings(provider: Provider) -> &'static str {
     match provider {
         Provider::Whatsapp => "signed with WHATSAPP_APP_SECRET, verified with WHATSAPP_VERIFY_TOKEN",
         Provider::Messenger => "signed with MESSENGER_APP_SECRET, verified with MESSENGER_VERIFY_TOKEN",
@@ -244,6 +271,9 @@ fn text(said: &Added, provider: Provider, update: bool) -> String {
         (false, false) => "exists already; --update changes it",
     };
     let mut text = format!("account {} {done}\nwebhook URL   {}", said.id, said.webhook_url);
+    if provider == Provider::Twilio {
+        text.push_str("\n              (with all of it: what follows # has Twilio try again, and is not signed)");
+    }
     if let Some(token) = &said.verify_token {
         text.push_str(&format!("\nverify token  {token}"));
     } else if said.webhook_key.is_none() {

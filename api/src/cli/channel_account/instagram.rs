@@ -28,7 +28,7 @@ pub(in crate::cli) struct Instagram {
     /// The Page's access token, or the account's own. Better in the environment than here.
     #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
     access_token: SecretString,
-    /// The word of the handshake at the account's own address; made up unless given.
+    /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
     /// The app has Meta's Human Agent feature: what people write may be sent for seven days after the customer's last message.

@@ -20,7 +20,7 @@ pub(in crate::cli) struct Messenger {
     /// The Page's access token. Better in the environment than here.
     #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
     access_token: SecretString,
-    /// The word of the handshake at the account's own address; made up unless given.
+    /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
     /// The app has Meta's Human Agent feature: what people write may be sent for seven days after the customer's last message.

@@ -1,6 +1,7 @@
 //! `mijra channel-account add twilio`.
 
 use super::{
+    account_sid,
     add::{Common, Wanted, add},
     provider_id, sender,
 };
@@ -20,7 +21,7 @@ pub(in crate::cli) struct Twilio {
     #[arg(long, value_parser = sender)]
     sender: String,
     /// The SID of the account, or subaccount, that owns it (`AC…`).
-    #[arg(long, value_parser = provider_id)]
+    #[arg(long, value_parser = account_sid)]
     account_sid: String,
     /// With what Twilio is called: the account's auth token, or the secret of `--api-key`. Better in the environment than here.
     #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Whatsapp {
     /// With what WhatsApp is called. Better in the environment than here.
     #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
     access_token: SecretString,
-    /// The word of the handshake at the account's own address; made up unless given.
+    /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
     /// Write to one person as fast as to any other.

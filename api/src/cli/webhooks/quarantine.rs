@@ -6,6 +6,7 @@ use crate::{
     cli::{
         output::{Output, or_dash},
         settings::Database,
+        when::When,
     },
     routes::webhooks::BodyView,
     webhooks::{
@@ -15,19 +16,23 @@ use crate::{
 };
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use indicatif::ProgressBar;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
 use shared::{
     clock::Clock,
     config::{PublicUrlArgs, SecretArgs},
-    db::{self, Databases, receiving::Suspect},
+    db::{
+        self, Databases,
+        receiving::{Suspect, SuspectFilter},
+    },
     domain::{channel::Provider, ids::WebhookId},
     jobs::inbound::{Meta, RawWebhook},
     providers::{self, SignedRequest},
     seal::Keyring,
 };
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
@@ -39,11 +44,54 @@ pub(in crate::cli) enum Command {
     Replay(Box<Replay>),
 }
 
+/// Which of them.
+#[derive(clap::Args, Debug, Default)]
+struct Select {
+    /// Received at this time or later: RFC 3339, or how long ago (2h, 3d).
+    #[arg(long)]
+    since: Option<When>,
+    /// Received before this time.
+    #[arg(long)]
+    until: Option<When>,
+    /// Only of this provider.
+    #[arg(long)]
+    provider: Option<Provider>,
+    /// Only those that came to this address: the last part of an account's own, as `channel-account show` shows it, or `platform`.
+    #[arg(long)]
+    endpoint: Option<String>,
+}
+
+impl Select {
+    fn filter(&self, waiting: bool) -> SuspectFilter {
+        let now = Clock::system().now();
+        let endpoint = self.endpoint.as_deref().map(|key| if key == PLATFORM { String::new() } else { key.to_owned() });
+        SuspectFilter {
+            since: self.since.map(|when| when.before(now)),
+            until: self.until.map(|when| when.before(now)),
+            provider: self.provider,
+            endpoint,
+            waiting,
+        }
+    }
+}
+
+/// How the platform's address is called.
+const PLATFORM: &str = "platform";
+/// So many are verified again at most.
+const REPLAY_AT_ONCE: i64 = 100_000;
+/// Of more it is only said how many came to what.
+const SAID_ONE_BY_ONE: usize = 50;
+
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct List {
     /// At most so many.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=20_000))]
     limit: i64,
+    /// Only those that have not been taken yet.
+    #[arg(long)]
+    waiting: bool,
+    #[command(flatten)]
+    select: Select,
     #[command(flatten)]
     database: Database,
 }
@@ -58,9 +106,14 @@ pub(in crate::cli) struct Show {
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Replay {
-    /// Which.
-    #[arg(required = true)]
+    /// Which; or, without any, --all or which of them.
+    #[arg(required_unless_present_any = ["all", "since", "until", "provider", "endpoint"], conflicts_with_all = ["all", "since", "until", "provider", "endpoint"])]
     ids: Vec<WebhookId>,
+    /// All that have not been taken yet.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    select: Select,
     /// Only say what would become of them.
     #[arg(long)]
     dry_run: bool,
@@ -155,7 +208,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
 async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let mut tx = databases.control().await?;
-    let suspects = db::receiving::list_quarantine(&mut tx, args.limit).await?;
+    let suspects = db::receiving::list_quarantine(&mut tx, &args.select.filter(args.waiting), args.limit).await?;
     tx.commit().await?;
     let rows: Vec<Row> = suspects.into_iter().map(Row::from).collect();
     let headers = ["received", "id", "provider", "endpoint", "source", "bytes", "reason", "replayed", "begins with"];
@@ -178,7 +231,7 @@ async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
 }
 
 fn address(endpoint: &str) -> String {
-    if endpoint.is_empty() { "(platform)".to_owned() } else { harmless(endpoint) }
+    if endpoint.is_empty() { PLATFORM.to_owned() } else { harmless(endpoint) }
 }
 
 async fn show(args: Show, out: &Output) -> anyhow::Result<ExitCode> {
@@ -223,11 +276,31 @@ async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
         public_url: args.public_url.public_url,
     };
     let (mut said, mut lines, mut all_taken) = (Vec::new(), Vec::new(), true);
-    for id in args.ids {
+    let ids = if args.ids.is_empty() {
+        let mut tx = with.databases.control().await?;
+        let ids = db::receiving::find_quarantined(&mut tx, &args.select.filter(true), REPLAY_AT_ONCE).await?;
+        tx.commit().await?;
+        ids
+    } else {
+        args.ids
+    };
+    let many = ids.len() > SAID_ONE_BY_ONE;
+    let progress = if many && !out.is_json() { ProgressBar::new(ids.len() as u64) } else { ProgressBar::hidden() };
+    let mut outcomes = BTreeMap::<&str, usize>::new();
+    for id in ids {
+        progress.inc(1);
         let outcome = with.replay(id, args.dry_run).await?;
         all_taken &= outcome == Outcome::Replayed;
         said.push(json!({"id": id, "outcome": outcome}));
-        lines.push(format!("{id}  {}", outcome.sentence(args.dry_run)));
+        let sentence = outcome.sentence(args.dry_run);
+        *outcomes.entry(sentence).or_default() += 1;
+        lines.push(format!("{id}  {sentence}"));
+    }
+    progress.finish_and_clear();
+    if many {
+        lines = outcomes.into_iter().map(|(sentence, webhooks)| format!("{webhooks}  {sentence}")).collect();
+    } else if lines.is_empty() {
+        lines.push("none of them waits in quarantine".to_owned());
     }
     out.say(&json!({"dry_run": args.dry_run, "webhooks": said}), &lines.join("\n"))?;
     Ok(if all_taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -82,7 +82,7 @@ async fn merge_once(
     };
     let contact = db::contacts::find(&mut tx, winner).await?.ok_or_else(|| Problem::new(Kind::Internal))?;
     tx.commit().await?;
-    Ok(View(contact.into()))
+    Ok(View(ContactView::of(contact, caller.tenant_id, app)))
 }
 
 /// Erases a contact: words, files, names and addresses are gone, what has not been sent is cancelled; messages remain as empty rows

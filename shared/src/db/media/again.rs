@@ -16,7 +16,8 @@ use serde_json::json;
 /// So many are asked for in one transaction.
 pub const AT_ONCE: usize = 1_000;
 
-/// Which files: those that failed or were no longer to be had, and may still be kept.
+/// Which files: those that failed, were no longer to be had or lay where nothing was to be fetched from (what is allowed may have been
+/// changed), and may still be kept.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
     /// Only those of messages of this time or later.
@@ -44,7 +45,8 @@ pub async fn fetch_again(
         r#"WITH given_up AS MATERIALIZED (
             SELECT id
             FROM media
-            WHERE tenant_id = $1 AND state IN ('failed', 'expired') AND (keep_until IS NULL OR keep_until > now())
+            WHERE tenant_id = $1 AND (state IN ('failed', 'expired') OR state = 'refused' AND code = 'host_not_allowed')
+                AND (keep_until IS NULL OR keep_until > now())
                 -- Of what its provider never said where it is, there is nothing to ask for.
                 AND (provider_media_id IS NOT NULL OR url IS NOT NULL)
                 AND ($2::timestamptz IS NULL OR at >= $2) AND ($3::uuid IS NULL OR channel_account_id = $3)

@@ -2,7 +2,10 @@
 
 use super::QUEUE;
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{
+        error::Result,
+        scope::{FleetTx, TenantTx},
+    },
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, ContactId, TenantId},
@@ -128,6 +131,22 @@ pub struct Avatar {
     pub content_type: String,
     /// How large it is.
     pub size_bytes: u64,
+}
+
+/// The copy of a contact's avatar, if there is one: its key in storage and its type.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn avatar(tx: &mut TenantTx, id: ContactId) -> Result<Option<(String, String)>> {
+    let tenant_id = tx.tenant_id();
+    let row = sqlx::query!(
+        "SELECT storage_key, content_type FROM contact_profiles WHERE tenant_id = $1 AND contact_id = $2 AND storage_key IS NOT NULL",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.and_then(|row| row.storage_key.zip(row.content_type)))
 }
 
 /// What a provider said of somebody.

@@ -80,7 +80,7 @@ fn entry(webhook: &Inbound, fate: &Fate) -> Entry {
         channel_account_id: Some(webhook.channel_account_id),
         outcome,
         detail: (!detail.is_empty()).then(|| detail.join("; ")),
-        query: webhook.meta.query.clone(),
+        query: webhook.meta.query.clone().filter(|_| !erased),
         // What else it tells is stored.
         body_lz4: if erased { lz4_flex::compress_prepend_size(&[]) } else { webhook.body_lz4.clone() },
         body_bytes: if erased { 0 } else { webhook.body_bytes },
