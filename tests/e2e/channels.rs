@@ -3,13 +3,15 @@
 
 use crate::{SOON, quick, until};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use shared::domain::ids::MessageId;
 use std::{collections::BTreeMap, time::Duration};
 use support::{
     channels::{self, ACCOUNT_SID, AUTH_TOKEN, Party, Stage, Way},
     fleet::Fleet,
+    programs::Program,
     sandbox::{
-        Api, Script, WABA,
+        Api, How, Script, WABA,
         behaviour::Span,
         ledger::{Answer, Verdict},
         template::Definition,
@@ -592,4 +594,59 @@ async fn a_file_sent_by_messenger_twice_is_fetched_once() {
     assert_eq!(refused, BTreeMap::from([("100/2018074".to_owned(), 1)]));
     fleet.sandbox.behave(|behaviour| behaviour.attachment_life_s = Duration::from_secs(90 * 86_400).as_secs());
     assert_eq!(send().await, (vec![json!("accepted")], 2), "by its new id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_sent_by_whatsapp_is_uploaded_once_and_anew_when_its_id_is_over() {
+    let fleet = channels::fleet().count(Program::Outbound, 2).start().await;
+    let stage = Stage::new(&fleet).await;
+    let mut parties = Vec::new();
+    for nth in 1..=4 {
+        parties.push(stage.meet(&fleet, Way::Whatsapp, nth).await);
+    }
+    let picture = json!({"type": "image", "file": {"id": fleet.upload("image/png").await}, "caption": "The map"});
+    // To everybody at once: what became of each, and how often the file has been uploaded by then.
+    let send = async || {
+        let mut ids = Vec::new();
+        for party in &parties {
+            ids.push(stage.accepted(&fleet, party, &picture).await);
+        }
+        let mut outcomes = BTreeMap::new();
+        for id in ids {
+            let is_over = |message: &Value| {
+                matches!(message["send"]["state"].as_str(), Some("delivered" | "read" | "failed" | "held"))
+            };
+            let message = fleet.message_when(id, "it is sent", is_over).await;
+            let attempts = message["attempts"].as_array().unwrap().iter();
+            let ended: Vec<String> =
+                attempts.filter_map(|attempt| attempt["outcome"].as_str()).map(str::to_owned).collect();
+            *outcomes.entry(ended).or_insert(0) += 1;
+        }
+        let handed = fleet.sandbox.handed();
+        assert!(handed.iter().all(|file| file.how == How::Uploaded), "nothing is fetched: {handed:?}");
+        (outcomes, handed.len())
+    };
+    let words = |outcomes: &[&str]| outcomes.iter().map(|outcome| (*outcome).to_owned()).collect::<Vec<_>>();
+    let all_taken = BTreeMap::from([(words(&["accepted"]), 4)]);
+    assert_eq!(send().await, (all_taken.clone(), 1), "one upload for all of them, whichever worker sends");
+    assert_eq!(send().await, (all_taken.clone(), 1), "by the same id");
+    let id = fleet.sandbox.handed()[0].name.clone();
+    assert!(fleet.sandbox.named().iter().all(|(_, file)| *file == id));
+    fleet.sandbox.forget_files();
+    let (outcomes, uploads) = send().await;
+    assert_eq!(uploads, 2, "it is uploaded anew, once");
+    assert!(outcomes.contains_key(&words(&["not_sent", "accepted"])), "somebody has to find out: {outcomes:?}");
+    assert!(outcomes.keys().all(|ended| ended.last().is_some_and(|last| last == "accepted")), "{outcomes:?}");
+    assert_eq!(send().await, (all_taken.clone(), 2), "by its new id");
+
+    // Ours is known to be over by its time: nobody has to be refused.
+    let mut admin = fleet.database.admin().await;
+    let over = "UPDATE provider_files SET expires_at = now() + interval '5 minutes'";
+    assert_eq!(sqlx::query(over).execute(&mut admin).await.unwrap().rows_affected(), 1);
+    assert_eq!(send().await, (all_taken, 3));
+    let refused = fleet.sandbox.ledger().summary().providers[&Api::Whatsapp].refused.clone();
+    assert!(refused.keys().all(|code| code == "131009"), "{refused:?}");
+    let sha256 = fleet.sandbox.handed().iter().map(|file| file.sha256).collect::<std::collections::BTreeSet<_>>();
+    let expected: [u8; 32] = Sha256::digest(channels::file_of("image/png")).into();
+    assert_eq!(sha256, [expected].into());
 }

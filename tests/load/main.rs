@@ -16,6 +16,7 @@ mod generate;
 mod limit;
 mod measure;
 mod media;
+mod media_out;
 mod mijra;
 mod outage;
 mod role;
@@ -46,6 +47,8 @@ enum Command {
     Ingest(Box<mijra::IngestArguments>),
     /// Messages out: Mijra against the durable loop, in pairs
     Send(Box<mijra::SendArguments>),
+    /// Messages out by one worker and by several: what a send costs
+    Scale(Box<mijra::ScaleArguments>),
     /// The main job in small, on a running installation, and its books
     Demo(Box<demo::Arguments>),
     /// Crashes, kills, standstills, cut connections and stopped servers under webhooks, replies and campaigns, and the books
@@ -57,6 +60,8 @@ enum Command {
     Limit(Box<limit::Command>),
     /// Files of all sizes through hosts that fail, and the worker's memory
     Media(Box<media::Command>),
+    /// Files of all sizes sent by every way, ids that are over, and the workers' memory
+    MediaOut(Box<media_out::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
     Import(Box<mijra::ImportArguments>),
     /// Campaigns: shares, fairness between accounts, pausing, a million people
@@ -82,11 +87,13 @@ fn main() -> ExitCode {
         Command::Bare(command) => run_on(bare::run(*command)),
         Command::Ingest(arguments) => run_on(mijra::ingest(*arguments)),
         Command::Send(arguments) => run_on(mijra::send(*arguments)),
+        Command::Scale(arguments) => run_on(mijra::scale(*arguments)),
         Command::Demo(arguments) => run_on(demo::run(*arguments)),
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Limit(command) => run_on(limit::run(*command)),
         Command::Media(command) => run_on(media::run(*command)),
+        Command::MediaOut(command) => run_on(media_out::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
         Command::Campaign(arguments) => run_on(mijra::campaign(*arguments)),
         Command::Grant(arguments) => run_on(mijra::grant(*arguments)),

@@ -48,6 +48,8 @@ pub(super) struct Accepted<'a> {
     pub(super) follows: Option<(Owner, Course)>,
     /// A file that is fetched only now; without it the message takes the other course.
     pub(super) fetched: Option<(Wanted, Course)>,
+    /// The ids and links of its files.
+    pub(super) files: Vec<String>,
     /// The answer, given the id.
     pub(super) success: Success<'a>,
 }
@@ -135,6 +137,7 @@ impl Exchange {
             Some(Ok(Judged::Message(accepted))) => {
                 let answer = self.shown(Answer::Success);
                 let (send, id) = provider.ledger.accept(draft(&seen, answer), accepted.acceptance);
+                accepted.files.iter().for_each(|file| provider.handed.named(&id, file));
                 let answered = (accepted.success)(send, &id);
                 if let Some((owner, course)) = accepted.follows {
                     first_told = match accepted.fetched {

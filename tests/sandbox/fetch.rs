@@ -51,8 +51,9 @@ pub(super) async fn fetch(provider: &Provider, link: &str, patience: Duration) -
         }
         let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let bytes = response.bytes().await.map_err(|_| NotFetched::Gone)?.len() as u64;
-        Ok(Some(Fetched { content_type, bytes }))
+        let body = response.bytes().await.map_err(|_| NotFetched::Gone)?;
+        provider.handed.fetched(link, &body);
+        Ok(Some(Fetched { content_type, bytes: body.len() as u64 }))
     };
     tokio::time::timeout(patience, fetching).await.unwrap_or(Err(NotFetched::Late))
 }

@@ -5,6 +5,7 @@ use super::{
     behaviour::{Behaviour, GatewayShape},
     bucket::Bucket,
     exchange::{Accepted, Exchange, Judged, Seen},
+    fetch,
     ledger::Acceptance,
     platform::Api,
     provider::Provider,
@@ -130,7 +131,21 @@ pub(super) async fn handle(provider: &Arc<Provider>, call: Call) -> Answered {
         body: &call.body,
     };
     let judged = exchange.arrives().then(|| judge(provider, &mut exchange, &call.method, &action, &fields));
+    if let (Some(Ok(_)), Some(link)) = (&judged, field("mediaurl").or(field("fileUrl"))) {
+        fetch_later(provider, link.to_owned());
+    }
     exchange.end(provider, seen, judged).await
+}
+
+/// A session shows its file to the person; whether it comes nobody is told.
+fn fetch_later(provider: &Arc<Provider>, link: String) {
+    // To be waited for like what is on the agenda.
+    provider.agenda.begun();
+    let fetching = provider.clone();
+    provider.tasks.spawn(async move {
+        let _ = fetch::fetch(&fetching, &link, fetch::PATIENCE).await;
+        fetching.agenda.finished(1);
+    });
 }
 
 fn judge<'a>(
@@ -179,6 +194,7 @@ fn judge<'a>(
     live.sent += 1;
     let (shape, sent) = (exchange.behaviour.gateway_shape, live.sent);
     Ok(Judged::Message(Accepted {
+        files: field("mediaurl").or(field("fileUrl")).map(str::to_owned).into_iter().collect(),
         acceptance: Acceptance::default(),
         follows: None,
         fetched: None,

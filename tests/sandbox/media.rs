@@ -10,13 +10,18 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Everything uploaded, by id.
 #[derive(Debug, Default)]
 pub(super) struct Media {
     files: Mutex<HashMap<String, File>>,
+    /// Ids given so far.
+    ids: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -48,9 +53,9 @@ pub(super) fn upload(provider: &Provider, number: &str, call: &NodeCall<'_>) -> 
     if file.bytes.len() > most {
         return Err(Refusal::wrong("The file is too large."));
     }
-    let mut files = provider.media.lock();
-    let id = (880_200_000_000_001 + files.len() as u64).to_string();
-    files.insert(
+    let id = (880_200_000_000_001 + provider.media.ids.fetch_add(1, Ordering::Relaxed)).to_string();
+    provider.handed.uploaded(number, &id, &file.bytes);
+    provider.media.lock().insert(
         id.clone(),
         File {
             mime_type,
@@ -113,6 +118,11 @@ pub(super) fn delete(provider: &Provider, id: &str) -> Option<Response<Body>> {
 impl Media {
     pub(super) fn knows(&self, id: &str) -> bool {
         self.find(id).is_some()
+    }
+
+    /// What was uploaded so far is gone.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
     }
 
     /// Whether this number has (still) what has this id: uploads belong to one number, and are kept for so long.

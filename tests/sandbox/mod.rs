@@ -28,6 +28,7 @@ pub mod files;
 pub mod gateway;
 pub mod generator;
 mod graph;
+mod handed;
 mod happen;
 mod inbound;
 pub mod instagram;
@@ -62,6 +63,7 @@ pub use accounts::Standing;
 pub use behaviour::Behaviour;
 pub use config::{Config, NUMBER, TOKEN, WABA};
 pub use gateway::{Session, SessionState};
+pub use handed::{Handed, How};
 pub use happen::Happening;
 pub use ledger::Ledger;
 pub use limits::{Limit, Step};
@@ -125,6 +127,21 @@ impl Sandbox {
     /// The links in sends to which it has gone for files, oldest first.
     pub fn fetched(&self) -> Vec<String> {
         self.provider.fetched()
+    }
+
+    /// The files that came, oldest first.
+    pub fn handed(&self) -> Vec<Handed> {
+        self.provider.handed.files()
+    }
+
+    /// By which id or link each message that was taken names its files: the message's id first.
+    pub fn named(&self) -> Vec<(Box<str>, Box<str>)> {
+        self.provider.handed.names()
+    }
+
+    /// No id that a file has got so far is known any more, as if its time were over.
+    pub fn forget_files(&self) {
+        handed::forget(&self.provider);
     }
 
     /// The next sends meet this.

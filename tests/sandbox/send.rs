@@ -134,7 +134,11 @@ fn judge<'a>(
         }
         _ => None,
     };
+    let name = |(_, file): (_, File<'_>)| match file {
+        File::Id(name) | File::Link(name) => name.to_owned(),
+    };
     Ok(Judged::Message(Accepted {
+        files: file.into_iter().map(name).collect(),
         acceptance: Acceptance { category, free_entry: admitted.free_entry },
         follows: Some((Owner::Number(number.clone()), course)),
         fetched,

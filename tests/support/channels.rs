@@ -137,11 +137,19 @@ pub fn file_of(content_type: &str) -> Vec<u8> {
 }
 
 impl Stage {
-    /// Makes the accounts, on both sides.
+    /// Makes the accounts, on both sides. The gateway carries text.
     ///
     /// # Panics
     /// If `mijra` refuses.
     pub async fn new(fleet: &Fleet) -> Self {
+        Self::carrying(fleet, &[]).await
+    }
+
+    /// The same, with a gateway that carries these kinds of files, too.
+    ///
+    /// # Panics
+    /// If `mijra` refuses.
+    pub async fn carrying(fleet: &Fleet, by_gateway: &[&str]) -> Self {
         let registry = fleet.sandbox.registry();
         let twilio = |id: &str| AccountSpec::new(Platform::Twilio, id).signed_with(AUTH_TOKEN);
         registry
@@ -157,6 +165,7 @@ impl Stage {
 
         let mut described = gateway::preset("botmaster").expect("it is built in");
         described.url = format!("{}/api/v1/?action=send", fleet.sandbox.url());
+        described.carries.extend(by_gateway.iter().map(|kind| (*kind).to_owned()));
         let description = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(description.path(), serde_json::to_vec(&described).expect("plain fields")).expect("a file");
         let description = description.path().to_str().expect("a path of ours").to_owned();
@@ -281,9 +290,17 @@ impl Fleet {
     /// # Panics
     /// If it is not taken.
     pub async fn upload(&self, content_type: &str) -> FileId {
+        self.upload_bytes(content_type, file_of(content_type)).await
+    }
+
+    /// Uploads these bytes to be sent.
+    ///
+    /// # Panics
+    /// If they are not taken for what they are said to be.
+    pub async fn upload_bytes(&self, content_type: &str, bytes: Vec<u8>) -> FileId {
         let url = format!("{}/api/{}/files", self.api, self.tenant.slug);
         let request = self.http.post(url).bearer_auth(&self.tenant.token).header("content-type", content_type);
-        let response = request.body(file_of(content_type)).send().await.expect("the API answers");
+        let response = request.body(bytes).send().await.expect("the API answers");
         let status = response.status();
         let answer: Value = response.json().await.unwrap_or_default();
         assert_eq!(status, StatusCode::CREATED, "{answer}");

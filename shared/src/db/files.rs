@@ -121,10 +121,10 @@ pub async fn kept(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Wanted,
     let files: Vec<Uuid> = wanted.iter().map(|(.., file)| file.0).collect();
     let rows = sqlx::query!(
         r#"SELECT p.tenant_id AS "tenant_id: TenantId", p.channel_account_id AS "account: ChannelAccountId", p.file_id AS "file_id: FileId",
-            p.provider_file_id
+            p.provider_file_id AS "provider_file_id!"
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted (tenant_id, account, file_id)
         JOIN provider_files p ON p.tenant_id = wanted.tenant_id AND p.channel_account_id = wanted.account AND p.file_id = wanted.file_id
-        WHERE p.expires_at > now() + make_interval(secs => $4)"#,
+        WHERE p.provider_file_id IS NOT NULL AND p.expires_at > now() + make_interval(secs => $4)"#,
         &tenants,
         &accounts,
         &files,
@@ -157,20 +157,110 @@ pub async fn keep(tx: &mut FleetTx, of: Wanted, provider_file_id: &str, lives: T
     Ok(())
 }
 
-/// A provider does not know the ids of these files any more.
+/// A provider does not know these ids of files any more. One that has got another id since keeps that.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn lose(tx: &mut FleetTx, of: &[Wanted]) -> Result<()> {
-    for (tenant_id, account, file) in of {
+pub async fn lose(tx: &mut FleetTx, of: &[(Wanted, &str)]) -> Result<()> {
+    for ((tenant_id, account, file), provider_file_id) in of {
         sqlx::query!(
-            "DELETE FROM provider_files WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3",
+            "DELETE FROM provider_files
+            WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3 AND provider_file_id = $4",
             tenant_id.0,
             account.0,
             file.0,
+            provider_file_id,
         )
         .execute(tx.conn())
         .await?;
     }
+    Ok(())
+}
+
+/// A file to be uploaded, by whoever has this.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Its key in storage.
+    pub storage_key: String,
+    /// How large it is.
+    pub size_bytes: i64,
+    /// Its type.
+    pub content_type: String,
+    /// After this anybody else may begin.
+    pub until: DateTime<Utc>,
+}
+
+/// How it stands with an upload.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// It is for us to do, and for nobody else.
+    Ours(Upload),
+    /// The provider has the file under this id.
+    Kept(String),
+    /// Somebody else does it.
+    Others,
+    /// There is no such file any more.
+    Gone,
+}
+
+/// Asks to upload a file for an account: one at a time does, for so long and for so much longer for each MiB.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_upload(tx: &mut FleetTx, of: Wanted, within: TimeDelta, for_each_mib: TimeDelta) -> Result<Claimed> {
+    let (tenant_id, account, file) = of;
+    let claimed = sqlx::query!(
+        r#"WITH file AS (
+            SELECT storage_key, size_bytes, content_type,
+                now() + make_interval(secs => $4::float8 + $5::float8 * size_bytes / 1048576) AS until
+            FROM files
+            WHERE tenant_id = $1 AND id = $3
+        ),
+        claimed AS (
+            INSERT INTO provider_files AS p (tenant_id, channel_account_id, file_id, provider_file_id, expires_at)
+            SELECT $1, $2, $3, NULL, until
+            FROM file
+            ON CONFLICT (tenant_id, channel_account_id, file_id) DO UPDATE
+            SET provider_file_id = NULL, expires_at = excluded.expires_at
+            -- Nobody has it any more, neither the provider nor who wanted to upload it.
+            WHERE p.expires_at <= now() + make_interval(secs => CASE WHEN p.provider_file_id IS NULL THEN 0 ELSE $6::float8 END)
+            RETURNING expires_at
+        )
+        SELECT f.storage_key, f.size_bytes, f.content_type, c.expires_at AS "until?"
+        FROM file f
+        LEFT JOIN claimed c ON true"#,
+        tenant_id.0,
+        account.0,
+        file.0,
+        within.as_seconds_f64(),
+        for_each_mib.as_seconds_f64(),
+        LITTLE_LEFT.as_seconds_f64(),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(claimed) = claimed else { return Ok(Claimed::Gone) };
+    if let Some(until) = claimed.until {
+        let (storage_key, size_bytes, content_type) = (claimed.storage_key, claimed.size_bytes, claimed.content_type);
+        return Ok(Claimed::Ours(Upload { storage_key, size_bytes, content_type, until }));
+    }
+    // Somebody was first: how it stands is seen by a statement that begins after they committed.
+    Ok(kept(tx, &[of]).await?.remove(&of).map_or(Claimed::Others, Claimed::Kept))
+}
+
+/// An upload that was to be done until then came to nothing: anybody may try.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn give_up_upload(tx: &mut FleetTx, of: Wanted, until: DateTime<Utc>) -> Result<()> {
+    sqlx::query!(
+        "DELETE FROM provider_files
+        WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3 AND provider_file_id IS NULL AND expires_at = $4",
+        of.0.0,
+        of.1.0,
+        of.2.0,
+        until,
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }

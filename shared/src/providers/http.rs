@@ -5,7 +5,7 @@ use super::{
     gateway::{self, GatewayConfig, config::Method},
     instagram, json, messenger,
     repair::readable,
-    sending::{Body, Handles, Outgoing, Sender, Unsendable},
+    sending::{Body, BrokenOff, Handles, Outgoing, Sender, Unsendable},
     twilio, whatsapp,
 };
 use crate::{
@@ -19,14 +19,21 @@ use crate::{
     },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::TimeDelta;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use url::Url;
+use uuid::Uuid;
 
 /// A provider that does not accept a connection within this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,6 +80,8 @@ pub struct Endpoint {
     token: Option<SecretString>,
     /// Where signals go if not where messages do.
     signal_url: Option<Url>,
+    /// Where files go, if they are uploaded.
+    upload_url: Option<Url>,
 }
 
 /// An account that no request can be made for.
@@ -97,6 +106,25 @@ impl Endpoint {
     pub fn sender(&self) -> &Sender {
         &self.sender
     }
+}
+
+/// A file to be uploaded: its bytes as they come from storage, never all of them at once.
+pub struct Upload {
+    /// Its type.
+    pub mime_type: String,
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// The bytes.
+    pub bytes: BoxStream<'static, Result<Bytes, BrokenOff>>,
+}
+
+/// The provider's id of a file that was uploaded, and for how long it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The id.
+    pub provider_file_id: String,
+    /// From now on.
+    pub lives: TimeDelta,
 }
 
 /// One message to be handed over.
@@ -141,9 +169,13 @@ impl ProviderClient {
     /// If no request can be made for it.
     pub fn endpoint(&self, account: &Account<'_>) -> Result<Endpoint, BadEndpoint> {
         let (apis, id) = (&self.apis, account.external_id);
-        let mut signal_url = None;
+        let (mut signal_url, mut upload_url) = (None, None);
         let url = match account.provider {
-            Provider::Whatsapp => join(&apis.whatsapp_base_url, &whatsapp::path(&apis.whatsapp_api_version, id))?,
+            Provider::Whatsapp => {
+                let (base, version) = (&apis.whatsapp_base_url, &apis.whatsapp_api_version);
+                upload_url = Some(join(base, &whatsapp::upload::path(version, id))?);
+                join(base, &whatsapp::path(version, id))?
+            }
             Provider::Messenger => join(&apis.messenger_base_url, &messenger::path(&apis.messenger_api_version, id))?,
             Provider::Instagram if account.login == Some(InstagramLogin::Instagram) => {
                 join(&apis.instagram_base_url, &instagram::path(&apis.instagram_api_version))?
@@ -172,7 +204,8 @@ impl ProviderClient {
             gateway: account.gateway.filter(|_| is_gateway).cloned().map(Arc::new),
         };
         let authorization = if is_gateway { None } else { Some(authorization(account)?) };
-        Ok(Endpoint { sender, url, authorization, token: is_gateway.then(|| account.token.clone()), signal_url })
+        let token = is_gateway.then(|| account.token.clone());
+        Ok(Endpoint { sender, url, authorization, token, signal_url, upload_url })
     }
 
     /// Hands one message over.
@@ -196,6 +229,36 @@ impl ProviderClient {
             }
             Err(why) => Outcome::Unknown { reason: format!("the answer ({status}) could not be read: {why}") },
         }
+    }
+
+    /// Uploads a file, within this time. The bytes go out as they come.
+    ///
+    /// # Errors
+    /// What that it failed means for the message it belongs to, which is not sent.
+    pub async fn upload(&self, endpoint: &Endpoint, file: Upload, within: Duration) -> Result<Uploaded, Outcome> {
+        let Some(url) = &endpoint.upload_url else {
+            return Err(Outcome::Failed { code: "content".into(), reason: "the provider takes no uploads".into() });
+        };
+        let boundary = Uuid::new_v4();
+        let (before, after) = whatsapp::upload::around(boundary, &file.mime_type);
+        let length = before.len() as u64 + file.size_bytes + after.len() as u64;
+        let whole = |text: String| stream::iter([Ok(Bytes::from(text))]);
+        let body = reqwest::Body::wrap_stream(whole(before).chain(file.bytes).chain(whole(after)));
+        let mut call = self.client.post(url.clone()).timeout(within);
+        if let Some(authorization) = &endpoint.authorization {
+            call = call.header(AUTHORIZATION, authorization.clone());
+        }
+        let call = call.header(CONTENT_TYPE, whatsapp::upload::content_type(boundary)).header(CONTENT_LENGTH, length);
+        let failed = |error: &reqwest::Error| match broken(error) {
+            Outcome::Unknown { reason } => whatsapp::upload::not_uploaded("upload", reason),
+            other => other,
+        };
+        let answer = call.body(body).send().await.map_err(|error| failed(&error))?;
+        let status = answer.status().as_u16();
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = read(answer).await.map_err(|why| whatsapp::upload::not_uploaded("upload", why))?;
+        let provider_file_id = whatsapp::upload::uploaded(status, retry_after.as_deref(), &body)?;
+        Ok(Uploaded { provider_file_id, lives: whatsapp::upload::LIVES })
     }
 
     /// Tells a person that they are read or that an answer is being written. Lost signals are lost: nothing depends on them.
@@ -309,7 +372,7 @@ fn outcome(
     body: &[u8],
 ) -> Outcome {
     match outgoing.sender.provider {
-        Provider::Whatsapp => whatsapp::outcome(status, retry_after, body),
+        Provider::Whatsapp => whatsapp::outcome(outgoing, status, retry_after, body),
         Provider::Messenger => messenger::outcome(outgoing, status, retry_after, body),
         Provider::Instagram => instagram::outcome(outgoing, status, retry_after, body),
         Provider::Twilio => twilio::outcome(status, retry_after, body),

@@ -10,7 +10,8 @@
 //! | `excerpt` | `excerpt(body, accounts)`: what of a webhook is for some of its accounts |
 //! | `check` | `check(content, files)`: what the provider would refuse, for the API |
 //! | `send` | `path` and `request`: the call |
-//! | `answer` | `outcome(…, status, retry_after, body)`: what the call's answer means |
+//! | `answer` | `outcome(message, status, retry_after, body)`: what the call's answer means |
+//! | `upload` | the form by which a file is handed over beforehand, where the provider takes files so |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
 //! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
 //! | `wire` | shapes that several of the others share |

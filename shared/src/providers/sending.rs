@@ -95,6 +95,9 @@ impl Outgoing<'_> {
     }
 }
 
+/// Why a file that is being read has no more bytes.
+pub type BrokenOff = Box<dyn std::error::Error + Send + Sync>;
+
 /// The body of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

@@ -101,6 +101,8 @@ metrics! {
     Histogram(SECONDS), PROVIDER_CALL_SECONDS = "mijra_provider_call_seconds";
     /// Calls to providers, by `provider` and `outcome` (accepted, not_sent, unknown, failed, needs_template, account_down).
     Counter, PROVIDER_CALLS = "mijra_provider_calls_total";
+    /// Files uploaded to be sent, by `provider` and `outcome` (uploaded, refused, not_here, broken_off).
+    Counter, PROVIDER_UPLOADS = "mijra_provider_uploads_total";
     /// Read receipts and signs of writing, by provider and what became of each.
     Counter, PROVIDER_SIGNALS = "mijra_provider_signals_total";
     /// Campaigns that have ended and whose books do not agree.

@@ -14,6 +14,7 @@ mod receiver;
 pub(crate) mod responder;
 mod send;
 mod sender;
+pub(crate) mod wire;
 mod worker;
 
 use std::process::ExitCode;
@@ -66,6 +67,9 @@ pub(crate) struct SendArguments {
     services: Services,
     #[command(flatten)]
     work: sends::Work,
+    /// By which way
+    #[arg(long, value_enum, default_value_t)]
+    channel: wire::Way,
     /// How often to measure
     #[arg(long, default_value_t = 3)]
     runs: u32,
@@ -127,7 +131,8 @@ async fn noise(side: &impl ingest::IngestSide, arguments: &IngestArguments) -> R
 
 async fn send(side: &impl sends::SendSide, arguments: &SendArguments) -> Result<ExitCode> {
     let progress = Progress::new(u64::from(arguments.runs) * sends::PHASES);
-    let measure = async || sends::measure(side, &arguments.work, &progress).await;
+    let work = sends::Work { way: arguments.channel, ..arguments.work.clone() };
+    let measure = async || sends::measure(side, &work, &progress).await;
     let series = runs::repeat(side.name(), arguments.runs, &progress, measure).await?;
     drop(progress);
     report::series(arguments.output, &series)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::limits;
+use super::wire::Way;
 use crate::measure::Reference;
 use crate::measure::accounts::Watched;
 use crate::measure::sends::{RunningSends, SendSide, Work};
@@ -33,11 +34,11 @@ impl SendSide for BareReqwest {
     }
 
     fn reference(&self, work: &Work) -> Option<Reference> {
-        limits::reqwest(work.concurrency)
+        (work.way == Way::Whatsapp).then(|| limits::reqwest(work.concurrency)).flatten()
     }
 
     async fn prepare(&self, work: &Work, provider: SocketAddr) -> Result<RunningReqwest> {
-        let plan = Plan { provider, sends: work.sends, concurrency: work.concurrency };
+        let plan = Plan { provider, way: work.way, sends: work.sends, concurrency: work.concurrency };
         let (caller, ()) = Role::start("caller", &plan).await?;
         Ok(RunningReqwest { caller, sends: work.sends })
     }
@@ -65,6 +66,7 @@ impl RunningSends for RunningReqwest {
 #[derive(Serialize, Deserialize)]
 struct Plan {
     provider: SocketAddr,
+    way: Way,
     sends: u64,
     concurrency: u16,
 }
@@ -72,7 +74,7 @@ struct Plan {
 /// The process itself.
 pub(super) async fn role(mut orders: Orders) -> Result<()> {
     let plan: Plan = orders.plan().await?;
-    let caller = Arc::new(Caller::new(plan.provider)?);
+    let caller = Arc::new(Caller::new(plan.provider, plan.way)?);
     announce(&())?;
     if orders.next().await.is_none() {
         return Ok(());
@@ -81,9 +83,10 @@ pub(super) async fn role(mut orders: Orders) -> Result<()> {
     let loops: Vec<_> = (0..plan.concurrency)
         .map(|_| {
             let (caller, taken) = (Arc::clone(&caller), Arc::clone(&taken));
+            let to = plan.way.nobody();
             tokio::spawn(async move {
                 while taken.fetch_add(1, Ordering::Relaxed) < plan.sends {
-                    caller.call("15550000000", TEXT, Uuid::now_v7()).await?;
+                    caller.call(&to, plan.way.text(), Uuid::now_v7()).await?;
                 }
                 anyhow::Ok(())
             })
@@ -94,69 +97,28 @@ pub(super) async fn role(mut orders: Orders) -> Result<()> {
     Ok(())
 }
 
-/// What is sent: about as long as people write.
-pub(super) const TEXT: &str =
-    "Your order 20418 left our warehouse this morning and should reach you on Thursday before noon.";
-
 /// Calls the provider, for this loop and the durable one.
 pub(super) struct Caller {
     client: reqwest::Client,
+    way: Way,
     url: String,
 }
 
-#[derive(Serialize)]
-struct Message<'a> {
-    messaging_product: &'static str,
-    recipient_type: &'static str,
-    to: &'a str,
-    r#type: &'static str,
-    text: Text<'a>,
-    biz_opaque_callback_data: Uuid,
-}
-
-#[derive(Serialize)]
-struct Text<'a> {
-    body: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    messages: Vec<Sent>,
-}
-
-#[derive(Deserialize)]
-struct Sent {
-    id: String,
-}
-
 impl Caller {
-    pub(super) fn new(provider: SocketAddr) -> Result<Self> {
+    pub(super) fn new(provider: SocketAddr, way: Way) -> Result<Self> {
         let client = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
             .pool_max_idle_per_host(usize::MAX)
             .timeout(CALL_WITHIN)
             .build()?;
-        Ok(Self { client, url: format!("http://{provider}/v23.0/330000000000000/messages") })
+        Ok(Self { client, way, url: format!("http://{provider}{}", way.path()) })
     }
 
     /// Returns the provider's id of the message.
     pub(super) async fn call(&self, to: &str, text: &str, send: Uuid) -> Result<String> {
-        let message = Message {
-            messaging_product: "whatsapp",
-            recipient_type: "individual",
-            to,
-            r#type: "text",
-            text: Text { body: text },
-            biz_opaque_callback_data: send,
-        };
-        let request = self.client.post(&self.url).bearer_auth("stand-in-token").json(&message);
-        let answer: Answer = request.send().await?.error_for_status()?.json().await?;
-        answer
-            .messages
-            .into_iter()
-            .next()
-            .map(|sent| sent.id)
-            .ok_or_else(|| anyhow::anyhow!("an answer without a message"))
+        let request = self.way.request(self.client.post(&self.url), to, text, send);
+        let answer = request.send().await?.error_for_status()?.bytes().await?;
+        self.way.id(&answer)
     }
 }

@@ -1,6 +1,6 @@
-//! The provider of the send yardsticks: answers every request at once as WhatsApp would, counts, and checks nothing. The
-//! same process stands behind every side. If told to, it reports each message as sent and then as delivered, a webhook each,
-//! with the token that came with it.
+//! The provider of the send yardsticks: answers every request at once as the provider would by whose way messages go, counts, and
+//! checks nothing. The same process stands behind every side. If told to, WhatsApp's reports each message as sent and then as
+//! delivered, a webhook each, with the token that came with it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::serve::ListenerExt;
@@ -19,6 +20,7 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
+use super::wire::Way;
 use crate::role::{Orders, Role, announce};
 
 /// How it is called in the accounts.
@@ -52,8 +54,9 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) async fn start() -> Result<Self> {
-        let (role, address) = Role::start(RESPONDER, &()).await?;
+    /// One that answers as this way's provider.
+    pub(crate) async fn start(way: Way) -> Result<Self> {
+        let (role, address) = Role::start(RESPONDER, &way).await?;
         Ok(Self { role, address })
     }
 
@@ -74,6 +77,8 @@ impl Responder {
 const CALLS: &str = "calls";
 
 struct Counter {
+    /// As which provider it answers.
+    way: Way,
     /// Whom to tell of messages.
     reporter: OnceLock<mpsc::UnboundedSender<Taken>>,
     started: Instant,
@@ -84,8 +89,9 @@ struct Counter {
 
 /// The process itself.
 pub(super) async fn role(mut orders: Orders) -> Result<()> {
-    let () = orders.plan().await?;
+    let way = orders.plan().await?;
     let counter = Arc::new(Counter {
+        way,
         reporter: OnceLock::new(),
         started: Instant::now(),
         count: AtomicU64::new(0),
@@ -139,15 +145,9 @@ async fn respond(State(counter): State<Arc<Counter>>, body: Bytes) -> impl IntoR
     if let Some(reporter) = counter.reporter.get() {
         let _ = reporter.send(Taken { number, token: token(&body) });
     }
-    let id = provider_message_id(number);
-    let answer = format!(
-        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"15550000000","wa_id":"15550000000"}}],"messages":[{{"id":"{id}"}}]}}"#
-    );
-    ([(CONTENT_TYPE, "application/json; charset=UTF-8")], answer)
-}
-
-fn provider_message_id(number: u64) -> String {
-    format!("wamid.HBgLMTU1NTc3NzAxNDIVAgARGBJC{number:014}AA==")
+    let (status, answer) = counter.way.answer(number);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    (status, [(CONTENT_TYPE, "application/json; charset=UTF-8")], answer)
 }
 
 /// What came with a message and goes back with its statuses.
@@ -184,7 +184,7 @@ async fn next(taken: &Mutex<mpsc::UnboundedReceiver<Taken>>) -> Option<Taken> {
 
 /// As long as it takes: a provider repeats a webhook that is not taken.
 async fn tell(client: &reqwest::Client, statuses: &Statuses, taken: &Taken, status: &str) {
-    let (id, token) = (provider_message_id(taken.number), serde_json::Value::from(taken.token.as_str()));
+    let (id, token) = (Way::Whatsapp.nth_id(taken.number), serde_json::Value::from(taken.token.as_str()));
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     let phone_number_id = statuses.phone_number_id;
     let body = format!(

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::broker::PrivateQueue;
 use super::database::PrivateDatabase;
-use super::plain::TEXT;
 use super::sender;
+use super::wire::Way;
 use crate::measure::accounts::Watched;
 use crate::measure::sends::{RunningSends, SendSide, Work};
 use crate::role::Role;
@@ -52,14 +52,14 @@ impl SendSide for BareSend {
         let queue = PrivateQueue::declare(services.amqp_url.as_str()).await?;
         let ids: Vec<Uuid> = (0..work.sends).map(|_| Uuid::now_v7()).collect();
         for ids in ids.chunks(CHUNK) {
-            insert(&mut database, ids).await?;
+            insert(&mut database, ids, work.way).await?;
         }
         sqlx::raw_sql("VACUUM ANALYZE sends").execute(database.connection()).await?;
         let jobs: Vec<Vec<u8>> =
             ids.iter().map(|id| json!({"version": 1, "send": id}).to_string().into_bytes()).collect();
         queue.fill(&jobs).await?;
         database.checkpoint().await?;
-        let sender = sender::start(&services, &queue.name, database.name(), provider, work.concurrency).await?;
+        let sender = sender::start(&services, &queue.name, database.name(), provider, work).await?;
         Ok(RunningSend { services, database, queue, sender })
     }
 }
@@ -85,16 +85,17 @@ impl RunningSends for RunningSend {
     }
 }
 
-async fn insert(database: &mut PrivateDatabase, ids: &[Uuid]) -> Result<()> {
+async fn insert(database: &mut PrivateDatabase, ids: &[Uuid], way: Way) -> Result<()> {
     let people: Vec<i64> = ids.iter().map(|id| (id.as_u128() as u64 % PEOPLE) as i64).collect();
     sqlx::query(
         "INSERT INTO sends (id, tenant_id, conversation_id, recipient, content)
-         SELECT id, '01900000-0000-7000-8000-000000000001', md5(person::text)::uuid, '1555' || lpad(person::text, 7, '0'), $3
+         SELECT id, '01900000-0000-7000-8000-000000000001', md5(person::text)::uuid, $4 || lpad(person::text, 7, '0'), $3
          FROM unnest($1::uuid[], $2::bigint[]) AS send (id, person)",
     )
     .bind(ids)
     .bind(&people)
-    .bind(TEXT)
+    .bind(way.text())
+    .bind(way.address_prefix().trim_start_matches('+'))
     .execute(database.connection())
     .await?;
     Ok(())

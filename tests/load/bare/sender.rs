@@ -14,7 +14,9 @@ use uuid::Uuid;
 use super::broker::{self, Batches};
 use super::database;
 use super::plain::Caller;
+use super::wire::Way;
 use super::worker::acknowledge;
+use crate::measure::sends::Work;
 use crate::role::{Orders, Role, announce};
 use crate::services::Services;
 
@@ -27,6 +29,7 @@ struct Plan {
     database_url: String,
     database: String,
     provider: SocketAddr,
+    way: Way,
     concurrency: u16,
 }
 
@@ -35,7 +38,7 @@ pub(super) async fn start(
     queue: &str,
     database: &str,
     provider: SocketAddr,
-    concurrency: u16,
+    work: &Work,
 ) -> Result<Role> {
     let plan = Plan {
         amqp_url: services.amqp_url.to_string(),
@@ -43,7 +46,8 @@ pub(super) async fn start(
         database_url: services.database_url.to_string(),
         database: database.into(),
         provider,
-        concurrency,
+        way: work.way,
+        concurrency: work.concurrency,
     };
     let (role, ()) = Role::start("sender", &plan).await?;
     Ok(role)
@@ -53,7 +57,7 @@ pub(super) async fn start(
 pub(super) async fn role(mut orders: Orders) -> Result<()> {
     let plan: Plan = orders.plan().await?;
     let connection = broker::connect(&plan.amqp_url, "bare sender").await?;
-    let caller = Arc::new(Caller::new(plan.provider)?);
+    let caller = Arc::new(Caller::new(plan.provider, plan.way)?);
     let mut connections = Vec::new();
     for _ in 0..LANES {
         connections.push(database::connect(&plan.database_url, &plan.database).await?);

@@ -12,6 +12,7 @@ use super::accounts::{Accounts, Watched};
 use super::figures::{Measurement, Unit};
 use super::progress::Progress;
 use crate::bare::responder::{RESPONDER, Responder, Statuses};
+use crate::bare::wire::Way;
 
 /// Phases a run announces to `Progress`.
 pub(crate) const PHASES: u64 = 3;
@@ -32,6 +33,9 @@ pub(crate) struct Work {
     /// How many calls to the provider may be open at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) concurrency: u16,
+    /// By which way they go; whoever reads the command line says it.
+    #[arg(skip)]
+    pub(crate) way: Way,
 }
 
 /// Something that sends: a yardstick or the product.
@@ -73,7 +77,7 @@ pub(crate) trait RunningSends {
 /// One run of one side.
 pub(crate) async fn measure<S: SendSide>(side: &S, work: &Work, progress: &Progress) -> Result<Measurement> {
     progress.phase(format!("making {} jobs ready", work.sends));
-    let mut responder = Responder::start().await?;
+    let mut responder = Responder::start(work.way).await?;
     let mut running = tokio::select! {
         started = side.prepare(work, responder.address) => started?,
         // What it had made by then is removed by whoever comes next, or expires.

@@ -1,5 +1,5 @@
-//! A private Mijra: a migrated database with one tenant and its WhatsApp numbers, queues of its own, and its programs as
-//! children of the harness.
+//! A private Mijra: a migrated database with one tenant and its accounts, as a rule WhatsApp numbers, queues of its own, and its
+//! programs as children of the harness.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use api::auth::BearerToken;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use shared::db;
+use shared::db::{self, channel_accounts::AccountSecrets};
+use shared::domain::channel::{InstagramLogin, Provider};
 use shared::domain::ids::{ChannelAccountId, TenantId};
 use shared::domain::permissions::Permission;
+use shared::providers::gateway;
 use shared::queue::Broker;
 use shared::seal::Keyring;
 use support::database::Role;
@@ -20,6 +22,7 @@ use tokio::process::{Child, Command};
 use url::Url;
 
 use crate::bare::database::PrivateDatabase;
+use crate::bare::wire::{ACCOUNT_SID, Way};
 use crate::generate::payload::FIRST_PHONE_NUMBER_ID;
 use crate::measure::accounts::Watched;
 use crate::measure::proc;
@@ -51,8 +54,18 @@ struct Program {
 }
 
 impl Installation {
-    /// Makes the database, the tenant and its numbers, and declares the queues. No program runs yet.
+    /// Makes the database, the tenant and its WhatsApp numbers, and declares the queues. No program runs yet.
     pub(super) async fn create(services: &Services, numbers: u64) -> Result<Self> {
+        Self::create_for(services, Way::Whatsapp, numbers, None).await
+    }
+
+    /// The same with accounts of some way. A gateway's description says where it is.
+    pub(super) async fn create_for(
+        services: &Services,
+        way: Way,
+        accounts_wanted: u64,
+        provider: Option<SocketAddr>,
+    ) -> Result<Self> {
         let mut database = PrivateDatabase::create(services.database_url.as_str(), "SELECT 1").await?;
         let url = at(&services.database_url, database.name(), None)?;
         let admin = url.as_str().to_owned().into();
@@ -78,22 +91,31 @@ impl Installation {
             .bind(tenant_id)
             .execute(&mut *conn)
             .await?;
-        let secrets = format!(r#"{{"access_token":"{ACCESS_TOKEN}"}}"#);
-        for number in 0..numbers {
+        for number in 0..accounts_wanted {
             let id = ChannelAccountId::new();
-            let external_id = (FIRST_PHONE_NUMBER_ID + number).to_string();
-            let sealed = keyring.seal(&db::channel_accounts::seal_context(id), secrets.as_bytes());
+            let account = Account::of(way, number, provider)?;
+            let secrets = serde_json::to_vec(&account.secrets)?;
+            let sealed = keyring.seal(&db::channel_accounts::seal_context(id), &secrets);
             sqlx::query(
-                "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, sealed_secrets, secret_key_id)
-                VALUES ($1, $2, 'whatsapp', 'load', $3, $4, $5)",
+                "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, business_account_id, sealed_secrets, secret_key_id, gateway)
+                VALUES ($1, $2, $3, 'load', $4, $5, $6, $7, $8)",
             )
             .bind(tenant_id)
             .bind(id)
-            .bind(&external_id)
+            .bind(account.provider.as_str())
+            .bind(&account.external_id)
+            .bind(account.business_account_id)
             .bind(&sealed.bytes)
             .bind(&sealed.key_id)
+            .bind(&account.gateway)
             .execute(&mut *conn)
             .await?;
+            accounts.push(id);
+            // The others' webhooks are nobody's here.
+            if way != Way::Whatsapp {
+                continue;
+            }
+            let external_id = account.external_id;
             sqlx::query(
                 "INSERT INTO control.channel_routes (provider, kind, external_id, tenant_id, channel_account_id)
                 VALUES ('whatsapp', 'phone_number_id', $1, $2, $3)",
@@ -103,7 +125,6 @@ impl Installation {
             .bind(id)
             .execute(&mut *conn)
             .await?;
-            accounts.push(id);
         }
         let services = services.clone();
         Ok(Self { services, database, broker, tenant_id, accounts, namespace, secret_keys, children: Vec::new() })
@@ -264,6 +285,46 @@ impl Installation {
             anyhow::ensure!(status.success(), "{} ended with {status}", program.name);
         }
         Ok(())
+    }
+}
+
+/// An account, as its row and its secrets say it.
+struct Account {
+    provider: Provider,
+    external_id: String,
+    business_account_id: Option<&'static str>,
+    secrets: AccountSecrets,
+    gateway: Option<serde_json::Value>,
+}
+
+impl Account {
+    /// The nth of a way.
+    fn of(way: Way, nth: u64, provider: Option<SocketAddr>) -> Result<Self> {
+        let (at, external_id) = match way {
+            Way::Whatsapp => (Provider::Whatsapp, (FIRST_PHONE_NUMBER_ID + nth).to_string()),
+            Way::Messenger => (Provider::Messenger, format!("1009{nth:011}")),
+            Way::Instagram => (Provider::Instagram, format!("178414{nth:011}")),
+            Way::TwilioSms => (Provider::Twilio, format!("+1503{nth:07}")),
+            Way::TwilioWhatsapp => (Provider::Twilio, format!("whatsapp:+1503{nth:07}")),
+            Way::Gateway => (Provider::Gateway, format!("whatsapp:+9198{nth:08}")),
+        };
+        let gateway = match (way, provider) {
+            (Way::Gateway, Some(provider)) => {
+                let mut described = gateway::preset("botmaster").context("it is built in")?;
+                described.url = format!("http://{provider}/api/v1/?action=send");
+                Some(serde_json::to_value(described)?)
+            }
+            (Way::Gateway, None) => bail!("a gateway's address is not known"),
+            _ => None,
+        };
+        let login = (way == Way::Instagram).then_some(InstagramLogin::Page);
+        Ok(Self {
+            provider: at,
+            external_id,
+            business_account_id: (at == Provider::Twilio).then_some(ACCOUNT_SID),
+            secrets: AccountSecrets { access_token: ACCESS_TOKEN.into(), login, ..AccountSecrets::default() },
+            gateway,
+        })
     }
 }
 

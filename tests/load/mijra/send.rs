@@ -1,4 +1,4 @@
-//! Messages out of Mijra: their jobs lie in the queue, one outbound worker hands them over, with no limit set.
+//! Messages out of Mijra: their jobs lie in the queue, outbound workers hand them over, with no limit set.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use shared::clock::Clock;
 use shared::domain::ids::{ChannelAccountId, MessageId};
+use shared::domain::people::RecipientKind;
 use shared::jobs::outbound::{OutboundJob, Task};
 use shared::lifecycle::Lifecycle;
 use shared::queue::{Outgoing, Target, topology};
 
 use super::installation::{APP_SECRET, Installation};
 use crate::bare::responder::Statuses;
+use crate::bare::wire::Way;
 use crate::generate::payload::FIRST_PHONE_NUMBER_ID;
 use crate::measure::accounts::Watched;
 use crate::measure::sends::{RunningSends, SendSide, Work};
@@ -21,11 +23,21 @@ pub(super) struct MijraSend {
     services: Services,
     /// Whether the provider reports what becomes of messages, to the API and the worker behind it.
     statuses: bool,
+    /// Accounts among which the sends are spread evenly.
+    accounts: u64,
+    /// Outbound workers.
+    workers: u32,
 }
 
 impl MijraSend {
+    /// One worker on one account.
     pub(super) fn new(services: &Services, statuses: bool) -> Self {
-        Self { services: services.clone(), statuses }
+        Self { services: services.clone(), statuses, accounts: 1, workers: 1 }
+    }
+
+    /// So many workers on so many accounts.
+    pub(super) fn spread(services: &Services, accounts: u64, workers: u32) -> Self {
+        Self { accounts, workers, ..Self::new(services, false) }
     }
 }
 
@@ -34,22 +46,37 @@ pub(super) struct Running {
     statuses: Option<Statuses>,
 }
 
-/// Sends, each in a conversation of its own, as the API leaves them.
-const SEED: &str = include_str!("send.sql");
+/// Where providers are.
+const BASES: [&str; 4] = ["WHATSAPP_BASE_URL", "MESSENGER_BASE_URL", "INSTAGRAM_BASE_URL", "TWILIO_BASE_URL"];
 
 /// Jobs of sends that lie ready.
 pub(super) struct Jobs(Vec<OutboundJob>);
 
-/// So many sends on an account.
-pub(super) async fn seed(installation: &mut Installation, account: ChannelAccountId, sends: u64) -> Result<Jobs> {
+/// So many sends, each in a conversation of its own, as the API leaves them; spread over the accounts in turn.
+pub(super) async fn seed(
+    installation: &mut Installation,
+    way: Way,
+    accounts: &[ChannelAccountId],
+    sends: u64,
+) -> Result<Jobs> {
     let tenant_id = installation.tenant_id;
     let messages: Vec<MessageId> = (0..sends).map(|_| MessageId::new()).collect();
+    let accounts: Vec<ChannelAccountId> = accounts.iter().copied().cycle().take(messages.len()).collect();
+    let kind = match way {
+        Way::Messenger => RecipientKind::Psid,
+        Way::Instagram => RecipientKind::Igsid,
+        Way::Whatsapp | Way::TwilioSms | Way::TwilioWhatsapp | Way::Gateway => RecipientKind::Phone,
+    };
+    let has_window = !matches!(way, Way::TwilioSms | Way::Gateway);
     let conn = installation.database.connection();
     for statement in SEED.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
         sqlx::query(statement)
             .bind(tenant_id)
-            .bind(account)
             .bind(&messages)
+            .bind(&accounts)
+            .bind(kind.as_str())
+            .bind(way.address_prefix())
+            .bind(has_window)
             .execute(&mut *conn)
             .await
             .with_context(|| format!("seed: {statement}"))?;
@@ -57,9 +84,12 @@ pub(super) async fn seed(installation: &mut Installation, account: ChannelAccoun
     // As after the first minute of a database's life.
     sqlx::query("ANALYZE").execute(installation.database.connection()).await?;
     installation.database.checkpoint().await?;
-    let job = |message_id| OutboundJob { tenant_id, message_id, account: Some(account), task: Task::Send };
-    Ok(Jobs(messages.into_iter().map(job).collect()))
+    let job = |(message_id, account)| OutboundJob { tenant_id, message_id, account: Some(account), task: Task::Send };
+    Ok(Jobs(messages.into_iter().zip(accounts).map(job).collect()))
 }
+
+/// The statements of [`seed`].
+const SEED: &str = include_str!("send.sql");
 
 impl Jobs {
     /// Puts them into the queue.
@@ -87,9 +117,10 @@ impl SendSide for MijraSend {
     }
 
     async fn prepare(&self, work: &Work, provider: SocketAddr) -> Result<Running> {
-        let mut installation = Installation::create(&self.services, 1).await?;
-        let account = installation.accounts[0];
-        let jobs = seed(&mut installation, account, work.sends).await?;
+        let created = Installation::create_for(&self.services, work.way, self.accounts, Some(provider));
+        let mut installation = created.await?;
+        let accounts = installation.accounts.clone();
+        let jobs = seed(&mut installation, work.way, &accounts, work.sends).await?;
         jobs.publish(&installation).await?;
 
         let mut statuses = None;
@@ -105,8 +136,10 @@ impl SendSide for MijraSend {
             installation.ready().await?;
         }
 
-        let settings = [("WHATSAPP_BASE_URL", format!("http://{provider}"))];
-        installation.start("mijra-outbound", &settings).await?;
+        let settings = BASES.map(|base| (base, format!("http://{provider}")));
+        for _ in 0..self.workers {
+            installation.start("mijra-outbound", &settings).await?;
+        }
         // Held still before it has begun: the clock starts with the first call.
         installation.signal("STOP").await?;
         Ok(Running { installation, statuses })

@@ -21,6 +21,16 @@ pub(super) enum From<'a> {
     Here,
 }
 
+impl<'a> From<'a> {
+    /// The id or the link by which the message names it.
+    pub(super) fn name(self) -> Option<&'a str> {
+        match self {
+            From::Url(name) | From::Upload(name) => Some(name),
+            From::Here => None,
+        }
+    }
+}
+
 pub(super) fn quick_reply(reply: &Fields<'_>) -> Result<(), Refusal> {
     let reply = reply.only(&["content_type", "title", "payload", "image_url"])?;
     match reply.text("content_type", 32)? {

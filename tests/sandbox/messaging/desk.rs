@@ -291,6 +291,11 @@ impl Desk {
         self.uploads.insert(id.into(), Upload { kind: kind.into(), uploaded_us: now_us });
     }
 
+    /// What was uploaded so far is gone.
+    pub(crate) fn forget_uploads(&mut self) {
+        self.uploads.clear();
+    }
+
     /// Whether an upload of this kind can (still) be sent.
     pub(crate) fn has_upload(&self, id: &str, kind: &str, now_us: u64, life_s: u64) -> bool {
         self.uploads.get(id).is_some_and(|upload| {

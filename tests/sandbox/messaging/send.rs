@@ -118,6 +118,10 @@ async fn judge<'a>(
         ),
         Content::Action => (false, None),
     };
+    let names: Vec<String> = match &asked.content {
+        Content::Message { files, .. } => files.iter().filter_map(|file| file.from.name()).map(str::to_owned).collect(),
+        Content::Action => Vec::new(),
+    };
     let mut live = account.live();
     let limit = live.limit;
     let ask = Ask { api, to: asked.to, window: asked.window, is_heavy, is_action, now_us, limit };
@@ -145,7 +149,9 @@ async fn judge<'a>(
         text: text.map(Into::into),
         parts,
     };
+    let link = names.first().cloned().unwrap_or_default();
     Ok(Judged::Message(Accepted {
+        files: names,
         acceptance: Acceptance::default(),
         follows: Some((Owner::Account(account.clone()), course)),
         fetched: None,
@@ -156,6 +162,7 @@ async fn judge<'a>(
             if let Some(kind) = reusable {
                 let id = attachment_id(&provider);
                 live.desk.upload(&id, kind, provider.clock.now_us());
+                provider.handed.kept(&keeper.id, &id, &link);
                 answer["attachment_id"] = json!(id);
             }
             reply::success(answer.to_string())

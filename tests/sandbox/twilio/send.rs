@@ -127,6 +127,7 @@ fn judge(
     let (account_sid, told) = (account_sid.to_owned(), behaviour.statuses);
     let (keeper, provider) = (asked.sender.clone(), provider.clone());
     Ok(Judged::Message(Accepted {
+        files: asked.media.clone(),
         acceptance: Acceptance::default(),
         follows: Some((Owner::Account(asked.sender.clone()), happens)),
         fetched,

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use shared::{
-    config::{ProviderApis, PublicUrlArgs, SecretArgs},
+    config::{ProviderApis, PublicUrlArgs, SecretArgs, StorageArgs},
     db::outbound::outcomes::Patience,
     providers::http::ProviderClient,
     seal::Keyring,
+    storage::Storage,
 };
 use std::{process::ExitCode, time::Duration};
 use workers::{
@@ -17,6 +18,8 @@ use workers::{
 struct Own {
     #[command(flatten)]
     secrets: SecretArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     apis: ProviderApis,
     #[command(flatten)]
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         let call_timeout = Duration::from_secs(own.call_timeout);
         let client = ProviderClient::new(own.apis.clone(), call_timeout)?;
         let keyring = Keyring::parse(&own.secrets.secret_keys)?;
+        let storage = Storage::open(&own.storage)?;
         let settings = OutboundSettings {
             public_url: own.public_url.public_url.clone(),
             patience: Patience {
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
             max_calls: own.max_calls,
         };
         let parts = &process.parts;
-        Ok(OutboundWorker::new(parts.databases.clone(), client, keyring, settings, &parts.readiness, &parts.life))
+        let databases = parts.databases.clone();
+        Ok(OutboundWorker::new(databases, client, keyring, storage, settings, &parts.readiness, &parts.life))
     })
 }

@@ -5,6 +5,7 @@ use super::{
     accounts::{Account, Accounts, Unusable},
     breaker::Breakers,
     hold::HeldSend,
+    uploads::{End, OUR_FAULT, UNDER_WAY, Uploads},
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
@@ -21,7 +22,7 @@ use shared::{
     },
     domain::{
         channel::Provider,
-        content::OutboundContent,
+        content::{FileRef, OutboundContent},
         events::SendToken,
         ids::{ChannelAccountId, FileId, TenantId},
         outcome::{Accepted, Class, NotSent, Outcome},
@@ -68,6 +69,7 @@ pub(super) struct Caller {
     client: ProviderClient,
     accounts: Arc<Accounts>,
     breakers: Arc<Breakers>,
+    uploads: Uploads,
     calls: Arc<Calls>,
     max_calls: usize,
     spacing: Cache<(ChannelAccountId, u32), Arc<DefaultDirectRateLimiter>>,
@@ -113,13 +115,15 @@ impl Caller {
     pub(super) fn new(
         client: ProviderClient,
         accounts: Arc<Accounts>,
+        uploads: Uploads,
         max_calls: usize,
         keys: Condition,
         life: Lifecycle,
     ) -> Self {
         let spacing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(60)).build();
         keys.ready();
-        Self { client, accounts, breakers: Arc::default(), calls: Arc::default(), max_calls, spacing, keys, life }
+        let (breakers, calls) = (Arc::default(), Arc::default());
+        Self { client, accounts, breakers, uploads, calls, max_calls, spacing, keys, life }
     }
 
     /// So many more calls can be made now.
@@ -174,9 +178,8 @@ impl Caller {
                 Some(Ok(account)) => {
                     place.account_revision = account.revision;
                     let provider = account.endpoint.sender().provider;
-                    let handles = self.handles(provider, &content, (send.tenant_id, place.channel_account_id), &files);
-                    let said = Said { content, handles };
-                    self.spawn(asked_at, account.clone(), send, place, grant, said);
+                    let said = self.said(provider, content, (send.tenant_id, place.channel_account_id), &files);
+                    self.spawn(asked_at, placement.clone(), account.clone(), (send, place, grant), said);
                 }
                 Some(Err(Unusable::Secrets(why))) => {
                     tracing::error!(account = %place.channel_account_id, why, "an account's secrets are unusable");
@@ -230,68 +233,78 @@ impl Caller {
         }
     }
 
-    /// Where the files of a content are: by the provider's id where it has one and takes it there, else behind a link of ours.
-    fn handles(
+    /// What a send says, and where its files are: by the provider's id where it has one and takes it there, else behind a link of ours.
+    /// What the provider wants uploaded and does not have is to be uploaded first.
+    fn said(
         &self,
         provider: Provider,
-        content: &OutboundContent,
+        content: OutboundContent,
         (tenant_id, account): (TenantId, ChannelAccountId),
         kept: &Kept,
-    ) -> Handles {
-        let by_link_alone = hand_over(provider, content) == HandOver::Link;
-        let ids = content.files().into_iter().filter_map(|(_, file)| file.id);
-        ids.map(|id| {
-            let handle = match kept.get(&(tenant_id, account, id)).filter(|_| !by_link_alone) {
+    ) -> Said {
+        let way = hand_over(provider, &content);
+        let (mut handles, mut uploads) = (Handles::new(), Vec::new());
+        for id in content.files().into_iter().filter_map(|(_, file)| file.id) {
+            let wanted = (tenant_id, account, id);
+            let handle = match kept.get(&wanted).filter(|_| way != HandOver::Link) {
                 Some(provider_file_id) => Handle::Id(provider_file_id.clone()),
-                None => Handle::Link(self.accounts.link(tenant_id, id)),
+                None => {
+                    if way == HandOver::Upload {
+                        uploads.push(wanted);
+                    }
+                    Handle::Link(self.accounts.link(tenant_id, id))
+                }
             };
-            (id, handle)
-        })
-        .collect()
+            handles.insert(id, handle);
+        }
+        Said { content, handles, uploads }
     }
 
     fn spawn(
         &self,
         asked_at: Instant,
+        placement: Placement,
         account: Arc<Account>,
-        send: HeldSend,
-        place: Place,
-        grant: Box<Grant>,
-        said: Said,
+        (send, place, grant): Granted,
+        mut said: Said,
     ) {
+        let uploads = self.uploads.clone();
         let (client, call) = (self.client.clone(), self.calls.begin(place.channel_account_id));
         let breakers = self.breakers.clone();
         let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
         self.life.spawn(async move {
             let _call = call;
-            if let Some(spacing) = spacing {
-                spacing.until_ready().await;
-            }
-            // The last look before the call. A machine that was stopped between grant and here gives the grant back.
-            if asked_at.elapsed() > GRANT_GOOD_FOR {
-                return send.record(Some(place), given_back(&grant, "the grant was too old to be used"));
-            }
-            let token = SendToken { message_id: send.message_id, attempt_id: grant.attempt_id };
-            let began = Instant::now();
-            let outcome = client
-                .send(Send {
-                    endpoint: &account.endpoint,
-                    recipient: Recipient {
-                        kind: RecipientKind::from_name(&grant.recipient_kind).unwrap_or(RecipientKind::Address),
-                        address: &grant.recipient,
-                    },
-                    content: &said.content,
-                    files: &said.handles,
-                    token: &token,
-                    refers_to: grant.refers_to.as_deref(),
-                    human_agent: grant.human_agent,
-                })
-                .await;
-            crash::pass(CrashPoint::OutboundAfterCall);
-            let provider = account.endpoint.sender().provider.as_str();
-            metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
-                .record(began.elapsed().as_secs_f64());
-            metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome)).increment(1);
+            let handed_over = said.upload(&uploads, &placement, &account, asked_at + GRANT_GOOD_FOR).await;
+            let refused = match handed_over {
+                Ok(()) => None,
+                Err(NotUploaded::Later(reason, after)) => {
+                    let (attempt_id, after) = (grant.attempt_id, Some(after));
+                    return send.record(Some(place), What::GivenBack { attempt_id, reason, after });
+                }
+                Err(NotUploaded::Refused(outcome)) => Some(outcome),
+            };
+            let outcome = match refused {
+                Some(outcome) => outcome,
+                None => {
+                    if let Some(spacing) = spacing {
+                        spacing.until_ready().await;
+                    }
+                    // The last look before the call. A machine that was stopped between grant and here gives the grant back.
+                    if asked_at.elapsed() > GRANT_GOOD_FOR {
+                        return send.record(Some(place), given_back(&grant, "the grant was too old to be used"));
+                    }
+                    let token = SendToken { message_id: send.message_id, attempt_id: grant.attempt_id };
+                    let began = Instant::now();
+                    let outcome = client.send(said.to_send(&account, &grant, &token)).await;
+                    crash::pass(CrashPoint::OutboundAfterCall);
+                    let provider = account.endpoint.sender().provider.as_str();
+                    metrics::histogram!(names::PROVIDER_CALL_SECONDS, "provider" => provider)
+                        .record(began.elapsed().as_secs_f64());
+                    metrics::counter!(names::PROVIDER_CALLS, "provider" => provider, "outcome" => label(&outcome))
+                        .increment(1);
+                    outcome
+                }
+            };
             let outcome_of_file = FileNews::of(&outcome);
             let tripped = breakers.note(place.channel_account_id, &outcome, Instant::now());
             let what = what(outcome, &grant, &account.retry, send.carrier.longest_wait(), account.rate.is_some());
@@ -322,6 +335,57 @@ impl Caller {
 struct Said {
     content: OutboundContent,
     handles: Handles,
+    /// What is to be uploaded first.
+    uploads: Vec<Wanted>,
+}
+
+/// Why a send's file is not with its provider.
+enum NotUploaded {
+    /// It is not done yet, or something of ours failed: the send comes again after this time.
+    Later(String, Duration),
+    /// The provider did not take it.
+    Refused(Outcome),
+}
+
+impl Said {
+    /// Hands over what has to be uploaded, and waits for it until then.
+    async fn upload(
+        &mut self,
+        uploads: &Uploads,
+        placement: &Placement,
+        account: &Arc<Account>,
+        until: Instant,
+    ) -> Result<(), NotUploaded> {
+        for wanted in std::mem::take(&mut self.uploads) {
+            match uploads.upload(placement, account, wanted, until).await {
+                End::Kept(id) => drop(self.handles.insert(wanted.2, Handle::Id(id))),
+                // By the link that is there already.
+                End::NotHere => {}
+                End::NotYet => return Err(NotUploaded::Later("its file is being uploaded".to_owned(), UNDER_WAY)),
+                End::OurFault(reason) => {
+                    tracing::warn!(reason, "a file could not be uploaded, the message waits");
+                    return Err(NotUploaded::Later(reason, OUR_FAULT));
+                }
+                End::Refused(outcome) => return Err(NotUploaded::Refused(outcome)),
+            }
+        }
+        Ok(())
+    }
+
+    fn to_send<'a>(&'a self, account: &'a Account, grant: &'a Grant, token: &'a SendToken) -> Send<'a> {
+        Send {
+            endpoint: &account.endpoint,
+            recipient: Recipient {
+                kind: RecipientKind::from_name(&grant.recipient_kind).unwrap_or(RecipientKind::Address),
+                address: &grant.recipient,
+            },
+            content: &self.content,
+            files: &self.handles,
+            token,
+            refers_to: grant.refers_to.as_deref(),
+            human_agent: grant.human_agent,
+        }
+    }
 }
 
 /// What an answer says of the file of its message.
@@ -346,16 +410,21 @@ impl FileNews {
 /// A provider says such a thing of a message's only file.
 fn about_file(said: &Said, news: &FileNews) -> Option<What> {
     let files = said.content.files();
-    let ids: Vec<FileId> = files.iter().filter_map(|(_, file)| file.id).collect();
     match news {
         FileNews::Nothing => None,
-        FileNews::Kept(provider_file_id) => match ids[..] {
-            [file_id] if files.len() == 1 => {
-                Some(What::FileKept { file_id, provider_file_id: provider_file_id.clone() })
+        FileNews::Kept(provider_file_id) => match files[..] {
+            [(_, FileRef { id: Some(file_id), .. })] => {
+                Some(What::FileKept { file_id: *file_id, provider_file_id: provider_file_id.clone() })
             }
             _ => None,
         },
-        FileNews::Lost => Some(What::FilesLost { file_ids: ids }),
+        FileNews::Lost => {
+            let by_id = |(file, handle): (&FileId, &Handle)| match handle {
+                Handle::Id(theirs) => Some((*file, theirs.clone())),
+                Handle::Link(_) => None,
+            };
+            Some(What::FilesLost { files: said.handles.iter().filter_map(by_id).collect() })
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod call;
 mod carrier;
 mod hold;
 mod signal;
+mod uploads;
 
 pub use hold::OutboundSettings;
 
@@ -36,9 +37,11 @@ use shared::{
     providers::http::ProviderClient,
     queue::{Queue, topology},
     seal::Keyring,
+    storage::Storage,
 };
 use signal::Signals;
 use std::sync::Arc;
+use uploads::Uploads;
 
 /// So many slices are held at once. They come shortly before their turn: hundreds of slow accounts have one each here, of a few
 /// sends, and none of them must keep out the others.
@@ -75,11 +78,13 @@ pub struct OutboundWorker {
 }
 
 impl OutboundWorker {
-    /// A worker on these databases, calling providers through this client. Its tasks end with this life.
+    /// A worker on these databases, calling providers through this client and sending them files of this storage. Its tasks end with
+    /// this life.
     pub fn new(
         databases: Databases,
         client: ProviderClient,
         keyring: Keyring,
+        storage: Storage,
         settings: OutboundSettings,
         readiness: &Readiness,
         life: &Lifecycle,
@@ -93,7 +98,9 @@ impl OutboundWorker {
             clock: Clock::system(),
         };
         let patience = settings.patience;
-        let caller = Caller::new(client, accounts, settings.max_calls, readiness.condition("keys"), life.clone());
+        let uploads = Uploads::new(databases.clone(), storage, client.clone(), life.clone());
+        let keys = readiness.condition("keys");
+        let caller = Caller::new(client, accounts, uploads, settings.max_calls, keys, life.clone());
         Self {
             holder: Holder::new(databases.clone(), caller, settings, life),
             placements: Placements::new(databases),

@@ -156,8 +156,8 @@ pub enum What {
     },
     /// The provider does not know the ids of its files any more.
     FilesLost {
-        /// Which.
-        file_ids: Vec<FileId>,
+        /// Which, and by which ids it was told.
+        files: Vec<(FileId, String)>,
     },
     /// It was claimed and never called: as if it had not been claimed.
     GivenBack {
@@ -622,15 +622,17 @@ const FILES_LIVE: TimeDelta = TimeDelta::days(90);
 
 async fn note_files(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let mut kept: BTreeMap<files::Wanted, &str> = BTreeMap::new();
-    let mut lost: BTreeSet<files::Wanted> = BTreeSet::new();
+    let mut lost: BTreeSet<(files::Wanted, &str)> = BTreeSet::new();
     for r in records {
         let Some(place) = r.place else { continue };
         match &r.what {
             What::FileKept { file_id, provider_file_id } => {
                 kept.insert((r.tenant_id, place.channel_account_id, *file_id), provider_file_id);
             }
-            What::FilesLost { file_ids } => {
-                lost.extend(file_ids.iter().map(|id| (r.tenant_id, place.channel_account_id, *id)));
+            What::FilesLost { files } => {
+                lost.extend(
+                    files.iter().map(|(id, theirs)| ((r.tenant_id, place.channel_account_id, *id), theirs.as_str())),
+                );
             }
             _ => {}
         }

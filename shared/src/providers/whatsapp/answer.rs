@@ -10,12 +10,30 @@ use crate::{
         answering::{wait, without_code},
         json::Object,
         repair::readable,
+        sending::{Handle, Outgoing},
     },
 };
 use std::time::Duration;
 
-/// What an answer means. `retry_after` is the header's value; only seconds are understood.
-pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+/// Refusals of a value in the message, or of its file (contract, section 12.2): an id that is no longer known is refused by one of them.
+const PERHAPS_ITS_FILE: [&str; 3] = ["100", "131009", "131053"];
+
+/// What an answer to `message` means. `retry_after` is the header's value; only seconds are understood. Where it names a file by an id
+/// and is refused for a value of it, it may be the id, which nothing tells: the file is handed over anew, once.
+pub fn outcome(message: &Outgoing<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+    match answered(status, retry_after, body) {
+        Outcome::Failed { code, reason }
+            if PERHAPS_ITS_FILE.contains(&code.as_str())
+                && message.files.values().any(|handle| matches!(handle, Handle::Id(_))) =>
+        {
+            Outcome::NotSent(NotSent { code, reason, retry_after: None, class: Class::File })
+        }
+        outcome => outcome,
+    }
+}
+
+/// What an answer means, whatever was asked.
+pub(super) fn answered(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let retry_after = wait(retry_after);
     let text = readable(body);
     let answer = Object::parse(&text).ok();
@@ -64,8 +82,14 @@ fn by_status(status: u16, is_transient: bool) -> Reaction {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::providers::answering::in_words as kind;
+    use super::{answered as outcome, *};
+    use crate::{
+        domain::channel::{Channel, Provider},
+        providers::{
+            answering::in_words as kind,
+            testing::sending::{Example, content},
+        },
+    };
 
     fn error(code: impl std::fmt::Display) -> String {
         format!(
@@ -170,6 +194,21 @@ mod tests {
                 "{status} {retry_after:?} {body}"
             );
         }
+    }
+
+    #[test]
+    fn a_file_whose_id_may_be_unknown_is_handed_over_anew() {
+        let said = |by_id: bool, code: u32| {
+            let text = content(serde_json::json!({"type": "text", "text": "x"}));
+            let mut example = Example::new(Provider::Whatsapp, Channel::Whatsapp, text);
+            example.files.retain(|_, handle| by_id && matches!(handle, Handle::Id(_)));
+            kind(&super::outcome(&example.outgoing(), 400, None, error(code).as_bytes()))
+        };
+        for code in [100, 131_009, 131_053] {
+            assert_eq!(said(true, code), "not sent, file");
+            assert_eq!(said(false, code), format!("failed {code}"), "it names no file by an id");
+        }
+        assert_eq!((said(true, 131_026), said(true, 190)), ("failed 131026".to_owned(), "down 190".to_owned()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod media;
 pub mod parse;
 pub mod send;
 pub mod templates;
+pub mod upload;
 
 /// What a number may send to one person: a message in 6 s, with up to 45 at once (contract, section 11).
 pub const PAIR_LIMIT: LimitChange = LimitChange { rate: 1.0 / 6.0, burst: Some(45), inbound_cost: None };

@@ -10,6 +10,7 @@ use support::sandbox::Behaviour;
 use super::super::send;
 use super::books;
 use super::stage::{Plan, SENDER, Shown, Stage, until};
+use crate::bare::wire::Way;
 use crate::measure::progress::Progress;
 use crate::measure::verdicts::Verdicts;
 use crate::services::Services;
@@ -133,7 +134,7 @@ async fn freeze(
 
 /// Single sends, as `load send` makes them. How many a second.
 async fn singles(stage: &mut Stage, size: &Size, account: ChannelAccountId) -> Result<f64> {
-    let jobs = send::seed(&mut stage.installation, account, size.million_sends).await?;
+    let jobs = send::seed(&mut stage.installation, Way::Whatsapp, &[account], size.million_sends).await?;
     stage.installation.signal_to(SENDER, "STOP").await?;
     jobs.publish(&stage.installation).await?;
     let before = stage.sandbox.ledger().counts();
