@@ -10,6 +10,7 @@
 )]
 
 mod bare;
+mod channel;
 mod demo;
 mod faults;
 mod generate;
@@ -17,6 +18,7 @@ mod limit;
 mod measure;
 mod media;
 mod mijra;
+mod order;
 mod outage;
 mod role;
 mod servers;
@@ -53,8 +55,10 @@ enum Command {
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),
-    /// An account at its limit: a backlog, messages that come in, workers that come and go
+    /// An account at its limit: a backlog, messages that come in, workers that come and go; or a limit that changes
     Limit(Box<limit::Command>),
+    /// Thousands of conversations under every trouble, and the order in which the provider took their messages
+    Order(Box<order::Command>),
     /// Files of all sizes through hosts that fail, and the worker's memory
     Media(Box<media::Command>),
     /// Bulk import of contacts: Mijra against COPY, in pairs
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Limit(command) => run_on(limit::run(*command)),
+        Command::Order(command) => run_on(order::run(*command)),
         Command::Media(command) => run_on(media::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),
         Command::Campaign(arguments) => run_on(mijra::campaign(*arguments)),
