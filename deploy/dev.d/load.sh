@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # The load harness, on the private servers. Faults are no measurement: they need crash points, which releases do not have. What an
-# account may send at its limit does not depend on the profile either.
+# account may send at its limit, and in which order, does not depend on the profile either.
 
 verb_load() {
     local running profile=release
@@ -10,7 +10,7 @@ verb_load() {
             return
             ;;
     esac
-    case ${1:-} in faults | outage | limit) profile=dev ;; esac
+    case ${1:-} in faults | outage | limit | order) profile=dev ;; esac
     mijra_expect_cargo
     settings_lock
     services_start

@@ -8,6 +8,7 @@ use support::{
     books::{self, Books},
     campaigns::Started,
     fleet::{Accepted, Fleet},
+    lateness::lateness,
     programs::Program,
     traffic::Traffic,
 };
@@ -108,4 +109,6 @@ async fn a_stopped_machine_gives_its_old_grants_back() {
     let (accepted, ()) = tokio::join!(SMALL.run(&fleet, &parties), stopping);
     let books = books::close(&fleet, &accepted, CLOSING).await;
     books.assert_agree();
+    let late = lateness(&fleet).await.late;
+    assert!(late.is_empty(), "called with grants of before it stood still: {late:?}");
 }

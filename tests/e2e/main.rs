@@ -11,6 +11,7 @@ mod crashes;
 mod ends;
 mod importing;
 mod media;
+mod order;
 mod outages;
 mod poison;
 mod replays;

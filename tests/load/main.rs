@@ -10,6 +10,7 @@
 )]
 
 mod bare;
+mod channel;
 mod demo;
 mod faults;
 mod generate;
@@ -18,6 +19,7 @@ mod measure;
 mod media;
 mod media_out;
 mod mijra;
+mod order;
 mod outage;
 mod role;
 mod servers;
@@ -56,8 +58,10 @@ enum Command {
     Faults(Box<faults::Command>),
     /// Postgres, RabbitMQ and Redis taken away for minutes under load
     Outage(Box<outage::Command>),
-    /// An account at its limit: a backlog, messages that come in, workers that come and go
+    /// An account at its limit: a backlog, messages that come in, workers that come and go; or a limit that changes
     Limit(Box<limit::Command>),
+    /// Thousands of conversations under every trouble, and the order in which the provider took their messages
+    Order(Box<order::Command>),
     /// Files of all sizes through hosts that fail, and the worker's memory
     Media(Box<media::Command>),
     /// Files of all sizes sent by every way, ids that are over, and the workers' memory
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Command::Faults(command) => run_on(faults::run(*command)),
         Command::Outage(command) => run_on(outage::run(*command)),
         Command::Limit(command) => run_on(limit::run(*command)),
+        Command::Order(command) => run_on(order::run(*command)),
         Command::Media(command) => run_on(media::run(*command)),
         Command::MediaOut(command) => run_on(media_out::run(*command)),
         Command::Import(arguments) => run_on(mijra::import(*arguments)),

@@ -1,7 +1,10 @@
 //! `load outage`: each server taken away under load for minutes, and brought back. Nothing may be lost, nothing may end among the
 //! dead letters, and what piled up must be worked off.
 
-use crate::servers::{self, Away};
+use crate::{
+    channel::{Channel, Mixture, allow},
+    servers::{self, Away},
+};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::{
@@ -32,6 +35,9 @@ pub(crate) struct Command {
     /// For --real
     #[arg(long, default_value = "deploy/dev")]
     dev: PathBuf,
+    /// Over which channels people write and are answered, evenly
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "whatsapp")]
+    channels: Vec<Channel>,
     /// Messages of people a second
     #[arg(long, default_value_t = 50.0)]
     webhooks: f64,
@@ -62,7 +68,9 @@ impl Which {
 
 /// Load before and after the outage.
 const AROUND: Duration = Duration::from_secs(10);
-const PEOPLE: u32 = 100;
+const PEOPLE: u32 = 99;
+/// What each account may send a second: no limit is in the way here.
+const RATE: u32 = 1_000;
 
 /// Takes the servers away one after the other, prints a row for each, and says whether all went well.
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
@@ -89,6 +97,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             .env("RUST_LOG", "warn")
             .seed(command.seed)
             .behaviour(|b| {
+                allow(b, RATE);
                 b.latency_ms = Span { min: 10, max: 60 };
                 b.status_delay_ms = Span { min: 100, max: 2_000 };
                 b.unavailable_rate = 0.02;
@@ -97,7 +106,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             builder = builder.relay(which.server(), &Program::ALL);
         }
         let fleet = builder.start().await;
-        let parties = fleet.acquaint(command.seed, PEOPLE).await;
+        let mixture = Mixture::make(&fleet, &command.channels, RATE, command.seed, PEOPLE).await?;
         let traffic = Traffic {
             webhooks_per_second: command.webhooks,
             replies_per_second: command.replies,
@@ -119,7 +128,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             );
             Ok::<(Instant, Duration), anyhow::Error>((back, back.elapsed()))
         };
-        let (accepted, trouble) = tokio::join!(traffic.run(&fleet, &parties), trouble);
+        let (accepted, trouble) = tokio::join!(traffic.run(&fleet, &mixture.people), trouble);
         let (back, ready) = trouble?;
         let books = books::close(&fleet, &accepted, Duration::from_secs(600)).await;
         let drained = back.elapsed();

@@ -6,6 +6,7 @@ mod campaigns;
 use crate::{
     campaigns::Started,
     fleet::{Accepted, Fleet},
+    lateness::attempt_of,
     sandbox::ledger::SendEntry,
 };
 use campaigns::Frozen;
@@ -36,6 +37,8 @@ pub struct Books {
     pub people: usize,
     /// Of these, skipped because they cannot be written to.
     pub skipped: usize,
+    /// Of these, not written to because their campaign was cancelled.
+    pub cancelled: usize,
     /// Sends by state.
     pub states: BTreeMap<SendState, usize>,
     /// Messages of people acknowledged and not stored, messages accepted and not there or without an end, people of campaigns
@@ -57,6 +60,10 @@ pub struct Books {
     pub were_unknown: usize,
     /// Of these, settled by what the provider reported.
     pub settled_by_evidence: usize,
+    /// Messages that the provider first took after a later one of their conversation.
+    pub out_of_order: usize,
+    /// The same, where the later one had waited for as long as it must: they had been unknown, or may have been taken before.
+    pub out_of_order_allowed: usize,
     /// Dead letters.
     pub dead: usize,
     /// Everything that does not agree, in words.
@@ -195,11 +202,6 @@ fn behind(sends: &HashMap<MessageId, Send>, taken: &[SendEntry]) -> Vec<String> 
 /// The message that a request's token names.
 fn message_of(entry: &SendEntry) -> Option<MessageId> {
     entry.message()?.parse().ok()
-}
-
-/// The attempt that a request's token names.
-fn attempt_of(entry: &SendEntry) -> Option<Uuid> {
-    entry.opaque.as_deref()?.rsplit_once(':')?.1.parse().ok()
 }
 
 async fn sends(admin: &mut PgConnection) -> HashMap<MessageId, Send> {
@@ -405,18 +407,25 @@ impl Books {
     /// that it lost its turn may come later. Campaigns' messages have no turn: nobody waits for them.
     fn order(&mut self, sends: &HashMap<MessageId, Send>, requests: &[SendEntry]) {
         let mut last: HashMap<Uuid, i64> = HashMap::new();
+        let mut seen: BTreeSet<MessageId> = BTreeSet::new();
         let mut wrong = Vec::new();
         for entry in requests.iter().filter(|entry| entry.wamid().is_some()) {
             let Some((id, send)) = message_of(entry).and_then(|id| Some((id, sends.get(&id)?))) else { continue };
-            if send.of_campaign {
+            // What is taken again is doubled, which is looked at elsewhere.
+            if send.of_campaign || !seen.insert(id) {
                 continue;
             }
             let before = last.entry(send.conversation).or_insert(0);
-            if send.seq < *before && !send.turn_released && !send.possibly_doubled {
-                wrong.push(format!("{id}, number {} of its conversation, after number {before}", send.seq));
+            if send.seq < *before {
+                if send.turn_released || send.possibly_doubled {
+                    self.out_of_order_allowed += 1;
+                } else {
+                    wrong.push(format!("{id}, number {} of its conversation, after number {before}", send.seq));
+                }
             }
             *before = (*before).max(send.seq);
         }
+        self.out_of_order = wrong.len();
         self.say("messages out of order", &wrong);
     }
 
@@ -469,6 +478,8 @@ impl fmt::Display for Books {
             ("held though the provider has it", self.held_but_taken),
             ("unknown for a while", self.were_unknown),
             ("  of these settled by evidence", self.settled_by_evidence),
+            ("out of order", self.out_of_order),
+            ("out of order as it may be", self.out_of_order_allowed),
             ("dead letters", self.dead),
         ];
         for (name, count) in counts {

@@ -4,7 +4,7 @@
 use crate::fleet::Fleet;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use shared::domain::ids::{CampaignId, ContactId};
+use shared::domain::ids::{CampaignId, ChannelAccountId, ContactId};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -24,6 +24,8 @@ pub struct Started {
     pub id: CampaignId,
     /// To whom.
     pub audience: Audience,
+    /// What it is to end as: `completed`, unless somebody ends it before.
+    pub ends: &'static str,
 }
 
 /// How often it is looked whether everybody has been released.
@@ -32,6 +34,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const INSIST: Duration = Duration::from_secs(900);
 
 impl Audience {
+    /// These people, each as the provider calls them.
+    pub fn of(people: impl IntoIterator<Item = (ContactId, String)>) -> Self {
+        Self(Arc::new(people.into_iter().map(|(id, address)| (id, Some(address))).collect()))
+    }
+
     /// Each person with what the provider calls them.
     pub fn people(&self) -> impl Iterator<Item = (ContactId, Option<&str>)> {
         self.0.iter().map(|(id, address)| (*id, address.as_deref()))
@@ -82,14 +89,27 @@ impl Fleet {
         self.get(&format!("/campaigns/{id}")).await
     }
 
-    /// Writes a campaign down and starts it; insists until the API has accepted both.
+    /// Writes a campaign of a template on WhatsApp down and starts it; insists until the API has accepted both.
     ///
     /// # Panics
     /// If it is refused, or not accepted in time.
     pub async fn campaign(&self, name: &str, audience: &Audience) -> Started {
-        let ids: Vec<ContactId> = audience.people().map(|(id, _)| id).collect();
         let content = json!({"type": "template", "name": "cart_nudge", "language": "en_US", "variables": ["{{name}}"]});
-        let account = self.tenant.account;
+        self.campaign_on(self.tenant.account, &content, name, audience).await
+    }
+
+    /// The same of anything on any account.
+    ///
+    /// # Panics
+    /// If it is refused, or not accepted in time.
+    pub async fn campaign_on(
+        &self,
+        account: ChannelAccountId,
+        content: &Value,
+        name: &str,
+        audience: &Audience,
+    ) -> Started {
+        let ids: Vec<ContactId> = audience.people().map(|(id, _)| id).collect();
         let new = json!({
             "name": name, "channel_account_id": account, "content": content, "audience": {"contact_ids": ids},
         });
@@ -99,10 +119,24 @@ impl Fleet {
         loop {
             let started = self.post(&format!("/campaigns/{id}/start"), "start", &json!({})).await;
             if matches!(started, Ok((StatusCode::OK, _))) || self.left_draft(id).await {
-                return Started { id, audience: audience.clone() };
+                return Started { id, audience: audience.clone(), ends: "completed" };
             }
             assert!(Instant::now() < deadline, "the API does not start a campaign: {started:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends a campaign before its time, unless its time is over.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn cancel(&self, campaign: &mut Started) {
+        match self.post(&format!("/campaigns/{}/cancel", campaign.id), "cancel", &json!({})).await {
+            Ok((StatusCode::OK, _)) => campaign.ends = "cancelled",
+            answer => {
+                let shown = self.show_campaign(campaign.id).await.unwrap_or_default();
+                assert_eq!(shown["state"], "completed", "a campaign cannot be cancelled: {answer:?}");
+            }
         }
     }
 

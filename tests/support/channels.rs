@@ -4,7 +4,9 @@
 use crate::{
     fleet::{Builder, Fleet},
     sandbox::{AccountSpec, Api, Happening, Incoming, NUMBER, Person, Platform, Session, ledger::SendEntry},
+    traffic::Talks,
 };
+use futures_util::{StreamExt, stream};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::{
@@ -12,7 +14,7 @@ use shared::{
     providers::gateway,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -90,7 +92,7 @@ impl Way {
     /// A person, as the provider calls them in what it is sent.
     fn person(self, nth: u32) -> String {
         match self {
-            Way::Whatsapp => whatsapp_person(nth).wa_id,
+            Way::Whatsapp => format!("4917033{nth:06}"),
             Way::Messenger => format!("24000000000{nth:06}"),
             Way::Instagram => format!("980000000{nth:06}"),
             Way::Sms => format!("+1415555{nth:04}"),
@@ -100,13 +102,29 @@ impl Way {
     }
 }
 
-fn whatsapp_person(nth: u32) -> Person {
-    Person::with_phone(&format!("+4917033{nth:06}"))
+/// An account to be made.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// For this way.
+    pub way: Way,
+    /// As its provider calls it.
+    pub id: String,
+    /// What we are told that it may send a second; nothing, for what its provider documents.
+    pub rate: Option<f64>,
+    /// The kinds of files that a gateway carries, too.
+    pub carries: &'static [&'static str],
+}
+
+impl Line {
+    /// The usual account of a way.
+    pub fn new(way: Way, rate: Option<f64>) -> Self {
+        Self { way, id: way.account().to_owned(), rate, carries: &[] }
+    }
 }
 
 /// A tenant's accounts, one for each way.
 pub struct Stage {
-    accounts: BTreeMap<Way, ChannelAccountId>,
+    accounts: BTreeMap<Way, (ChannelAccountId, String)>,
 }
 
 /// Somebody who can be written to.
@@ -114,6 +132,8 @@ pub struct Stage {
 pub struct Party {
     /// By which way.
     pub way: Way,
+    /// From which account, as the provider calls it.
+    pub account: String,
     /// As the provider calls them.
     pub person: String,
     /// As we call them.
@@ -137,7 +157,7 @@ pub fn file_of(content_type: &str) -> Vec<u8> {
 }
 
 impl Stage {
-    /// Makes the accounts, on both sides. The gateway carries text.
+    /// Makes an account for every way, each fast enough for any test. The gateway carries text.
     ///
     /// # Panics
     /// If `mijra` refuses.
@@ -149,48 +169,27 @@ impl Stage {
     ///
     /// # Panics
     /// If `mijra` refuses.
-    pub async fn carrying(fleet: &Fleet, by_gateway: &[&str]) -> Self {
-        let registry = fleet.sandbox.registry();
-        let twilio = |id: &str| AccountSpec::new(Platform::Twilio, id).signed_with(AUTH_TOKEN);
-        registry
-            .add_account(AccountSpec { token: Some(PAGE_TOKEN.into()), ..AccountSpec::new(Platform::Messenger, PAGE) });
-        registry.add_account(AccountSpec {
-            token: Some(LINKED_PAGE_TOKEN.into()),
-            page_id: Some(LINKED_PAGE.into()),
-            ..AccountSpec::new(Platform::Instagram, PROFESSIONAL)
-        });
-        registry.add_account(twilio(SMS));
-        registry.add_account(twilio(TWILIO_WHATSAPP));
-        fleet.sandbox.link(Session::new(SESSION, GATEWAY_TOKEN));
+    pub async fn carrying(fleet: &Fleet, by_gateway: &'static [&'static str]) -> Self {
+        let line = |way| Line { carries: by_gateway, ..Line::new(way, Some(1000.0)) };
+        Self::of(fleet, Way::ALL.map(line)).await
+    }
 
-        let mut described = gateway::preset("botmaster").expect("it is built in");
-        described.url = format!("{}/api/v1/?action=send", fleet.sandbox.url());
-        described.carries.extend(by_gateway.iter().map(|kind| (*kind).to_owned()));
-        let description = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(description.path(), serde_json::to_vec(&described).expect("plain fields")).expect("a file");
-        let description = description.path().to_str().expect("a path of ours").to_owned();
-        let whatsapp_number = format!("whatsapp:+{SESSION}");
-        let twilio = |sender: &'static str| vec!["twilio", "--sender", sender, "--account-sid", ACCOUNT_SID];
-        let wanted: [(Way, Vec<&str>, &str); 5] = [
-            (Way::Messenger, vec!["messenger", "--page-id", PAGE], PAGE_TOKEN),
-            (Way::Instagram, vec!["instagram", "--account-id", PROFESSIONAL, "--login", "page"], LINKED_PAGE_TOKEN),
-            (Way::Sms, twilio(SMS), AUTH_TOKEN),
-            (Way::TwilioWhatsapp, twilio(TWILIO_WHATSAPP), AUTH_TOKEN),
-            (Way::Gateway, vec!["gateway", "--sender", &whatsapp_number, "--description", &description], GATEWAY_TOKEN),
-        ];
-        let mut accounts = BTreeMap::from([(Way::Whatsapp, fleet.tenant.account)]);
-        for (way, wanted, token) in wanted {
-            let given = ["--tenant", &fleet.tenant.slug, "--rate", "1000"];
-            let add = [["channel-account", "add"].as_slice(), &wanted, &given].concat();
-            let added = fleet.mijra_with(&add, &[("ACCESS_TOKEN", token)]).await;
-            accounts.insert(way, added["id"].as_str().and_then(|id| id.parse().ok()).expect("the account's id"));
+    /// Makes these accounts, on both sides. WhatsApp's is the fleet's own, whatever is said of it.
+    ///
+    /// # Panics
+    /// If `mijra` refuses.
+    pub async fn of(fleet: &Fleet, lines: impl IntoIterator<Item = Line>) -> Self {
+        let mut accounts = BTreeMap::new();
+        for line in lines {
+            let account = if line.way == Way::Whatsapp { fleet.tenant.account } else { make(fleet, &line).await };
+            accounts.insert(line.way, (account, line.id));
         }
         Self { accounts }
     }
 
     /// The account by this way.
     pub fn account(&self, way: Way) -> ChannelAccountId {
-        self.accounts[&way]
+        self.accounts[&way].0
     }
 
     /// Somebody writes to the account, which opens the window; where nothing can be heard, somebody's number becomes known.
@@ -198,31 +197,53 @@ impl Stage {
     /// # Panics
     /// If it is not stored in time.
     pub async fn meet(&self, fleet: &Fleet, way: Way, nth: u32) -> Party {
-        let person = way.person(nth);
-        let told = match way.platform() {
-            _ if way == Way::Whatsapp => {
-                let incoming = Incoming::text(&whatsapp_person(nth), "Is it in stock?");
-                fleet.sandbox.tell(NUMBER, vec![incoming]).await
-            }
-            Some(platform) => {
-                fleet.sandbox.happen(Happening::text(platform, way.account(), &person, "Is it in stock?")).await
-            }
-            None => {
-                let contact = json!({"name": "Mara", "phone": format!("+{person}")});
-                let contact = fleet.insist("/contacts", &contact, StatusCode::CREATED).await;
-                let contact = ContactId(uuid_of(&contact["id"]));
-                return Party { way, person, contact, theirs: None };
-            }
-        };
-        let told = told.expect("the sandbox posts it");
-        let id = told.ids.first().expect("a message of a person has an id");
-        let (message, conversation, contact) = stored(fleet, id).await;
-        Party {
+        let mut party = Party {
             way,
-            person,
-            contact: ContactId(contact),
-            theirs: Some((MessageId(message), ConversationId(conversation))),
+            account: self.accounts[&way].1.clone(),
+            person: way.person(nth),
+            contact: ContactId(Uuid::nil()),
+            theirs: None,
+        };
+        if way == Way::Gateway {
+            let contact = json!({"name": "Mara", "phone": format!("+{}", party.person)});
+            let contact = fleet.insist("/contacts", &contact, StatusCode::CREATED).await;
+            party.contact = ContactId(uuid_of(&contact["id"]));
+            return party;
         }
+        let id = party.write_text(fleet, "Is it in stock?").await;
+        let (message, conversation, contact) = stored(fleet, std::slice::from_ref(&id)).await[&id];
+        Party { contact: ContactId(contact), theirs: Some((MessageId(message), ConversationId(conversation))), ..party }
+    }
+
+    /// So many people write to the account for the first time; as soon as all of it is stored.
+    ///
+    /// # Panics
+    /// If it is not in time, or nothing can be heard by this way.
+    pub async fn acquaint(&self, fleet: &Fleet, way: Way, people: u32) -> Vec<Party> {
+        let newcomers = (1..=people).map(|nth| Party {
+            way,
+            account: self.accounts[&way].1.clone(),
+            person: way.person(nth),
+            contact: ContactId(Uuid::nil()),
+            theirs: None,
+        });
+        let told: Vec<(Party, String)> = stream::iter(newcomers)
+            .map(|party| async move {
+                let id = party.write_text(fleet, "Is it in stock?").await;
+                (party, id)
+            })
+            .buffer_unordered(32)
+            .collect()
+            .await;
+        let ids: Vec<String> = told.iter().map(|(_, id)| id.clone()).collect();
+        let stored = stored(fleet, &ids).await;
+        told.into_iter()
+            .map(|(party, id)| {
+                let (message, conversation, contact) = stored[&id];
+                let theirs = Some((MessageId(message), ConversationId(conversation)));
+                Party { contact: ContactId(contact), theirs, ..party }
+            })
+            .collect()
     }
 
     /// Says something to somebody; what the API answers.
@@ -253,21 +274,99 @@ impl Stage {
     }
 }
 
-/// A message of a person by its provider's id, as soon as it is stored: its id, its conversation and its sender.
-async fn stored(fleet: &Fleet, provider_message_id: &str) -> (Uuid, Uuid, Uuid) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+/// Makes an account with its provider, and then with us.
+async fn make(fleet: &Fleet, line: &Line) -> ChannelAccountId {
+    let (registry, id) = (fleet.sandbox.registry(), line.id.as_str());
+    // Lives as long as `mijra` reads it.
+    let description = tempfile::NamedTempFile::new().expect("a file");
+    let path = description.path().to_str().expect("a path of ours");
+    let sender = format!("whatsapp:+{id}");
+    let (wanted, token) = match line.way {
+        Way::Whatsapp => unreachable!("the fleet has made it"),
+        Way::Messenger => {
+            let spec = AccountSpec::new(Platform::Messenger, id);
+            registry.add_account(AccountSpec { token: Some(PAGE_TOKEN.into()), ..spec });
+            (vec!["messenger", "--page-id", id], PAGE_TOKEN)
+        }
+        Way::Instagram => {
+            registry.add_account(AccountSpec {
+                token: Some(LINKED_PAGE_TOKEN.into()),
+                page_id: Some(LINKED_PAGE.into()),
+                ..AccountSpec::new(Platform::Instagram, id)
+            });
+            (vec!["instagram", "--account-id", id, "--login", "page"], LINKED_PAGE_TOKEN)
+        }
+        Way::Sms | Way::TwilioWhatsapp => {
+            registry.add_account(AccountSpec::new(Platform::Twilio, id).signed_with(AUTH_TOKEN));
+            (vec!["twilio", "--sender", id, "--account-sid", ACCOUNT_SID], AUTH_TOKEN)
+        }
+        Way::Gateway => {
+            fleet.sandbox.link(Session::new(id, GATEWAY_TOKEN));
+            let mut described = gateway::preset("botmaster").expect("it is built in");
+            described.url = format!("{}/api/v1/?action=send", fleet.sandbox.url());
+            described.carries.extend(line.carries.iter().map(|kind| (*kind).to_owned()));
+            std::fs::write(path, serde_json::to_vec(&described).expect("plain fields")).expect("a file");
+            (vec!["gateway", "--sender", &sender, "--description", path], GATEWAY_TOKEN)
+        }
+    };
+    let rate = line.rate.map(|rate| rate.to_string());
+    let rate: &[&str] = match &rate {
+        Some(rate) => &["--rate", rate],
+        None => &[],
+    };
+    let given = ["--tenant", fleet.tenant.slug.as_str()];
+    let add = [["channel-account", "add"].as_slice(), &wanted, &given, rate].concat();
+    let added = fleet.mijra_with(&add, &[("ACCESS_TOKEN", token)]).await;
+    added["id"].as_str().and_then(|id| id.parse().ok()).expect("the account's id")
+}
+
+impl Party {
+    /// They write; the message's id.
+    async fn write_text(&self, fleet: &Fleet, text: impl Into<String>) -> String {
+        let told = match self.way.platform() {
+            Some(platform) => {
+                fleet.sandbox.happen(Happening::text(platform, &*self.account, &*self.person, text)).await
+            }
+            None => {
+                let person = Person::with_phone(&format!("+{}", self.person));
+                fleet.sandbox.tell(&self.account, vec![Incoming::text(&person, text)]).await
+            }
+        };
+        let told = told.expect("the sandbox posts it");
+        told.ids.first().expect("a message of a person has an id").clone()
+    }
+}
+
+impl Talks for Party {
+    async fn write(&self, fleet: &Fleet, number: u64) {
+        self.write_text(fleet, format!("message {number}")).await;
+    }
+
+    fn conversation(&self) -> ConversationId {
+        self.theirs.expect("somebody who can be heard").1
+    }
+}
+
+/// Messages of people by their provider's ids, as soon as all are stored: each one's id, conversation and sender.
+async fn stored(fleet: &Fleet, ids: &[String]) -> HashMap<String, (Uuid, Uuid, Uuid)> {
+    let deadline = Instant::now() + Duration::from_secs(30) + Duration::from_millis(50) * ids.len() as u32;
     let mut admin = fleet.database.admin().await;
     loop {
         let found = sqlx::query_as(
-            "SELECT m.id, m.conversation_id, c.contact_id
+            "SELECT m.provider_message_id, m.id, m.conversation_id, c.contact_id
             FROM messages m
             JOIN conversations c ON c.tenant_id = m.tenant_id AND c.id = m.conversation_id
-            WHERE m.provider_message_id = $1",
+            WHERE m.provider_message_id = ANY ($1)",
         );
-        match found.bind(provider_message_id).fetch_optional(&mut admin).await.expect("the database answers") {
-            Some(found) => return found,
-            None => assert!(Instant::now() < deadline, "{provider_message_id} is not stored in time"),
+        let found: Vec<(String, Uuid, Uuid, Uuid)> =
+            found.bind(ids).fetch_all(&mut admin).await.expect("the database answers");
+        if found.len() == ids.len() {
+            return found
+                .into_iter()
+                .map(|(id, message, conversation, contact)| (id, (message, conversation, contact)))
+                .collect();
         }
+        assert!(Instant::now() < deadline, "{} of {} messages are stored in time", found.len(), ids.len());
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }

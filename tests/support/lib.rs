@@ -12,7 +12,9 @@ pub mod channels;
 pub mod database;
 pub mod fleet;
 pub mod frames;
+pub mod lateness;
 pub mod media;
+pub mod metering;
 pub mod programs;
 pub mod relay;
 #[path = "../sandbox/mod.rs"]

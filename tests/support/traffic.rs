@@ -21,6 +21,27 @@ pub struct Party {
     pub conversation: ConversationId,
 }
 
+/// Who takes part in traffic: they write, and are answered where they wrote.
+pub trait Talks: Sync {
+    /// They write; it is repeated by their provider until it is acknowledged.
+    fn write(&self, fleet: &Fleet, number: u64) -> impl Future<Output = ()>;
+
+    /// Where they are answered.
+    fn conversation(&self) -> ConversationId;
+}
+
+impl Talks for Party {
+    async fn write(&self, fleet: &Fleet, number: u64) {
+        // Some send a picture with it.
+        let kind = if number % 4 == 0 { Kind::Image } else { Kind::Text };
+        fleet.tell_of(kind, &self.person, format!("message {number}")).await;
+    }
+
+    fn conversation(&self) -> ConversationId {
+        self.conversation
+    }
+}
+
 /// How much for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
@@ -55,27 +76,24 @@ impl Fleet {
 
 impl Traffic {
     /// Runs until the time is over and every answer is accepted. Which were.
-    pub async fn run(self, fleet: &Fleet, parties: &[Party]) -> Vec<Accepted> {
+    pub async fn run(self, fleet: &Fleet, parties: &[impl Talks]) -> Vec<Accepted> {
         self.run_until(&CancellationToken::new(), fleet, parties).await
     }
 
     /// The same, or until told to stop.
-    pub async fn run_until(self, stop: &CancellationToken, fleet: &Fleet, parties: &[Party]) -> Vec<Accepted> {
+    pub async fn run_until(self, stop: &CancellationToken, fleet: &Fleet, parties: &[impl Talks]) -> Vec<Accepted> {
         let told = self
             .moments(self.webhooks_per_second, 1)
             .take_until(stop.clone().cancelled_owned())
             .for_each_concurrent(AT_ONCE, |(number, dice)| async move {
-                let party = &parties[dice % parties.len()];
-                // Some send a picture with it.
-                let kind = if number % 4 == 0 { Kind::Image } else { Kind::Text };
-                fleet.tell_of(kind, &party.person, format!("message {number}")).await;
+                parties[dice % parties.len()].write(fleet, number).await;
             });
         let replied = self
             .moments(self.replies_per_second, 2)
             .take_until(stop.clone().cancelled_owned())
             .map(|(number, dice)| async move {
-                let party = &parties[dice % parties.len()];
-                fleet.reply(party.conversation, &format!("answer {number}")).await
+                let conversation = parties[dice % parties.len()].conversation();
+                fleet.reply(conversation, &format!("answer {number}")).await
             })
             .buffer_unordered(AT_ONCE)
             .collect();

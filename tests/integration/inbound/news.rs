@@ -75,6 +75,26 @@ async fn what_an_operator_has_set_is_the_most_and_what_he_has_disabled_stays_so(
 }
 
 #[tokio::test]
+async fn what_throttling_has_lowered_is_over_when_the_provider_says_later_that_as_much_is_allowed() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    sqlx::query(
+        "INSERT INTO limits (tenant_id, scope, key, rate, current_rate, wanted, lowered_at)
+        VALUES ($1, 'account', $2, 80, 10, 80, $3)",
+    )
+    .bind(stage.tenant)
+    .bind(stage.account)
+    .bind(second(5))
+    .execute(&mut stage.admin)
+    .await
+    .unwrap();
+    let current = "SELECT to_jsonb(current_rate) FROM limits WHERE scope = 'account'";
+    for (at, told, holds) in [(4, 1000.0, 10), (6, 40.0, 10), (7, 1000.0, 80)] {
+        stage.tell(vec![news(AccountNews::Throughput(told), None, at)]).await;
+        assert_eq!(stage.row(current).await, json!(holds), "told {told} at {at}");
+    }
+}
+
+#[tokio::test]
 async fn of_numbers_that_share_an_account_the_one_is_meant_that_is_named() {
     let mut stage = Stage::on(Provider::Whatsapp).await;
     make_account(&mut stage.admin, stage.tenant, Provider::Whatsapp, "15550200").await;

@@ -1,12 +1,14 @@
 //! What goes on while something goes wrong: people write, agents answer, and one campaign follows the other.
 
 use super::{Settle, Unknown};
+use crate::channel::{Channel, Mixture, allow};
+use anyhow::Result;
 use support::{
     campaigns::{Audience, Started},
     fleet::{Accepted, Builder, Fleet, Server},
     programs::Program,
     sandbox::behaviour::Span,
-    traffic::{Party, Traffic},
+    traffic::Traffic,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +35,7 @@ pub(super) struct Manner {
 /// Who takes part.
 pub(super) struct Load {
     traffic: Traffic,
-    parties: Vec<Party>,
+    pub(super) mixture: Mixture,
     audience: Audience,
 }
 
@@ -68,7 +70,7 @@ impl Manner {
             .seed(self.seed)
             .rate(account)
             .behaviour(|b| {
-                b.throughput_per_second = Some(account as u32);
+                allow(b, account as u32);
                 b.latency_ms = Span { min: 10, max: 60 };
                 b.unavailable_rate = 0.03;
                 b.refuse_rate = 0.005;
@@ -81,31 +83,38 @@ impl Manner {
                 b.status_delay_ms = delay;
             });
         let relayed = |builder: Builder, server: &Server| builder.relay(*server, &Program::ALL);
-        let fleet = relays.iter().fold(builder, relayed).start().await;
+        relays.iter().fold(builder, relayed).start().await
+    }
+
+    /// What the accounts do with what nobody knows.
+    async fn set_policy(self, fleet: &Fleet) {
         if self.unknown == Unknown::Resend {
             sqlx::query("UPDATE channel_accounts SET when_unknown = 'resend'")
                 .execute(&mut fleet.database.admin().await)
                 .await
                 .expect("the database answers");
         }
-        fleet
     }
 }
 
 impl Load {
-    pub(super) async fn of(manner: Manner, fleet: &Fleet) -> Self {
+    /// The accounts are made here, but for the fleet's own.
+    pub(super) async fn of(manner: Manner, channels: &[Channel], fleet: &Fleet) -> Result<Self> {
         let Rates { webhooks, replies, account } = manner.rates;
         let people = (account * AUDIENCE_SECONDS) as usize;
-        Self {
+        let mixture = Mixture::make(fleet, channels, account as u32, manner.seed, PEOPLE).await?;
+        // Other accounts have come since.
+        manner.set_policy(fleet).await;
+        Ok(Self {
             traffic: Traffic {
                 webhooks_per_second: webhooks,
                 replies_per_second: replies,
                 lasts: std::time::Duration::from_secs(24 * 3600),
                 seed: manner.seed,
             },
-            parties: fleet.acquaint(manner.seed, PEOPLE).await,
+            mixture,
             audience: fleet.audience(people, people.div_ceil(WITHOUT_ADDRESS)).await,
-        }
+        })
     }
 
     /// Goes on for as long as the trouble does; what was accepted meanwhile, and what came of the trouble.
@@ -117,7 +126,7 @@ impl Load {
             outcome
         };
         let (replies, campaigns, outcome) = tokio::join!(
-            self.traffic.run_until(&stop, fleet, &self.parties),
+            self.traffic.run_until(&stop, fleet, &self.mixture.people),
             fleet.campaigns(&self.audience, &stop),
             trouble
         );

@@ -7,7 +7,7 @@ mod load;
 mod rows;
 mod soak;
 
-use crate::servers::Away;
+use crate::{channel::Channel, servers::Away};
 use anyhow::Result;
 use fault::{Fault, Spells};
 use load::{Manner, Rates};
@@ -44,6 +44,15 @@ pub(crate) struct Command {
     /// For --away stopped
     #[arg(long, default_value = "deploy/dev")]
     dev: PathBuf,
+    /// Over which channels people write and are answered, evenly; campaigns are WhatsApp's
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "whatsapp")]
+    channels: Vec<Channel>,
+    /// For how many seconds a machine stands still [default: 20, in a soak 5]
+    #[arg(long)]
+    standstill: Option<u64>,
+    /// For how many seconds a server is away [default: 10, in a soak 2]
+    #[arg(long)]
+    down: Option<u64>,
     /// Messages of people a second [default: 60, in a soak 25]
     #[arg(long)]
     webhooks: Option<f64>,
@@ -118,6 +127,8 @@ impl Command {
     }
 
     fn spells(&self, standstill: Duration, away: Duration) -> Spells<'_> {
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        let (standstill, away) = (seconds(self.standstill, standstill), seconds(self.down, away));
         let way = match self.away {
             How::Stopped => Away::Stopped(&self.dev),
             How::Unreachable => Away::OutOfReach,
@@ -152,7 +163,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     let faults = Fault::named(&command.points)?;
     let well = match command.soak {
         Some(strikes) => soak::run(&command, &faults, strikes).await?,
-        None => rows::run(&command, &faults).await,
+        None => rows::run(&command, &faults).await?,
     };
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

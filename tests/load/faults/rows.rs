@@ -6,11 +6,14 @@ use super::{
     load::{Load, Manner},
     say,
 };
+use crate::channel::Taken;
+use anyhow::Result;
 use comfy_table::{Table, presets};
 use std::time::Duration;
 use support::{
     books::{self, Books},
     fleet::Fleet,
+    lateness::lateness,
 };
 
 /// How long a stopped machine stands still.
@@ -18,7 +21,7 @@ const STANDSTILL: Duration = Duration::from_secs(20);
 /// How long a server is away.
 const AWAY: Duration = Duration::from_secs(10);
 
-const HEADER: [&str; 17] = [
+const HEADER: [&str; 20] = [
     "statuses",
     "unknown ones",
     "fault",
@@ -34,6 +37,9 @@ const HEADER: [&str; 17] = [
     "by evidence",
     "held",
     "dead",
+    "out of order",
+    "busiest second",
+    "longest to call s",
     "ready again s",
     "quiet after s",
 ];
@@ -45,18 +51,22 @@ struct Run {
     books: Books,
     /// The longest time until all were ready again.
     recovery: Duration,
+    /// What was granted of each account's limit.
+    taken: Vec<Taken>,
+    /// The longest from a grant to its call.
+    longest: chrono::TimeDelta,
     /// What did not happen as it should.
     wrong: Vec<String>,
 }
 
 /// Tries every fault in every manner, prints a row for each, and says whether all went well.
-pub(super) async fn run(command: &Command, faults: &[Fault]) -> bool {
+pub(super) async fn run(command: &Command, faults: &[Fault]) -> Result<bool> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(HEADER.into_iter().chain(["books"]));
     let mut details = Vec::new();
     for manner in command.manners() {
         for fault in faults {
-            let run = try_fault(command, manner, *fault).await;
+            let run = try_fault(command, manner, *fault).await?;
             let agrees = run.books.agree() && run.wrong.is_empty();
             let row = row(manner, *fault, &run, agrees);
             // As it comes: a run takes a while.
@@ -76,12 +86,12 @@ pub(super) async fn run(command: &Command, faults: &[Fault]) -> bool {
     }
     say(&table.to_string());
     details.iter().for_each(|detail| say(detail));
-    details.is_empty()
+    Ok(details.is_empty())
 }
 
-async fn try_fault(command: &Command, manner: Manner, fault: Fault) -> Run {
+async fn try_fault(command: &Command, manner: Manner, fault: Fault) -> Result<Run> {
     let fleet = manner.fleet(&command.relays(&[fault])).await;
-    let load = Load::of(manner, &fleet).await;
+    let load = Load::of(manner, &command.channels, &fleet).await?;
     let spells = command.spells(STANDSTILL, AWAY);
     let (handed, (times, recovery, mut wrong)) =
         load.during(&fleet, trouble(&fleet, fault, command.rounds, spells)).await;
@@ -89,7 +99,12 @@ async fn try_fault(command: &Command, manner: Manner, fault: Fault) -> Run {
     if !books.agree() {
         wrong.push(fleet.logs(10));
     }
-    Run { times, books, recovery, wrong }
+    let taken = load.mixture.taken(&fleet).await;
+    let over = taken.iter().filter(|taken| taken.busiest > u64::from(taken.rate));
+    wrong.extend(over.map(|taken| format!("{} was granted {} in a second", taken.channel.name(), taken.busiest)));
+    let lateness = lateness(&fleet).await;
+    wrong.extend(lateness.late);
+    Ok(Run { times, books, recovery, taken, longest: lateness.longest, wrong })
 }
 
 /// Makes it go wrong again and again, with a calm before and after each. How often it did; the longest time until all were ready
@@ -125,8 +140,12 @@ fn row(manner: Manner, fault: Fault, run: &Run, agrees: bool) -> Vec<String> {
         books.settled_by_evidence,
         books.held,
         books.dead,
+        books.out_of_order,
     ];
     row.extend(counts.iter().map(usize::to_string));
+    let taken = run.taken.iter().map(|taken| format!("{} {}/{}", taken.channel.name(), taken.busiest, taken.rate));
+    row.push(taken.collect::<Vec<_>>().join(", "));
+    row.push(format!("{:.2}", run.longest.as_seconds_f64()));
     row.push(format!("{:.1}", run.recovery.as_secs_f64()));
     row.push(books.quiet_after.map_or("never".to_owned(), |after| format!("{:.1}", after.as_secs_f64())));
     row.push(if agrees { "agree".to_owned() } else { "DIFFER".to_owned() });

@@ -53,7 +53,7 @@ pub(super) async fn run(command: &Command, faults: &[Fault], count: u64) -> Resu
     let manners = command.manners();
     let manner = *manners.first().expect("there is a manner for every choice");
     let fleet = manner.fleet(&command.relays(faults)).await;
-    let load = Load::of(manner, &fleet).await;
+    let load = Load::of(manner, &command.channels, &fleet).await?;
     let [statuses, unknown] = manner.words();
     say(&format!(
         "{count} faults by seed {}, books closed after every {}; statuses come {statuses}, unknown messages are {unknown}",

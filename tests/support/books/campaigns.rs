@@ -78,12 +78,11 @@ impl Books {
             }
         }
         let (mut lost, mut strange) = (Vec::new(), Vec::new());
-        for Started { id, audience } in started {
+        for Started { id, audience, ends } in started {
             self.campaigns += 1;
             self.people += audience.size();
             match frozen.campaigns.get(id) {
-                Some((state, Some(count)))
-                    if state == "completed" && usize::try_from(*count) == Ok(audience.size()) => {}
+                Some((state, Some(count))) if state == ends && usize::try_from(*count) == Ok(audience.size()) => {}
                 other => strange.push(format!("{id}, to {} people, is {other:?}", audience.size())),
             }
             for (contact, address) in audience.people() {
@@ -93,7 +92,10 @@ impl Books {
                     (None, _) => lost.push(lose("is not frozen".into())),
                     (Some(person), None) if person.state == "skipped" => self.skipped += 1,
                     (Some(person), None) => strange.push(lose(format!("has no address and is {}", person.state))),
-                    (Some(person), Some(address)) => match standing(person, address, sends, &taken) {
+                    (Some(person), Some(_)) if *ends == "cancelled" && person.state == "cancelled" => {
+                        self.cancelled += 1
+                    }
+                    (Some(person), Some(address)) => match standing(person, address, ends, sends, &taken) {
                         Standing::Settled | Standing::Open => {}
                         Standing::Lost(why) => lost.push(lose(why)),
                     },
@@ -113,6 +115,7 @@ impl Books {
 fn standing(
     person: &Person,
     address: &str,
+    ends: &str,
     sends: &HashMap<MessageId, Send>,
     taken: &HashMap<MessageId, Vec<&str>>,
 ) -> Standing {
@@ -126,6 +129,7 @@ fn standing(
     match send.state {
         SendState::Sent | SendState::Delivered | SendState::Read | SendState::Held => Standing::Settled,
         SendState::Failed if send.code.is_some() => Standing::Settled,
+        SendState::Cancelled if ends == "cancelled" => Standing::Settled,
         SendState::Waiting | SendState::Queued | SendState::Sending | SendState::Unknown => Standing::Open,
         SendState::Failed => Standing::Lost("failed without a code".into()),
         SendState::Cancelled => Standing::Lost("was cancelled by nobody".into()),

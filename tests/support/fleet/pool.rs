@@ -27,6 +27,14 @@ impl Pool {
         }
         ended_well
     }
+
+    /// kill -9 of one of them, which is started again. Whether it ended in time.
+    pub async fn kill(&self, nth: usize, within: Duration) -> bool {
+        let process = &self.0[nth % self.0.len()];
+        let before = process.exits().len();
+        process.signal("KILL");
+        process.ended(before, within).await.is_some()
+    }
 }
 
 impl Drop for Pool {

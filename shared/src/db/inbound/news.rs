@@ -179,7 +179,8 @@ async fn set_rates(tx: &mut FleetTx, rates: &BTreeMap<LimitKey, LastRate>) -> Re
     let times: Vec<DateTime<Utc>> = rates.values().map(|(at, ..)| *at).collect();
     let values: Vec<f64> = rates.values().map(|(_, rate, _)| *rate).collect();
     let costs: Vec<f64> = rates.values().map(|(.., cost)| *cost).collect();
-    // In key order, as grants lock them. What throttling has lowered stays so, and creeps back as far as it now may.
+    // In key order, as grants lock them. What throttling has lowered stays so, and creeps back as far as it now may; unless the
+    // provider says after it (its times are of seconds) that as much is allowed as before, or more.
     let rows = sqlx::query!(
         r#"INSERT INTO limits AS l (tenant_id, scope, key, rate, current_rate, inbound_cost, told_at, used)
         SELECT tenant_id, scope, key, rate, rate, cost, at, CASE WHEN scope = 'portfolio' THEN (
@@ -191,7 +192,9 @@ async fn set_rates(tx: &mut FleetTx, rates: &BTreeMap<LimitKey, LastRate>) -> Re
         ON CONFLICT (tenant_id, scope, key) DO UPDATE
         SET rate = least(l.wanted, excluded.rate),
             current_rate = CASE
-                WHEN l.current_rate >= l.rate THEN least(l.wanted, excluded.rate)
+                WHEN l.current_rate >= l.rate
+                    OR (least(l.wanted, excluded.rate) >= l.rate AND excluded.told_at >= date_trunc('second', l.lowered_at))
+                THEN least(l.wanted, excluded.rate)
                 ELSE least(l.current_rate, l.wanted, excluded.rate)
             END,
             -- So many at once are half of what goes in a second, at most.
