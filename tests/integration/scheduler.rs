@@ -83,7 +83,14 @@ query: None,
         let broker = stage.broker();
         let publisher = stage.publisher(&broker).await;
         let scheduler =
-            Scheduler { databases, broker, publisher, clock: Clock::system(), log_days: workers::scheduler::LOG_DAYS };
+            Scheduler {
+                databases,
+                broker,
+                publisher,
+                clock: Clock::system(),
+                log_days: workers::scheduler::LOG_DAYS,
+                templates_max_age: None,
+            };
         let running = workers::scheduler::run(scheduler, life.clone(), condition);
         let watching = async {
             for (table, unreadable, _) in UNREADABLE {

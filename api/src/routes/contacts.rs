@@ -23,6 +23,7 @@ use shared::{
     },
     domain::{
         ids::ContactId,
+        languages,
         people::{self, PhoneNumber},
     },
 };
@@ -34,7 +35,7 @@ use uuid::Uuid;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(show))
+        .routes(routes!(show, change))
         .merge(import::router())
         .merge(ending::router())
         .merge(suppressions::router())
@@ -49,6 +50,24 @@ pub struct NewContact {
     /// As a person writes it. Without a country code the tenant's default region is assumed.
     #[schema(example = "+1 555 777 0142")]
     phone: String,
+    /// The language in which the person is written to where a message leaves it open.
+    #[schema(example = "pt_BR")]
+    language: Option<String>,
+}
+
+/// What is to be changed of a person.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeContact {
+    /// The language in which the person is written to where a message leaves it open; null: none is known.
+    #[schema(example = "pt_BR")]
+    #[serde(deserialize_with = "is_given")]
+    language: Option<String>,
+}
+
+/// A field that must be there, if only as null.
+fn is_given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 /// A person.
@@ -61,6 +80,8 @@ pub struct ContactView {
     username: Option<String>,
     /// E.164.
     phone: Option<String>,
+    /// The language in which the person is written to where a message leaves it open.
+    language: Option<String>,
     /// The names providers have for the person: `{"kind", "value"}`.
     aliases: Value,
     created_at: DateTime<Utc>,
@@ -68,8 +89,8 @@ pub struct ContactView {
 
 impl From<Contact> for ContactView {
     fn from(contact: Contact) -> Self {
-        let Contact { id, name, username, phone, created_at, aliases } = contact;
-        Self { id: id.0, name, username, phone, aliases, created_at }
+        let Contact { id, name, username, phone, language, created_at, aliases } = contact;
+        Self { id: id.0, name, username, phone, language, aliases, created_at }
     }
 }
 
@@ -138,6 +159,33 @@ async fn show(
     Ok(View(contact.into()))
 }
 
+/// Changes a contact.
+#[utoipa::path(
+    patch, path = "/contacts/{id}", tag = "contacts", description = "Needs `contacts:write`.",
+    params(("tenant" = String, Path), ("id" = Uuid, Path)),
+    request_body = ChangeContact,
+    responses(
+        (status = OK, body = ContactView),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn change(
+    State(app): State<App>,
+    caller: Caller<ContactsWrite>,
+    Id(id): Id<ContactId>,
+    Json { value: change, .. }: Json<ChangeContact>,
+) -> Result<View<ContactView>> {
+    let language = change.language.as_deref().map(languages::typed).transpose();
+    let language = language.map_err(|error| Problem::new(Kind::Invalid).field("language", error.to_string()))?;
+    let mut tx = caller.begin(&app).await?;
+    if !db::contacts::set_language(&mut tx, id, language).await? {
+        return Err(Problem::not_found("contact").into());
+    }
+    let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("contact"))?;
+    tx.commit().await?;
+    Ok(View(contact.into()))
+}
+
 /// Creates a contact. A number names one person: if the tenant knows it already, the answer is 409 with the contact's id.
 #[utoipa::path(
     post, path = "/contacts", tag = "contacts", description = "Needs `contacts:write`.",
@@ -157,13 +205,15 @@ async fn create(
     let refuse = |field: &str, message: String| Problem::new(Kind::Invalid).field(field, message);
     let name = new.name.as_deref().map(people::typed_name).transpose();
     let name = name.map_err(|error| refuse("name", error.to_string()))?.flatten();
+    let language = new.language.as_deref().map(languages::typed).transpose();
+    let language = language.map_err(|error| refuse("language", error.to_string()))?;
     let mut tx = caller.begin(&app).await?;
     if let Some(answer) = key.answered(&mut tx, &digest).await? {
         return Ok(answer);
     }
     let region = db::tenants::default_region(&mut tx).await?;
     let phone = PhoneNumber::typed(&new.phone, region.as_deref()).map_err(|message| refuse("phone", message))?;
-    let id = match db::contacts::create(&mut tx, name, &phone, &new.phone).await? {
+    let id = match db::contacts::create(&mut tx, name, &phone, &new.phone, language).await? {
         Created::New(id) => id,
         Created::Exists(id) => {
             let detail = "This number is a contact's already.";

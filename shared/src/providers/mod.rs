@@ -1,5 +1,5 @@
 //! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
-//! out; [`http`] and [`download`] alone make calls.
+//! out; [`http`], [`download`] and [`templates`] alone make calls.
 //!
 //! Every provider's module has the same files and offers the same functions:
 //!
@@ -13,6 +13,7 @@
 //! | `answer` | `outcome(…, status, retry_after, body)`: what the call's answer means |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
 //! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
+//! | `templates` | the list of templates, and what makes one: the calls are [`templates`]' |
 //! | `wire` | shapes that several of the others share |
 //!
 //! What Meta's three products have in common is [`meta`]'s. A [`gateway`] is described by configuration and calls nobody: it has the
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod messenger;
 pub mod meta;
 pub mod sending;
+pub mod templates;
 pub mod twilio;
 pub mod whatsapp;
 

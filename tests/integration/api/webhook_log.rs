@@ -127,6 +127,7 @@ async fn scheduled<T>(stage: &Stage, work: impl Future<Output = T>) -> T {
         publisher: stage.publisher.clone(),
         clock: Clock::system(),
         log_days: scheduler::LOG_DAYS,
+        templates_max_age: None,
     };
     let ready = Readiness::default().condition("sweep");
     let running = Box::pin(scheduler::run(scheduler, life.clone(), ready));

@@ -38,6 +38,7 @@ async fn run(broker: Broker, databases: Databases, publisher: Publisher, life: L
             publisher: publisher.clone(),
             clock: Clock::system(),
             log_days: scheduler::LOG_DAYS,
+            templates_max_age: None,
         };
         scheduler::run(scheduler, life.clone(), readiness.condition(name))
     };

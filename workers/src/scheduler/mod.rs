@@ -39,6 +39,10 @@ const STATISTICS: Duration = Duration::from_secs(2);
 const TENANTS: Duration = Duration::from_secs(5);
 /// Between looks for webhooks that are to be played again, where there were none.
 const REPLAYS: Duration = Duration::from_secs(1);
+/// Between looks for accounts whose templates are to be fetched.
+const TEMPLATES: Duration = Duration::from_secs(10);
+/// Templates are fetched anew after so many minutes unless it is set.
+pub const TEMPLATES_MAX_AGE_MINUTES: u32 = 6 * 60;
 /// Days for which a raw webhook is kept unless it is set.
 pub const LOG_DAYS: u16 = 30;
 
@@ -55,6 +59,8 @@ pub struct Scheduler {
     pub clock: Clock,
     /// Days for which a raw webhook is kept.
     pub log_days: u16,
+    /// Templates that are older are fetched anew; none: only when somebody asks for it.
+    pub templates_max_age: Option<Duration>,
 }
 
 /// Why a step could not be finished. Nothing is lost: the rows are still there.
@@ -118,6 +124,7 @@ struct PlacementSteps {
     replays: Step,
     rates: Step,
     accounts: Step,
+    templates: Step,
     statistics: Step,
     gone: Step,
     expire: Step,
@@ -135,6 +142,7 @@ impl PlacementSteps {
             replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
             accounts: step("trying accounts that are down"),
+            templates: step("asking for templates"),
             statistics: step("analysing grown tables"),
             gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
@@ -143,7 +151,7 @@ impl PlacementSteps {
     }
 
     async fn run(&self, scheduler: &Scheduler, tenants: &watch::Receiver<Tenants>) {
-        let Scheduler { databases, broker, publisher, clock, log_days } = scheduler;
+        let Scheduler { databases, broker, publisher, clock, log_days, templates_max_age } = scheduler;
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();
@@ -162,6 +170,9 @@ impl PlacementSteps {
             }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.accounts.every(ACCOUNTS, async || housekeeping::accounts(databases, placement, &tenants()).await),
+            self.templates.every(TEMPLATES, async || {
+                housekeeping::templates(databases, placement, &tenants(), *templates_max_age).await
+            }),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
             self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),

@@ -154,7 +154,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     let path = webhook_key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
     let webhook_url = format!("{}/webhooks/{provider}{path}{}", args.public_url.public_url, overrides(provider));
     // Its templates are not known yet.
-    let next = (created && provider == Provider::Whatsapp)
+    let next = (created && shared::providers::templates::has_templates(provider))
         .then(|| format!("mijra templates sync --tenant {} --account {id}", tenant.slug));
     let said = Added { id, created, webhook_url, webhook_key, verify_token, next };
     out.say(&said, &text(&said, provider, args.update))?;
@@ -254,7 +254,7 @@ fn text(said: &Added, provider: Provider, update: bool) -> String {
     }
     if let Some(next) = &said.next {
         text.push_str(&format!(
-            "\nnext          {next}\n              (until then no template is checked before it is sent)"
+            "\nnext          {next}\n              (or wait: they are fetched within a minute; until then no template is checked before it is sent)"
         ));
     }
     text
