@@ -55,6 +55,8 @@ needs!(
     CampaignsWrite,
     LimitsRead,
     LimitsWrite,
+    TemplatesRead,
+    TemplatesWrite,
     AuditRead,
     WebhooksRead,
     WebhooksReplay

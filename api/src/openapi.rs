@@ -19,9 +19,9 @@ pub const PATH: &str = "/api/openapi.json";
 #[openapi(
     info(
         title = "Mijra",
-        description = "Contacts, conversations, messages, campaigns and limits of a tenant, who changed what, and the raw log of webhooks. Every answer that is not a success is a problem \
-            (RFC 9457, `application/problem+json`) whose `type` is stable; the schema `Problem` lists them. Tenants, tokens, channel accounts \
-            and templates are an operator's (`mijra`), and have no paths here."
+        description = "Contacts, conversations, messages, templates, campaigns and limits of a tenant, who changed what, and the raw log of webhooks. Every answer that is not a success is a problem \
+            (RFC 9457, `application/problem+json`) whose `type` is stable; the schema `Problem` lists them. Tenants, tokens \
+            and channel accounts are an operator's (`mijra`), and have no paths here."
     ),
     paths(
         doors::whatsapp::platform, doors::whatsapp::account, doors::whatsapp::shake_platform, doors::whatsapp::shake_account,
@@ -54,6 +54,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::files::router())
         .merge(routes::limits::router())
         .merge(routes::messages::router())
+        .merge(routes::templates::router())
         .merge(routes::webhooks::router());
     let (router, api) = OpenApiRouter::with_openapi(Description::openapi())
         .nest("/api/{tenant}", tenant)
@@ -106,6 +107,10 @@ mod tests {
                 "/api/{tenant}/messages/{id}/files/{file}/fetch",
                 "/api/{tenant}/messages/{id}/retry",
                 "/api/{tenant}/messages/{id}/trace",
+                "/api/{tenant}/templates",
+                "/api/{tenant}/templates/sync",
+                "/api/{tenant}/templates/{id}",
+                "/api/{tenant}/templates/{id}/preview",
                 "/api/{tenant}/undecided",
                 "/api/{tenant}/webhooks",
                 "/api/{tenant}/webhooks/replay",

@@ -9,6 +9,7 @@ pub mod files;
 pub mod limits;
 pub mod media;
 pub mod messages;
+pub mod templates;
 pub mod webhooks;
 
 use serde::Serialize;

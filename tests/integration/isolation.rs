@@ -30,6 +30,7 @@ const ROWS: &[(&str, &str)] = &[
         "INSERT INTO templates (tenant_id, channel_account_id, name, language, status, category, body, variables, synced_at)
         VALUES ($1, $2, 'reminder', 'en', 'APPROVED', 'UTILITY', 'Hi', 0, now())",
     ),
+    ("template_uses", "INSERT INTO template_uses (tenant_id, template_id, day, slot, uses) VALUES ($1, $2, current_date, 0, 1)"),
     ("limits", "INSERT INTO limits (tenant_id, scope, key, rate, current_rate) VALUES ($1, 'account', $2, 80, 80)"),
     (
         "api_tokens",

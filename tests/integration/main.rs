@@ -16,3 +16,4 @@ mod queue;
 mod retention;
 mod runtime;
 mod scheduler;
+mod templates;

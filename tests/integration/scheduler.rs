@@ -89,6 +89,7 @@ query: None,
             clock: Clock::system(),
             log_days: workers::scheduler::LOG_DAYS,
             window_closing_minutes: workers::scheduler::WINDOW_CLOSING_MINUTES,
+            templates_max_age: None,
         };
         let running = workers::scheduler::run(scheduler, life.clone(), condition);
         let watching = async {

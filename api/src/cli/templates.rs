@@ -1,34 +1,110 @@
-//! `mijra templates sync`: fetches an account's templates from its provider, so that the API can say what is wrong with a message
-//! before it is accepted.
+//! `mijra templates`: providers' templates and a tenant's own. What concerns a provider is done there at once, as an operator waits for it;
+//! the API leaves that to a job.
+
+mod making;
 
 use super::{
-    output::Output,
+    output::{Output, complain, or_dash},
     settings::{self, Database},
 };
+use crate::routes::templates::{self as view, previewed};
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use secrecy::SecretString;
+use serde::Serialize;
 use shared::{
     clock::Clock,
-    config::SecretArgs,
+    config::{ProviderApis, SecretArgs},
     db::{
-        self,
+        self, Databases,
         channel_accounts::{Account, AccountSecrets, seal_context},
-        templates::Template,
+        templates::{Filter, Shown, sync},
+        tenants::Tenant,
     },
-    domain::{channel::Provider, ids::ChannelAccountId},
-    providers::whatsapp::templates::{self, TemplateInfo},
+    domain::{
+        channel::{Channel, Provider},
+        content,
+        ids::{ChannelAccountId, ContactId, TemplateId},
+        templates::TemplateInfo,
+    },
+    providers::templates::{Owner, TemplateClient, has_templates},
     seal::Keyring,
 };
-use std::{process::ExitCode, time::Duration};
-
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// 6,000 templates at most (contract, section 10.2), in several languages.
-const MAX_PAGES: usize = 1000;
+use std::{collections::BTreeSet, process::ExitCode};
+use uuid::Uuid;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
-    /// Fetch the templates of a tenant's WhatsApp accounts
+    /// List templates, the newest first
+    List(List),
+    /// Show a template
+    Show(Show),
+    /// Fetch the templates of a tenant's accounts from WhatsApp and Twilio
     Sync(Sync),
+    /// Make a template at a provider, or one of the tenant's own
+    Create(making::Create),
+    /// Delete a template: a provider's is deleted there
+    Delete(making::Delete),
+    /// Show what somebody would read, and what would be missing
+    Preview(Preview),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct List {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// Only of this account.
+    #[arg(long)]
+    account: Option<ChannelAccountId>,
+    /// provider or local.
+    #[arg(long)]
+    kind: Option<String>,
+    /// APPROVED, PENDING …
+    #[arg(long)]
+    status: Option<String>,
+    /// MARKETING, greeting …
+    #[arg(long)]
+    category: Option<String>,
+    /// Only of exactly this name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Only in exactly this language.
+    #[arg(long)]
+    language: Option<String>,
+    /// No more than so many.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    limit: u16,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Show {
+    /// The template's id.
+    id: TemplateId,
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Preview {
+    /// The template's id.
+    id: TemplateId,
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// Who would read it.
+    #[arg(long)]
+    contact: Option<ContactId>,
+    /// Values: `Ada` for the next number, or `name=Ada`; repeat it.
+    #[arg(long = "value")]
+    values: Vec<String>,
+    #[command(flatten)]
+    database: Database,
 }
 
 #[derive(clap::Args, Debug)]
@@ -36,88 +112,211 @@ pub(super) struct Sync {
     /// Whose.
     #[arg(long)]
     tenant: String,
-    /// Only this account.
+    /// Only this account, and those that share its templates.
     #[arg(long)]
     account: Option<ChannelAccountId>,
-    /// Where WhatsApp's API is.
-    #[arg(long, env = "WHATSAPP_BASE_URL", default_value = "https://graph.facebook.com")]
-    whatsapp_base_url: String,
-    /// Its version.
-    #[arg(long, env = "WHATSAPP_API_VERSION", default_value = "v25.0")]
-    whatsapp_api_version: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// What asking a provider takes.
+#[derive(clap::Args, Debug)]
+pub(super) struct Asking {
+    #[command(flatten)]
+    apis: ProviderApis,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
     secrets: SecretArgs,
 }
 
+/// An operator who asks providers for a tenant's accounts.
+struct Desk {
+    databases: Databases,
+    tenant: Tenant,
+    keyring: Keyring,
+    client: TemplateClient,
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: TemplateId,
+    kind: String,
+    account: Option<Uuid>,
+    name: String,
+    language: String,
+    status: String,
+    category: String,
+    uses: i64,
+    updated_at: DateTime<Utc>,
+}
+
 pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
-    let Command::Sync(args) = command;
-    let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
+    match command {
+        Command::List(args) => list(args, out).await,
+        Command::Show(args) => show(&args, out).await,
+        Command::Sync(args) => synchronise(args, out).await,
+        Command::Create(args) => making::create(args, out).await,
+        Command::Delete(args) => making::delete(args, out).await,
+        Command::Preview(args) => preview(args, out).await,
+    }
+}
+
+async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
-    let accounts = db::channel_accounts::list(&mut tx).await?;
+    let List { account, kind, status, category, name, language, limit, .. } = args;
+    let filter = Filter { id: None, channel_account_id: account, kind, status, category, name, language };
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let found = db::templates::list(&mut tx, &filter, None, limit.into()).await?;
     tx.commit().await?;
-    // Another provider's token is none of WhatsApp's business.
-    let is_wanted = |account: &Account| {
-        account.provider == Provider::Whatsapp.as_str() && args.account.is_none_or(|id| account.id == id)
+    let row = |t: Shown| Row {
+        id: t.id,
+        kind: t.kind,
+        account: t.channel_account_id,
+        name: t.name,
+        language: t.language,
+        status: t.status,
+        category: t.category,
+        uses: t.uses,
+        updated_at: t.synced_at,
     };
-    let wanted: Vec<Account> = accounts.into_iter().filter(is_wanted).collect();
-    anyhow::ensure!(!wanted.is_empty(), "tenant {} has no such WhatsApp account", tenant.slug);
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-    for account in wanted {
-        let opened = keyring.open(&account.secret_key_id, &seal_context(account.id), &account.sealed_secrets)?;
-        let secrets: AccountSecrets =
-            serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
-        let business_account = account.business_account_id.as_deref().context("the account has no business account")?;
-        let path = templates::path(&args.whatsapp_api_version, business_account);
-        let url = format!("{}{path}", args.whatsapp_base_url.trim_end_matches('/'));
-        let found = fetch(&client, &url, &secrets.access_token.into()).await.context(account.name.clone())?;
-        let rows: Vec<Template> = found.into_iter().map(row).collect();
-        let mut tx = databases.fleet(&tenant.placement, &[tenant.id]).await?;
-        db::templates::replace(&mut tx, tenant.id, account.id, &rows, Clock::system().now()).await?;
-        tx.commit().await?;
-        let approved = rows.iter().filter(|template| can_be_sent(template)).count();
-        let value = serde_json::json!({"account": account.id, "templates": rows.len(), "approved": approved});
-        out.say(&value, &format!("{}: {} templates, {approved} can be sent", account.name, rows.len()))?;
-    }
+    let rows: Vec<Row> = found.into_iter().map(row).collect();
+    out.list(&rows, &["name", "language", "status", "category", "uses", "account", "updated", "id"], |row| {
+        let updated = row.updated_at.format("%Y-%m-%d %H:%M").to_string();
+        let account = row.account.map_or_else(|| "(own)".to_owned(), |id| id.to_string());
+        let text = |text: &String| or_dash(Some(text).filter(|text| !text.is_empty()));
+        vec![
+            row.name.clone(),
+            row.language.clone(),
+            row.status.clone(),
+            text(&row.category),
+            row.uses.to_string(),
+            account,
+            updated,
+            row.id.to_string(),
+        ]
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn fetch(client: &reqwest::Client, url: &str, token: &SecretString) -> anyhow::Result<Vec<TemplateInfo>> {
-    use secrecy::ExposeSecret;
-    let mut found = Vec::new();
-    let mut after: Option<String> = None;
-    for _ in 0..MAX_PAGES {
-        let mut query = vec![("fields", templates::FIELDS.to_owned()), ("limit", templates::PAGE_SIZE.to_string())];
-        query.extend(after.take().map(|cursor| ("after", cursor)));
-        let answer = client.get(url).query(&query).bearer_auth(token.expose_secret()).send().await?;
-        let status = answer.status();
-        let body = answer.bytes().await?;
-        if !status.is_success() {
-            // The provider's error says what to do; it holds no secret of ours.
-            let text: String = String::from_utf8_lossy(&body).chars().take(500).collect();
-            anyhow::bail!("WhatsApp answered {status}: {text}");
-        }
-        let page = templates::parse_page(&body).context("WhatsApp's answer is not a list of templates")?;
-        if page.unreadable > 0 {
-            tracing::warn!(elements = page.unreadable, "templates that cannot be read were left out");
-        }
-        found.extend(page.templates);
-        match page.next {
-            Some(cursor) => after = Some(cursor),
-            None => return Ok(found),
+async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let found = db::templates::show(&mut tx, args.id).await?;
+    tx.commit().await?;
+    let found = found.with_context(|| format!("{} has no template {}", tenant.slug, args.id))?;
+    let view = view::TemplateView::from(found);
+    // For people, too: it has parts in parts.
+    out.say(&view, &serde_json::to_string_pretty(&view)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn preview(args: Preview, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let found = db::templates::show(&mut tx, args.id).await?;
+    let reader = db::templates::reader(&mut tx, args.contact).await?;
+    tx.commit().await?;
+    let found = found.with_context(|| format!("{} has no template {}", tenant.slug, args.id))?;
+    let mut given = content::Template::default();
+    for value in args.values {
+        match value.split_once('=') {
+            Some((name, value)) => drop(given.named_variables.insert(name.to_owned(), value.to_owned())),
+            None => given.variables.push(value),
         }
     }
-    anyhow::bail!("WhatsApp's list does not end")
+    let preview = previewed(found, given, &reader);
+    let problems: Vec<String> = preview.problems().map(|(field, message)| format!("{field} {message}")).collect();
+    let text = [vec![preview.text().to_owned()], problems.clone()].concat().join("\n");
+    out.say(&preview, &text)?;
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn can_be_sent(template: &Template) -> bool {
-    template.status == "APPROVED" && template.needs.as_ref().is_none_or(|needs| needs.beyond_us.is_none())
+async fn synchronise(args: Sync, out: &Output) -> anyhow::Result<ExitCode> {
+    let desk = Desk::open(&args.asking, &args.tenant).await?;
+    let wanted = desk.accounts(args.account).await?;
+    anyhow::ensure!(!wanted.is_empty(), "tenant {} has no such account of WhatsApp or Twilio", desk.tenant.slug);
+    let mut done: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut code = ExitCode::SUCCESS;
+    for account in wanted {
+        // Those that share their templates get them together.
+        let owner = account.business_account_id.clone().unwrap_or_else(|| account.id.to_string());
+        if !done.insert((account.provider.clone(), owner)) {
+            continue;
+        }
+        let at = Clock::system().now();
+        let found = match desk.list(&account).await {
+            Ok(found) => found,
+            Err(error) => {
+                // The others' are fetched all the same.
+                complain(&error.context(account.name.clone()));
+                code = ExitCode::FAILURE;
+                continue;
+            }
+        };
+        let mut tx = desk.databases.fleet(&desk.tenant.placement, &[desk.tenant.id]).await?;
+        sync::replace(&mut tx, desk.tenant.id, account.id, &found, at).await?;
+        tx.commit().await?;
+        let approved = found.iter().filter(|template| can_be_sent(template)).count();
+        let value = serde_json::json!({"account": account.id, "templates": found.len(), "approved": approved});
+        out.say(&value, &format!("{}: {} templates, {approved} can be sent", account.name, found.len()))?;
+    }
+    Ok(code)
 }
 
-fn row(info: TemplateInfo) -> Template {
-    let TemplateInfo { name, language, status, category, body, variables, needs } = info;
-    Template { name, language, status, category, body, variables, needs: Some(needs.into()) }
+fn can_be_sent(template: &TemplateInfo) -> bool {
+    template.status == "APPROVED" && template.needs.beyond_us.is_none()
+}
+
+impl Desk {
+    async fn open(asking: &Asking, tenant: &str) -> anyhow::Result<Self> {
+        let keyring = Keyring::parse(&asking.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
+        let databases = asking.database.open().await?;
+        let tenant = settings::tenant(&databases, tenant).await?;
+        Ok(Self { databases, tenant, keyring, client: TemplateClient::new(asking.apis.clone())? })
+    }
+
+    /// The tenant's accounts whose providers have templates, or this one of them.
+    async fn accounts(&self, only: Option<ChannelAccountId>) -> anyhow::Result<Vec<Account>> {
+        let mut tx = self.databases.fleet(&self.tenant.placement, &[self.tenant.id]).await?;
+        let accounts = db::channel_accounts::list(&mut tx).await?;
+        tx.commit().await?;
+        let is_wanted = |account: &Account| {
+            // Another provider's token is none of theirs.
+            account.provider.parse::<Provider>().is_ok_and(has_templates) && only.is_none_or(|id| account.id == id)
+        };
+        Ok(accounts.into_iter().filter(is_wanted).collect())
+    }
+
+    /// What an account's provider has.
+    async fn list(&self, account: &Account) -> anyhow::Result<Vec<TemplateInfo>> {
+        let secrets = self.open_secrets(account)?;
+        let token = SecretString::from(secrets.access_token.as_str());
+        Ok(self.client.list(&owner_of(account, &secrets, &token)?).await?)
+    }
+
+    fn open_secrets(&self, account: &Account) -> anyhow::Result<AccountSecrets> {
+        let opened = self.keyring.open(&account.secret_key_id, &seal_context(account.id), &account.sealed_secrets)?;
+        // What serde says might quote them.
+        serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))
+    }
+}
+
+fn owner_of<'a>(
+    account: &'a Account,
+    secrets: &'a AccountSecrets,
+    token: &'a SecretString,
+) -> anyhow::Result<Owner<'a>> {
+    Ok(Owner {
+        provider: account.provider.parse().context("the account's provider")?,
+        channel: Channel::from_name(&account.channel).context("the account's channel")?,
+        business_account_id: Some(
+            account.business_account_id.as_deref().context("the account has no business account")?,
+        ),
+        username: secrets.username.as_deref(),
+        token,
+    })
 }

@@ -12,7 +12,7 @@ use shared::{
         self, Placement,
         audit::{self, Actor, Entry},
     },
-    domain::{outcome::Class, retrying::Rule, tenants::Slug},
+    domain::{languages, outcome::Class, retrying::Rule, tenants::Slug},
 };
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -25,6 +25,8 @@ pub(super) enum Command {
     List(List),
     /// When a message that was not sent is tried again: shows the rules, or sets the one of a class
     Retry(Retry),
+    /// In which language a template is said to whoever has none of their own: shows it, or sets it
+    Language(Language),
 }
 
 #[derive(clap::Args, Debug)]
@@ -74,6 +76,21 @@ pub(super) struct Retry {
     database: Database,
 }
 
+#[derive(clap::Args, Debug)]
+pub(super) struct Language {
+    /// Whose.
+    #[arg(long)]
+    tenant: String,
+    /// The language's code, such as en or pt_BR.
+    #[arg(value_parser = language)]
+    language: Option<String>,
+    /// There is none any more.
+    #[arg(long, conflicts_with = "language")]
+    none: bool,
+    #[command(flatten)]
+    database: Database,
+}
+
 #[derive(Serialize)]
 struct RuleRow {
     class: &'static str,
@@ -95,6 +112,7 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
         Command::Create(args) => create(args, out).await,
         Command::List(args) => list(&args, out).await,
         Command::Retry(args) => retry(args, out).await,
+        Command::Language(args) => set_language(args, out).await,
     }
 }
 
@@ -174,6 +192,30 @@ async fn retry(args: Retry, out: &Output) -> anyhow::Result<ExitCode> {
         vec![row.class.to_owned(), delays.join(", "), then.to_owned()]
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn set_language(args: Language, out: &Output) -> anyhow::Result<ExitCode> {
+    let databases = args.database.open().await?;
+    let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let before = db::tenants::default_language(&mut tx).await?;
+    let after = if args.none { None } else { args.language.or(before.clone()) };
+    if after != before {
+        let done = db::tenants::set_default_language(&mut tx, after.as_deref()).await?;
+        anyhow::ensure!(done, "the tenant has no settings: create it again");
+        let details = serde_json::json!({"before": before, "after": after});
+        let (action, target_kind) = ("tenant.language_set", "tenant");
+        let entry = Entry { actor: Actor::Operator, action, target_kind, target_id: tenant.id.0, details };
+        audit::record(&mut tx, &entry).await?;
+    }
+    tx.commit().await?;
+    let text = after.clone().unwrap_or_else(|| "none".to_owned());
+    out.say(&serde_json::json!({"default_language": after}), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn language(text: &str) -> Result<String, String> {
+    languages::typed(text).map(str::to_owned).map_err(|error| error.to_string())
 }
 
 fn class(text: &str) -> Result<Class, String> {

@@ -9,11 +9,11 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{NewMessage, check_content, check_known_template, check_provider, facts, read_content},
+    messages::{self, Asked, By, NewMessage, Settled, To, check_as_written, check_content, check_provider, facts},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
-    error::{Kind, Problem, Result},
+    error::{Error, Kind, Problem, Result},
     extract::{Cursor, Id, Json, Params},
     idempotency::{Answer, IdempotencyKey},
     state::App,
@@ -31,7 +31,7 @@ use shared::{
         campaigns::{Action, Audience, AudienceFields, CampaignContent, UnknownVariable},
         channel::Channel,
         content::OutboundContent,
-        ids::{CampaignId, ChannelAccountId, ContactId},
+        ids::{CampaignId, ChannelAccountId, ContactId, TemplateId},
     },
 };
 use utoipa::ToSchema;
@@ -342,18 +342,20 @@ async fn create(
     let NewCampaign { name, channel_account_id, content, audience, weight } = new;
     let name = checked_name(&name)?;
     let weight = checked_weight(weight)?;
-    let said = read_content(content).map_err(|problem| problem.under("content"))?;
-    if said.about().is_some() {
-        let message = "must be something that is about no other message";
-        return Err(Problem::new(Kind::Invalid).field("content.type", message).into());
+    let asked = messages::read(content).map_err(|problem| problem.under("content"))?;
+    if let Asked::Content(said) = &asked {
+        if said.about().is_some() {
+            let message = "must be something that is about no other message";
+            return Err(Problem::new(Kind::Invalid).field("content.type", message).into());
+        }
+        with_variables(said)?;
     }
-    let content = with_variables(&said)?;
     let audience = checked_audience(audience)?;
     let mut tx = caller.begin(&app).await?;
     if let Some(answer) = key.answered(&mut tx, &digest).await? {
         return Ok(answer);
     }
-    check_account(&mut tx, channel_account_id, &said, &content).await?;
+    let (content, template) = check_account(&mut tx, channel_account_id, &asked).await?;
     check_contacts(&mut tx, &audience).await?;
     let new = db::campaigns::NewCampaign {
         name,
@@ -362,6 +364,7 @@ async fn create(
         audience: &audience,
         weight,
         author: caller.token_id,
+        template,
     };
     let id = db::campaigns::create(&mut tx, &new).await?;
     let body = serde_json::to_value(find(&mut tx, id).await?).expect("plain fields are always JSON");
@@ -525,12 +528,12 @@ fn checked_audience(audience: NewAudience) -> Result<Audience, Problem> {
     Audience::try_from(AudienceFields { all, contact_ids }).map_err(refuse)
 }
 
+/// What the account is to say to everybody, and the tenant's own template whose words that are.
 async fn check_account(
     tx: &mut TenantTx,
     id: ChannelAccountId,
-    said: &OutboundContent,
-    content: &CampaignContent,
-) -> Result<()> {
+    asked: &Asked,
+) -> Result<(CampaignContent, Option<TemplateId>)> {
     let account = db::channel_accounts::sender(tx, id).await?.ok_or_else(|| {
         let message = "must be a channel account of this tenant";
         Problem::not_found("channel account").field("channel_account_id", message)
@@ -538,18 +541,32 @@ async fn check_account(
     if account.state == "disabled" {
         return Err(Problem::new(Kind::AccountDisabled).into());
     }
-    let files = facts(tx, said).await?.map_err(|problem| problem.under("content"))?;
     let (provider, channel) = (check_provider(&account.provider)?, Channel::from_name(&account.channel));
     let channel = channel.unwrap_or(Channel::Whatsapp);
+    let by = By { account: id, provider, channel, synced_at: account.templates_synced_at };
+    let under = |error: Error| match error {
+        Error::Problem(problem) => Error::from((*problem).under("content")),
+        error => error,
+    };
+    let Settled { content: said, template, needs_window } = match messages::settle(tx, by, To::Many, asked).await? {
+        Ok(settled) => settled,
+        Err(problem) => {
+            check_as_written(tx, by, account.gateway.as_ref(), asked).await.map_err(under)?;
+            return Err(problem.under("content").into());
+        }
+    };
+    if needs_window {
+        let message = "is not approved, and can be said only to who has written lately";
+        return Err(Problem::new(Kind::TemplateUnusable).field("content.name", message).into());
+    }
+    let content = with_variables(&said)?;
+    let files = facts(tx, &said).await?.map_err(|problem| problem.under("content"))?;
     // If it fits with the longest name and number filled in, everything does.
     check_content(provider, channel, account.gateway.as_ref(), &content.longest(), &files).map_err(|problem| {
         let detail = "With the longest name and number filled in, it is more than the provider takes.";
         problem.under("content").detail(detail)
     })?;
-    check_known_template(tx, id, account.templates_synced_at, said)
-        .await?
-        .map_err(|problem| problem.under("content"))?;
-    Ok(())
+    Ok((content, template))
 }
 
 async fn check_contacts(tx: &mut TenantTx, audience: &Audience) -> Result<()> {

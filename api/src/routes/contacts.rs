@@ -23,6 +23,7 @@ use shared::{
     },
     domain::{
         ids::{ContactId, MediaId, TenantId},
+        languages,
         media::Linked,
         people::{self, PhoneNumber},
     },
@@ -35,7 +36,7 @@ use uuid::Uuid;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(show))
+        .routes(routes!(show, change))
         .merge(import::router())
         .merge(ending::router())
         .merge(suppressions::router())
@@ -50,6 +51,24 @@ pub struct NewContact {
     /// As a person writes it. Without a country code the tenant's default region is assumed.
     #[schema(example = "+1 555 777 0142")]
     phone: String,
+    /// The language in which the person is written to where a message leaves it open.
+    #[schema(example = "pt_BR")]
+    language: Option<String>,
+}
+
+/// What is to be changed of a person.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeContact {
+    /// The language in which the person is written to where a message leaves it open; null: none is known.
+    #[schema(example = "pt_BR")]
+    #[serde(deserialize_with = "is_given")]
+    language: Option<String>,
+}
+
+/// A field that must be there, if only as null.
+fn is_given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 /// A person.
@@ -62,6 +81,8 @@ pub struct ContactView {
     username: Option<String>,
     /// E.164.
     phone: Option<String>,
+    /// The language in which the person is written to where a message leaves it open.
+    language: Option<String>,
     /// The names providers have for the person: `{"kind", "value"}`.
     aliases: Value,
     /// Where a copy of their picture can be had, until `link_expires_at`: a path on this host. Needs no token.
@@ -74,10 +95,10 @@ pub struct ContactView {
 
 impl ContactView {
     fn of(contact: Contact, tenant_id: TenantId, app: &App) -> Self {
-        let Contact { id, name, username, phone, created_at, aliases, has_avatar } = contact;
+        let Contact { id, name, username, phone, language, created_at, aliases, has_avatar } = contact;
         let link = has_avatar.then(|| app.links.make(tenant_id, MediaId(id.0), Linked::Avatar, app.clock.now()));
         let (avatar_url, link_expires_at) = link.unzip();
-        Self { id: id.0, name, username, phone, aliases, avatar_url, link_expires_at, created_at }
+        Self { id: id.0, name, username, phone, language, aliases, avatar_url, link_expires_at, created_at }
     }
 }
 
@@ -147,6 +168,33 @@ async fn show(
     Ok(View(ContactView::of(contact, caller.tenant_id, &app)))
 }
 
+/// Changes a contact.
+#[utoipa::path(
+    patch, path = "/contacts/{id}", tag = "contacts", description = "Needs `contacts:write`.",
+    params(("tenant" = String, Path), ("id" = Uuid, Path)),
+    request_body = ChangeContact,
+    responses(
+        (status = OK, body = ContactView),
+        (status = "default", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn change(
+    State(app): State<App>,
+    caller: Caller<ContactsWrite>,
+    Id(id): Id<ContactId>,
+    Json { value: change, .. }: Json<ChangeContact>,
+) -> Result<View<ContactView>> {
+    let language = change.language.as_deref().map(languages::typed).transpose();
+    let language = language.map_err(|error| Problem::new(Kind::Invalid).field("language", error.to_string()))?;
+    let mut tx = caller.begin(&app).await?;
+    if !db::contacts::set_language(&mut tx, id, language).await? {
+        return Err(Problem::not_found("contact").into());
+    }
+    let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("contact"))?;
+    tx.commit().await?;
+    Ok(View(ContactView::of(contact, caller.tenant_id, &app)))
+}
+
 /// Creates a contact. A number names one person: if the tenant knows it already, the answer is 409 with the contact's id.
 #[utoipa::path(
     post, path = "/contacts", tag = "contacts", description = "Needs `contacts:write`.",
@@ -166,13 +214,15 @@ async fn create(
     let refuse = |field: &str, message: String| Problem::new(Kind::Invalid).field(field, message);
     let name = new.name.as_deref().map(people::typed_name).transpose();
     let name = name.map_err(|error| refuse("name", error.to_string()))?.flatten();
+    let language = new.language.as_deref().map(languages::typed).transpose();
+    let language = language.map_err(|error| refuse("language", error.to_string()))?;
     let mut tx = caller.begin(&app).await?;
     if let Some(answer) = key.answered(&mut tx, &digest).await? {
         return Ok(answer);
     }
     let region = db::tenants::default_region(&mut tx).await?;
     let phone = PhoneNumber::typed(&new.phone, region.as_deref()).map_err(|message| refuse("phone", message))?;
-    let id = match db::contacts::create(&mut tx, name, &phone, &new.phone).await? {
+    let id = match db::contacts::create(&mut tx, name, &phone, &new.phone, language).await? {
         Created::New(id) => id,
         Created::Exists(id) => {
             let detail = "This number is a contact's already.";

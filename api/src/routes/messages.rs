@@ -6,8 +6,11 @@
 mod fate;
 mod files;
 mod sending;
+mod templates;
 
-pub(super) use sending::{check_content, check_known_template, check_provider, facts, read_content};
+pub(super) use sending::{check_as_written, check_content, check_provider, facts};
+use templates::Sayable;
+pub(super) use templates::{Asked, By, Settled, To, files, read, settle};
 
 use super::{Page, media::FileView};
 use crate::{
@@ -24,10 +27,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     db::{self, TenantTx, media::reading, messages},
-    domain::{
-        content::OutboundContent,
-        ids::{ConversationId, MessageId},
-    },
+    domain::ids::{ConversationId, MessageId},
 };
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -53,7 +53,7 @@ pub struct NewMessage {
     expires_in_seconds: Option<u32>,
     #[schema(inline)]
     #[serde(flatten)]
-    content: OutboundContent,
+    content: Sayable,
 }
 
 /// What to say to a contact.
@@ -69,7 +69,7 @@ pub struct NewMessageToContact {
     expires_in_seconds: Option<u32>,
     #[schema(inline)]
     #[serde(flatten)]
-    content: OutboundContent,
+    content: Sayable,
 }
 
 /// A message.

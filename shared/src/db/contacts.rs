@@ -21,6 +21,8 @@ pub struct Contact {
     pub username: Option<String>,
     /// E.164, if known.
     pub phone: Option<String>,
+    /// The language in which they are written to, if that is known.
+    pub language: Option<String>,
     /// Since when we know it.
     pub created_at: DateTime<Utc>,
     /// The names providers have for it: `[{"kind", "value"}]`.
@@ -62,7 +64,13 @@ pub struct CreatedMany {
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, phone_raw: &str) -> Result<Created> {
+pub async fn create(
+    tx: &mut TenantTx,
+    name: Option<&str>,
+    phone: &PhoneNumber,
+    phone_raw: &str,
+    language: Option<&str>,
+) -> Result<Created> {
     let tenant_id = tx.tenant_id();
     let id = ContactId::new();
     // The alias decides who was first; its foreign key waits for the commit.
@@ -92,12 +100,13 @@ pub async fn create(tx: &mut TenantTx, name: Option<&str>, phone: &PhoneNumber, 
         return Ok(Created::Exists(existing));
     }
     sqlx::query!(
-        "INSERT INTO contacts (tenant_id, id, name, phone, phone_raw) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO contacts (tenant_id, id, name, phone, phone_raw, language) VALUES ($1, $2, $3, $4, $5, $6)",
         tenant_id.0,
         id.0,
         name,
         phone.as_str(),
         phone_raw,
+        language,
     )
     .execute(tx.conn())
     .await?;
@@ -220,7 +229,7 @@ pub async fn find(tx: &mut TenantTx, id: ContactId) -> Result<Option<Contact>> {
     let tenant_id = tx.tenant_id();
     let contact = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.language, c.created_at, a.aliases AS "aliases!",
             EXISTS (
                 SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
             ) AS "has_avatar!"
@@ -240,6 +249,26 @@ pub async fn find(tx: &mut TenantTx, id: ContactId) -> Result<Option<Contact>> {
     Ok(contact)
 }
 
+/// Sets the language in which a contact is written to, or that none is known. Whether there is such a contact.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_language(tx: &mut TenantTx, id: ContactId, language: Option<&str>) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let done = sqlx::query!(
+        "UPDATE contacts
+        SET language = $3
+        WHERE tenant_id = $1 AND erased_at IS NULL
+            AND id = (SELECT coalesce(merged_into, id) FROM contacts WHERE tenant_id = $1 AND id = $2)",
+        tenant_id.0,
+        id.0,
+        language,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// A page of contacts, the newest first, below `before`.
 ///
 /// # Errors
@@ -248,12 +277,12 @@ pub async fn list(tx: &mut TenantTx, before: Option<ContactId>, limit: i64) -> R
     let tenant_id = tx.tenant_id();
     let contacts = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.language, c.created_at, a.aliases AS "aliases!",
             EXISTS (
                 SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
             ) AS "has_avatar!"
         FROM (
-            SELECT tenant_id, id, name, username, phone, created_at
+            SELECT tenant_id, id, name, username, phone, language, created_at
             FROM contacts
             WHERE tenant_id = $1 AND id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
                 AND merged_into IS NULL AND erased_at IS NULL
@@ -343,13 +372,13 @@ async fn these(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<Contact>> {
     let tenant_id = tx.tenant_id();
     let contacts = sqlx::query_as!(
         Contact,
-        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.created_at, a.aliases AS "aliases!",
+        r#"SELECT c.id AS "id: ContactId", c.name, c.username, c.phone, c.language, c.created_at, a.aliases AS "aliases!",
             EXISTS (
                 SELECT FROM contact_profiles f WHERE f.tenant_id = c.tenant_id AND f.contact_id = c.id AND f.storage_key IS NOT NULL
             ) AS "has_avatar!"
         FROM unnest($2::uuid[]) WITH ORDINALITY AS asked (id, number)
         CROSS JOIN LATERAL (
-            SELECT tenant_id, id, name, username, phone, created_at
+            SELECT tenant_id, id, name, username, phone, language, created_at
             FROM contacts
             WHERE tenant_id = $1 AND id = asked.id
             LIMIT 1

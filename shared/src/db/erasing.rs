@@ -143,7 +143,7 @@ async fn end(
 ) -> Result<()> {
     sqlx::query!(
         "UPDATE contacts
-        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, erased_at = clock_timestamp(),
+        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, language = NULL, erased_at = clock_timestamp(),
             gone_at = clock_timestamp(), settle_at = clock_timestamp()
         WHERE tenant_id = $1 AND id = $2 AND erased_at IS NULL",
         tenant_id.0,
@@ -390,7 +390,7 @@ pub async fn settle(tx: &mut FleetTx, gone: &Gone) -> Result<()> {
 /// Names that were added after they had been taken.
 async fn forget_again(conn: &mut PgConnection, tenant_id: TenantId, id: ContactId) -> Result<()> {
     let named = sqlx::query_scalar!(
-        r#"SELECT name IS NOT NULL OR username IS NOT NULL OR phone IS NOT NULL OR phone_raw IS NOT NULL OR EXISTS (
+        r#"SELECT name IS NOT NULL OR username IS NOT NULL OR phone IS NOT NULL OR phone_raw IS NOT NULL OR language IS NOT NULL OR EXISTS (
             SELECT FROM contact_aliases a WHERE a.tenant_id = $1 AND a.contact_id = $2
         ) AS "named!"
         FROM contacts
@@ -409,7 +409,7 @@ async fn forget_again(conn: &mut PgConnection, tenant_id: TenantId, id: ContactI
     keep_digests(conn, tenant_id, id, aliases, None).await?;
     sqlx::query!(
         "UPDATE contacts
-        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL
+        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, language = NULL
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,

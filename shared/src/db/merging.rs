@@ -318,10 +318,10 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
         "UPDATE contacts w
         SET named_at = CASE WHEN w.name IS NULL AND l.name IS NOT NULL THEN l.named_at ELSE coalesce(w.named_at, l.named_at) END,
             name = coalesce(w.name, l.name), username = coalesce(w.username, l.username), phone = coalesce(w.phone, l.phone),
-            phone_raw = CASE WHEN w.phone IS NULL THEN l.phone_raw ELSE w.phone_raw END
+            phone_raw = CASE WHEN w.phone IS NULL THEN l.phone_raw ELSE w.phone_raw END, language = coalesce(w.language, l.language)
         FROM contacts l
         WHERE w.tenant_id = $1 AND w.id = $2 AND l.tenant_id = $1 AND l.id = $3
-            AND (l.name IS NOT NULL OR l.username IS NOT NULL OR l.phone IS NOT NULL)",
+            AND (l.name IS NOT NULL OR l.username IS NOT NULL OR l.phone IS NOT NULL OR l.language IS NOT NULL)",
         tenant_id.0,
         winner.0,
         loser.0,
@@ -330,7 +330,7 @@ async fn names(conn: &mut PgConnection, tenant_id: TenantId, winner: ContactId, 
     .await?;
     sqlx::query!(
         "UPDATE contacts
-        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, merged_into = $2,
+        SET name = NULL, username = NULL, phone = NULL, phone_raw = NULL, named_at = NULL, language = NULL, merged_into = $2,
             settle_at = CASE WHEN gone_at IS NULL THEN clock_timestamp() ELSE settle_at END,
             gone_at = coalesce(gone_at, clock_timestamp())
         WHERE tenant_id = $1 AND (id = $3 OR merged_into = $3)",

@@ -135,6 +135,32 @@ pub async fn default_region(tx: &mut TenantTx) -> Result<Option<String>> {
     Ok(region.flatten())
 }
 
+/// The language in which a tenant writes to whoever has none of their own.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn default_language(tx: &mut TenantTx) -> Result<Option<String>> {
+    let tenant_id = tx.tenant_id();
+    let language =
+        sqlx::query_scalar!("SELECT default_language FROM tenant_settings WHERE tenant_id = $1", tenant_id.0)
+            .fetch_optional(tx.conn())
+            .await?;
+    Ok(language.flatten())
+}
+
+/// Sets that language, or that there is none. Whether the tenant has settings.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_default_language(tx: &mut TenantTx, language: Option<&str>) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let done =
+        sqlx::query!("UPDATE tenant_settings SET default_language = $2 WHERE tenant_id = $1", tenant_id.0, language,)
+            .execute(tx.conn())
+            .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Makes a placement known, so that tenants can be placed in it.
 ///
 /// # Errors

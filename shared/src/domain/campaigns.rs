@@ -3,6 +3,7 @@
 use super::{
     content::OutboundContent,
     ids::ContactId,
+    languages,
     people::{Address, RecipientKind},
 };
 use serde::{Deserialize, Serialize};
@@ -266,6 +267,10 @@ pub struct Addressee {
     pub address: Option<Address>,
     /// Whether they have said that they do not want it.
     pub opted_out: bool,
+    /// In which language they are written to, if that is known.
+    pub language: Option<String>,
+    /// In which language the tenant writes to whoever has none.
+    pub default_language: Option<String>,
 }
 
 /// Longer names are cut: the words around them are what was checked to fit.
@@ -314,6 +319,14 @@ impl CampaignContent {
             return Err(SkipReason::NoAddress);
         }
         let (mut content, mut missing) = (self.0.clone(), None);
+        if let OutboundContent::Template(template) = &mut content
+            && let Some(first) = template.languages.first()
+        {
+            let there: Vec<&str> = template.languages.iter().map(String::as_str).collect();
+            let liked = [person.language.as_deref(), person.default_language.as_deref()];
+            let chosen = languages::choose(&liked, &there).unwrap_or(first).to_owned();
+            template.settle(&chosen);
+        }
         content.each_text(&mut |_, words| match fill(words, person) {
             Ok(filled) => *words = filled,
             Err(reason) => missing = missing.or(Some(reason)),
@@ -328,6 +341,8 @@ impl CampaignContent {
             phone: Some("+123456789012345".to_owned()),
             address: Some(Address { kind: RecipientKind::Phone, value: "+123456789012345".to_owned() }),
             opted_out: false,
+            language: None,
+            default_language: None,
         };
         self.filled(&longest).expect("nothing is missing")
     }
@@ -444,7 +459,7 @@ mod tests {
             name: Some("Ada".into()),
             phone: Some("+15557770142".into()),
             address: Some(at(RecipientKind::Phone, "+15557770142")),
-            opted_out: false,
+            ..Addressee::default()
         }
     }
 
@@ -521,6 +536,30 @@ mod tests {
         assert_eq!(content.filled(&ada()), Ok(template("Ada")));
         let spaced = Addressee { name: Some(" Ada\n\tof      Lovelace ".into()), ..ada() };
         assert_eq!(content.filled(&spaced), Ok(template("Ada of Lovelace")), "as a template's variable may be");
+    }
+
+    #[test]
+    fn everybody_is_written_to_in_their_language() {
+        let ids = [("en".to_owned(), "HX1".to_owned()), ("de".to_owned(), "HX2".to_owned())];
+        let template = Template {
+            name: "reminder".into(),
+            languages: vec!["en".into(), "de".into()],
+            provider_ids: ids.into(),
+            ..Template::default()
+        };
+        let content = CampaignContent::new(OutboundContent::Template(template)).unwrap();
+        for (language, default_language, expected, id) in
+            [(Some("de-AT"), None, "de", "HX2"), (Some("fr"), Some("de"), "de", "HX2"), (None, None, "en", "HX1")]
+        {
+            let person = Addressee {
+                language: language.map(str::to_owned),
+                default_language: default_language.map(str::to_owned),
+                ..ada()
+            };
+            let Ok(OutboundContent::Template(said)) = content.filled(&person) else { panic!("a template stays one") };
+            let ids = [(expected.to_owned(), id.to_owned())].into();
+            assert_eq!((said.language.as_str(), said.languages.len(), said.provider_ids), (expected, 0, ids));
+        }
     }
 
     #[test]

@@ -176,10 +176,18 @@ pub struct Template {
     #[serde(default)]
     #[schema(required = true)]
     pub name: String,
-    /// The language's code as the provider spells it; for Twilio, whose template has its own, it is left out.
+    /// The language's code as the provider spells it. Left out, the recipient's decides, as far as the account's templates are known.
     #[serde(default)]
     #[schema(required = false, example = "en_US")]
     pub language: String,
+    /// Among which languages the recipient's decides, instead of `language`: all that the template has, unless given. The first is for
+    /// whoever likes none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
+    /// The provider's id of it in these languages, by which it is sent where that has no names (Twilio). Filled in when it is accepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(read_only)]
+    pub provider_ids: BTreeMap<String, String>,
     /// Values for the body's numbered variables, in order (`{{1}}`, `{{2}}` …).
     #[serde(default)]
     pub variables: Vec<String>,
@@ -291,6 +299,20 @@ pub enum TemplateButton {
         /// The products.
         sections: Vec<ProductSection>,
     },
+}
+
+impl Template {
+    /// By what its provider knows it: the id, where one was filled in, else the name.
+    pub fn provider_name(&self) -> &str {
+        self.provider_ids.get(&self.language).unwrap_or(&self.name)
+    }
+
+    /// Says it in one of its languages and no other.
+    pub fn settle(&mut self, language: &str) {
+        self.language = language.to_owned();
+        self.languages.clear();
+        self.provider_ids.retain(|of, _| of == language);
+    }
 }
 
 impl TemplateButton {

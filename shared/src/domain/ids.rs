@@ -66,6 +66,8 @@ ids! {
     ConversationId,
     /// One customer message, in or out.
     MessageId,
+    /// A template in one language: a provider's, or a tenant's own.
+    TemplateId,
     /// One file of a message.
     MediaId,
     /// One file that was uploaded to be sent.

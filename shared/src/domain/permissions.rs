@@ -41,6 +41,10 @@ permissions! {
     LimitsRead = "limits:read",
     /// Set and remove limits.
     LimitsWrite = "limits:write",
+    /// List and show templates, and see what somebody would read.
+    TemplatesRead = "templates:read",
+    /// Create, change and delete templates, and have them fetched.
+    TemplatesWrite = "templates:write",
     /// See who changed what.
     AuditRead = "audit:read",
     /// Search the raw log of webhooks, and see their bodies.

@@ -1,8 +1,34 @@
-//! What a provider's template needs at each sending, and whether it is given.
+//! A provider's template: how it is described, what it needs at each sending, and whether that is given.
 
 use super::content::{Template, TemplateButton, TemplateHeader};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeSet;
+
+/// A template in one language, as its provider describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateInfo {
+    /// Its name.
+    pub name: String,
+    /// The language's code.
+    pub language: String,
+    /// The provider's word for its state, in upper case.
+    pub status: String,
+    /// MARKETING, UTILITY, AUTHENTICATION; empty: nobody has said.
+    pub category: String,
+    /// The body with its variables.
+    pub body: String,
+    /// How many values it needs.
+    pub variables: i32,
+    /// All that it needs at each sending.
+    pub needs: Needs,
+    /// The provider's id of it.
+    pub provider_id: Option<String>,
+    /// As the provider describes it.
+    pub components: Option<Value>,
+    /// Why it has its status.
+    pub reason: Option<String>,
+}
 
 /// What a template needs at each sending.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +128,40 @@ impl ButtonKind {
 
 /// What is missing, or one too many: field and sentence.
 pub type Lack = (String, String);
+
+/// The names between `{{` and `}}`, each once, in the order in which they stand.
+pub fn placeholders(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for part in text.split("{{").skip(1) {
+        if let Some((name, _)) = part.split_once("}}")
+            && !name.trim().is_empty()
+            && !names.contains(&name.trim())
+        {
+            names.push(name.trim());
+        }
+    }
+    names
+}
+
+/// A template's words as somebody reads them; a variable without a value stays as it is written.
+pub fn filled(text: &str, given: &Template) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{")
+        && let Some((name, after)) = after.split_once("}}")
+    {
+        filled.push_str(before);
+        let name = name.trim();
+        let by_number = name.parse::<usize>().ok().and_then(|number| given.variables.get(number.checked_sub(1)?));
+        match given.named_variables.get(name).or(by_number) {
+            Some(value) => filled.push_str(value),
+            None => filled.extend(["{{", name, "}}"]),
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
 
 impl Needs {
     /// What a sending lacks or has too much of.
@@ -273,6 +333,14 @@ mod tests {
         assert_eq!(fields(&needs, &template), ["offer_expires_at", "cards[1].variables[0]", "cards[1].header"]);
         template.cards = vec![good];
         assert_eq!(fields(&needs, &template), ["offer_expires_at", "cards"]);
+    }
+
+    #[test]
+    fn words_are_shown_as_they_will_be_read() {
+        let mut template = given(&["Ada"]);
+        template.named_variables.insert("slot".into(), "9:30".into());
+        assert_eq!(filled("Hi {{1}}, {{ slot }}, {{2}} {{0}} {{", &template), "Hi Ada, 9:30, {{2}} {{0}} {{");
+        assert_eq!(placeholders("{{1}} {{ a }} {{1}} {{}} {{b"), ["1", "a"]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! Jobs of `media`: one file to be fetched, one person to be asked about, or some objects to be deleted. What there is to know of
+//! Jobs of `media`: one file to be fetched, one person to be asked about, an account's templates, one template to be
+//! made or deleted, or some objects to be deleted. What there is to know of
 //! them stands in rows; a job that comes twice finds the row done, or claimed.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{ChannelAccountId, ContactId, MediaId, TenantId};
+use crate::domain::ids::{ChannelAccountId, ContactId, MediaId, TemplateId, TenantId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// The newest version this release writes and reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,6 +26,21 @@ pub enum Task {
     Profile {
         /// Who.
         contact_id: ContactId,
+    },
+    /// Fetch the templates of an account, and of those that share them.
+    Templates {
+        /// Which asks.
+        channel_account_id: ChannelAccountId,
+    },
+    /// Make a template at its provider.
+    MakeTemplate {
+        /// Which.
+        template_id: TemplateId,
+    },
+    /// Delete a template at its provider.
+    DeleteTemplate {
+        /// Which.
+        template_id: TemplateId,
     },
     /// Delete objects that nobody refers to.
     Delete {
@@ -47,7 +63,18 @@ impl Task {
         match self {
             Task::Fetch { .. } => "media.fetch",
             Task::Profile { .. } => "media.profile",
+            Task::Templates { .. } => "media.templates",
+            Task::MakeTemplate { .. } => "media.make_template",
+            Task::DeleteTemplate { .. } => "media.delete_template",
             Task::Delete { .. } => "media.delete",
+        }
+    }
+
+    /// What an earlier release does not know waits there for one that does, instead of ending among the dead letters.
+    fn version(&self) -> u16 {
+        match self {
+            Task::Templates { .. } | Task::MakeTemplate { .. } | Task::DeleteTemplate { .. } => 2,
+            Task::Fetch { .. } | Task::Profile { .. } | Task::Delete { .. } => 1,
         }
     }
 }
@@ -56,7 +83,7 @@ impl MediaJob {
     /// As a job for the queue.
     pub fn to_job(&self, now: DateTime<Utc>) -> Job {
         let body = serde_json::to_vec(&self.task).expect("plain fields are always JSON");
-        Job::new(self.task.kind(), VERSION, Some(self.tenant_id), now, body)
+        Job::new(self.task.kind(), self.task.version(), Some(self.tenant_id), now, body)
     }
 
     /// From a job.
@@ -87,6 +114,9 @@ mod tests {
             Task::Fetch { media_id: MediaId::new(), channel_account_id: None },
             Task::Fetch { media_id: MediaId::new(), channel_account_id: Some(ChannelAccountId::new()) },
             Task::Profile { contact_id: ContactId::new() },
+            Task::Templates { channel_account_id: ChannelAccountId::new() },
+            Task::MakeTemplate { template_id: TemplateId::new() },
+            Task::DeleteTemplate { template_id: TemplateId::new() },
             Task::Delete { keys: vec!["tenant/1/2".to_owned()] },
         ] {
             let job = job(task);
@@ -106,6 +136,13 @@ mod tests {
         let mut broken = good;
         broken.body = r#"{"task":"dance"}"#.into();
         assert!(matches!(MediaJob::from_job(&broken), Err(Undecodable::Broken(_))));
+    }
+
+    #[test]
+    fn only_what_earlier_releases_do_not_know_is_of_a_newer_version() {
+        let version = |task| job(task).to_job(DateTime::UNIX_EPOCH).headers.version;
+        assert_eq!(version(Task::Profile { contact_id: ContactId::new() }), 1);
+        assert_eq!(version(Task::Templates { channel_account_id: ChannelAccountId::new() }), 2);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The providers' wire formats, turned into the domain's words and back. No I/O, no database, no queue: bytes in, values
-//! out; [`http`] and [`download`] alone make calls.
+//! out; [`http`], [`download`] and [`templates`] alone make calls.
 //!
 //! Every provider's module has the same files and offers the same functions:
 //!
@@ -14,6 +14,7 @@
 //! | `upload` | the form by which a file is handed over beforehand, where the provider takes files so |
 //! | `errors` | the provider's codes, what each asks of us and what it means for a person |
 //! | `profile` | `path` and `read`: what a person calls themselves, where webhooks do not say it |
+//! | `templates` | the list of templates, and what makes one: the calls are [`templates`]' |
 //! | `wire` | shapes that several of the others share |
 //!
 //! What Meta's three products have in common is [`meta`]'s. A [`gateway`] is described by configuration and calls nobody: it has the
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod messenger;
 pub mod meta;
 pub mod sending;
+pub mod templates;
 pub mod twilio;
 pub mod whatsapp;
 

@@ -109,6 +109,8 @@ metrics! {
     Counter, CAMPAIGN_BOOKS_WRONG = "mijra_campaign_books_wrong_total";
     /// Attempts at files of messages, by `provider` and `outcome` (stored, put_off, failed, refused, expired).
     Counter, MEDIA_FILES = "mijra_media_files_total";
+    /// Accounts' templates asked for, by `provider` and `outcome` (fetched, failed).
+    Counter, TEMPLATE_LISTS = "mijra_template_lists_total";
     /// Bytes of files stored, by `provider`.
     Counter, MEDIA_BYTES = "mijra_media_bytes_total";
     /// Webhooks published from the spill once the broker was back.

@@ -4,10 +4,11 @@ use super::{Account, Stage, Tenant, answer, phone, staged, text};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    db::{Placement, templates},
+    db::{Placement, templates::sync},
     domain::{
         ids::{CampaignId, ContactId},
         permissions::Permission,
+        templates::{Needs, TemplateInfo},
     },
     jobs::campaign::{CampaignJob, Task},
     queue::{CAMPAIGN, OUTBOUND_NOW},
@@ -209,17 +210,20 @@ async fn a_campaigns_template_is_checked_as_a_messages_is() {
     staged(async |stage| {
         let tenant = stage.tenant("demo").await;
         let account = stage.account(&tenant).await;
-        let known = templates::Template {
+        let known = TemplateInfo {
             name: "reminder".into(),
             language: "en_US".into(),
             status: "APPROVED".into(),
             category: "MARKETING".into(),
             body: "Hi {{1}}.".into(),
             variables: 1,
-            needs: None,
+            needs: Needs { variables: 1, ..Needs::default() },
+            provider_id: None,
+            components: None,
+            reason: None,
         };
         let mut tx = stage.operator().fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
-        templates::replace(&mut tx, tenant.id, account.id, &[known], Utc::now()).await.unwrap();
+        sync::replace(&mut tx, tenant.id, account.id, &[known], Utc::now()).await.unwrap();
         tx.commit().await.unwrap();
         for (name, variables, expected) in [
             ("unknown", vec!["{{name}}"], (422, "template_unusable", vec!["content.name"])),

@@ -5,10 +5,10 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::{
-    db::{Placement, templates},
+    db::{Placement, templates::sync},
     domain::{
         ids::{ChannelAccountId, ContactId, ConversationId, FileId},
-        templates::{ButtonKind, ButtonNeed, HeaderNeed, Needs},
+        templates::{ButtonKind, ButtonNeed, HeaderNeed, Needs, TemplateInfo},
     },
 };
 use uuid::Uuid;
@@ -114,14 +114,17 @@ async fn what_a_channel_cannot_carry_is_refused_by_its_field_and_nothing_is_stor
         .execute(&mut stage.database.admin().await)
         .await
         .unwrap();
-        let known = |name: &str, status: &str, needs: Needs| templates::Template {
+        let known = |name: &str, status: &str, needs: Needs| TemplateInfo {
             name: name.into(),
             language: "en_US".into(),
             status: status.into(),
             category: "UTILITY".into(),
             body: "Hi {{1}}".into(),
             variables: 1,
-            needs: Some(needs.into()),
+            needs,
+            provider_id: None,
+            components: None,
+            reason: None,
         };
         let plain = Needs { variables: 1, ..Needs::default() };
         let rich = Needs {
@@ -137,8 +140,8 @@ async fn what_a_channel_cannot_carry_is_refused_by_its_field_and_nothing_is_stor
             known("beyond", "APPROVED", beyond),
         ];
         let mut tx = stage.operator().fleet(&Placement::primary(), &[tenant.id]).await.unwrap();
-        templates::replace(&mut tx, tenant.id, whatsapp.account, &all, chrono::Utc::now()).await.unwrap();
-        templates::replace(&mut tx, tenant.id, late.account, &all, chrono::Utc::now()).await.unwrap();
+        sync::replace(&mut tx, tenant.id, whatsapp.account, &all, chrono::Utc::now()).await.unwrap();
+        sync::replace(&mut tx, tenant.id, late.account, &all, chrono::Utc::now()).await.unwrap();
         tx.commit().await.unwrap();
         let pdf = stage.upload(&tenant, "application/pdf", b"%PDF-1.7\n%".to_vec()).await;
         let png = stage.upload(&tenant, "image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()).await;

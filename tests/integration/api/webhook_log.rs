@@ -128,6 +128,7 @@ async fn scheduled<T>(stage: &Stage, work: impl Future<Output = T>) -> T {
         clock: Clock::system(),
         log_days: scheduler::LOG_DAYS,
         window_closing_minutes: scheduler::WINDOW_CLOSING_MINUTES,
+        templates_max_age: None,
     };
     let ready = Readiness::default().condition("sweep");
     let running = Box::pin(scheduler::run(scheduler, life.clone(), ready));

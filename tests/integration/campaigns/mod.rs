@@ -107,6 +107,7 @@ impl Stage {
             audience,
             weight,
             author: ApiTokenId::new(),
+            template: None,
         };
         let id = campaigns::create(&mut tx, &new).await.unwrap();
         tx.commit().await.unwrap();

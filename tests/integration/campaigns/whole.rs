@@ -39,6 +39,7 @@ async fn run(broker: Broker, databases: Databases, publisher: Publisher, life: L
             clock: Clock::system(),
             log_days: scheduler::LOG_DAYS,
             window_closing_minutes: scheduler::WINDOW_CLOSING_MINUTES,
+            templates_max_age: None,
         };
         scheduler::run(scheduler, life.clone(), readiness.condition(name))
     };

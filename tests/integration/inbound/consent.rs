@@ -70,6 +70,7 @@ impl Stage {
             audience: &Audience::All,
             weight: 1,
             author: ApiTokenId::new(),
+            template: None,
         };
         let id = campaigns::create(&mut tx, &new).await.unwrap();
         campaigns::change(&mut tx, id, Action::Start, Actor::Operator).await.unwrap();

@@ -141,6 +141,8 @@ async fn templates_that_are_known_change_and_others_do_not() {
         }
         let row = "SELECT jsonb_agg(jsonb_build_array(name, status, quality)) FROM templates";
         assert_eq!(stage.row(row).await, json!([["spring", "PAUSED", "RED"]]), "{order:?}");
+        let stale = "SELECT count(*) FROM channel_accounts WHERE templates_stale_at IS NOT NULL";
+        assert_eq!(stage.count(stale).await, 1, "one that is not known is asked for");
     }
 }
 

@@ -208,6 +208,8 @@ impl Builder {
                 ("TWILIO_MESSAGING_BASE_URL", sandbox.url()),
                 ("TWILIO_CONTENT_BASE_URL", sandbox.url()),
                 ("TWILIO_AUTH_TOKEN", channels::AUTH_TOKEN.to_owned()),
+                // Tests make templates behind the provider's back: they are fetched when a test says so.
+                ("TEMPLATES_MAX_AGE_MINUTES", "0".to_owned()),
                 ("DATABASE_MAX_CONNECTIONS", "6".to_owned()),
                 ("GRACE_PERIOD_SECONDS", "15".to_owned()),
                 ("API_RATE_PER_SECOND", "100000".to_owned()),

@@ -1,10 +1,13 @@
-//! Files of messages → storage; names and pictures of people.
+//! Files of messages → storage; names and pictures of people; templates of accounts.
 
 use anyhow::Context;
 use clap::Args;
 use shared::{
     config::{Mistake, ProviderApis, SecretArgs, StorageArgs},
-    providers::download::{Downloader, Hosts},
+    providers::{
+        download::{Downloader, Hosts},
+        templates::TemplateClient,
+    },
     seal::Keyring,
     storage::Storage,
 };
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
         Ok(MediaWorker::new(
             parts.databases.clone(),
             keyring,
-            Downloader::new(hosts)?,
+            (Downloader::new(hosts)?, TemplateClient::new(own.apis.clone())?),
             storage,
             settings,
             &parts.readiness,

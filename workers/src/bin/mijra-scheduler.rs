@@ -1,7 +1,7 @@
 //! What is due → jobs; what a crash left behind; what is too old.
 
 use clap::Args;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 use workers::{
     boot,
     scheduler::{self, Scheduler},
@@ -15,6 +15,10 @@ struct Own {
     /// How long before its end a customer service window is said to be closing, in minutes.
     #[arg(long, env = "WINDOW_CLOSING_MINUTES", default_value_t = scheduler::WINDOW_CLOSING_MINUTES, value_parser = clap::value_parser!(u16).range(1..=1380))]
     window_closing_minutes: u16,
+    /// Templates are fetched from their providers when they are so many minutes old, and when a provider names one that is not known; 0: only
+    /// when somebody asks for it.
+    #[arg(long, env = "TEMPLATES_MAX_AGE_MINUTES", default_value_t = scheduler::TEMPLATES_MAX_AGE_MINUTES, value_parser = clap::value_parser!(u32).range(0..=43_200))]
+    templates_max_age_minutes: u32,
 }
 
 fn main() -> ExitCode {
@@ -28,6 +32,8 @@ fn main() -> ExitCode {
             clock: parts.clock,
             log_days: own.webhook_log_days,
             window_closing_minutes: own.window_closing_minutes,
+            templates_max_age: (own.templates_max_age_minutes > 0)
+                .then(|| Duration::from_secs(60 * u64::from(own.templates_max_age_minutes))),
         };
         scheduler::run(scheduler, parts.life, ready).await;
         Ok(())

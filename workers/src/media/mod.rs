@@ -1,4 +1,5 @@
-//! Files of messages → storage; who people are, where a provider tells only who asks; objects that nobody refers to, deleted.
+//! Files of messages → storage; who people are, where a provider tells only who asks; accounts' templates, as their providers list them;
+//! objects that nobody refers to, deleted.
 //!
 //! A file is claimed before it is fetched, and what became of it is a row's state with a reason, never a dead letter: what its
 //! provider fails at is put off and tried again by the row, for as long as the provider keeps it. Our own failures (the database, the
@@ -13,6 +14,7 @@ mod outage;
 mod profile;
 mod shares;
 mod store;
+mod templates;
 
 use crate::{
     placements::Placements,
@@ -45,7 +47,10 @@ use shared::{
         media::{MediaJob, Task},
     },
     lifecycle::Lifecycle,
-    providers::download::{self, Downloader, Failure, NOT_AUTHORISED, Next, PRIVATE_ADDRESS, STORAGE_AWAY},
+    providers::{
+        download::{self, Downloader, Failure, NOT_AUTHORISED, Next, PRIVATE_ADDRESS, STORAGE_AWAY},
+        templates::TemplateClient,
+    },
     queue::{Queue, topology},
     retry::before_retry,
     seal::Keyring,
@@ -107,6 +112,7 @@ struct Inner {
     placements: Placements,
     keyring: Keyring,
     fetcher: Fetcher,
+    templates: TemplateClient,
     storage: Storage,
     looks: Looks,
     at_once: Semaphore,
@@ -123,6 +129,8 @@ pub enum Effect {
     Ended(Attempt),
     /// A provider has said who somebody is, or not.
     Asked(TenantId, ContactId, profiles::Answer),
+    /// A provider has said something of templates.
+    Templates(templates::Said),
     /// Objects are deleted.
     Deleted(TenantId, Vec<String>),
 }
@@ -132,7 +140,7 @@ impl MediaWorker {
     pub fn new(
         databases: Databases,
         keyring: Keyring,
-        downloader: Downloader,
+        (downloader, templates): (Downloader, TemplateClient),
         storage: Storage,
         settings: MediaSettings,
         readiness: &Readiness,
@@ -146,6 +154,7 @@ impl MediaWorker {
             databases,
             keyring,
             fetcher,
+            templates,
             storage,
             looks: Looks::new(),
             at_once: Semaphore::new(settings.at_once),
@@ -178,6 +187,12 @@ impl Worker for MediaWorker {
     }
 
     async fn apply(&self, tx: &mut FleetTx, effects: &[Effect]) -> Result<(), db::Error> {
+        // What is locked for them comes before media.
+        for effect in effects {
+            if let Effect::Templates(said) = effect {
+                templates::record(tx, said).await?;
+            }
+        }
         let ended: Vec<&Attempt> = effects
             .iter()
             .filter_map(|effect| if let Effect::Ended(attempt) = effect { Some(attempt) } else { None })
@@ -202,6 +217,13 @@ impl Worker for MediaWorker {
             }
         }
         Ok(())
+    }
+
+    fn weight(effect: &Effect) -> usize {
+        match effect {
+            Effect::Templates(said) => said.weight(),
+            _ => 1,
+        }
     }
 
     // The other place is passed where a file is stored.
@@ -240,6 +262,9 @@ impl Inner {
         match job.task {
             Task::Fetch { media_id, .. } => self.file(&of, media_id, share.as_ref(), ticket, settle).await,
             Task::Profile { contact_id } => self.person(&of, contact_id, ticket, settle).await,
+            Task::Templates { channel_account_id } => self.templates(&of, channel_account_id, ticket, settle).await,
+            Task::MakeTemplate { template_id } => self.make_template(&of, template_id, ticket, settle).await,
+            Task::DeleteTemplate { template_id } => self.delete_template(&of, template_id, ticket, settle).await,
             Task::Delete { keys } => self.delete(&of, keys, ticket, settle).await,
         }
     }

@@ -1,11 +1,13 @@
 //! What need not be exact: rates that creep back, partitions ahead and behind, rows past their time, the planner's statistics.
 
 use super::{Fault, steps::Next};
+use chrono::TimeDelta;
 use shared::{
     db::{
         Databases, Placement, erasing,
         outbound::{outcomes, probes, undecided},
         retention::{self, Expiring, Removed},
+        templates::sync,
     },
     domain::ids::TenantId,
 };
@@ -39,6 +41,23 @@ pub(super) async fn accounts(
     }
     let mut tx = databases.fleet(placement, tenants).await?;
     let more = probes::see_to(&mut tx).await?;
+    // What is due comes by the sweep.
+    drop(tx.commit().await?);
+    Ok(if more { Next::AtOnce } else { Next::Later })
+}
+
+/// Templates that are old, or not known although a webhook named them, are asked for. That is a job of another worker: a list takes
+/// seconds, and nothing here waits for a provider.
+pub(super) async fn templates(
+    databases: &Databases,
+    placement: &Placement,
+    tenants: &[TenantId],
+    max_age: Option<Duration>,
+) -> Result<Next, Fault> {
+    let max_age = max_age.and_then(|age| TimeDelta::from_std(age).ok());
+    let (false, Some(max_age)) = (tenants.is_empty(), max_age) else { return Ok(Next::Later) };
+    let mut tx = databases.fleet(placement, tenants).await?;
+    let more = sync::ask_for_due(&mut tx, max_age).await?;
     // What is due comes by the sweep.
     drop(tx.commit().await?);
     Ok(if more { Next::AtOnce } else { Next::Later })

@@ -44,6 +44,10 @@ const REPLAYS: Duration = Duration::from_secs(1);
 const WINDOWS: Duration = Duration::from_secs(5);
 /// How long before its end a window is said to be closing unless it is set, in minutes.
 pub const WINDOW_CLOSING_MINUTES: u16 = 60;
+/// Between looks for accounts whose templates are to be fetched.
+const TEMPLATES: Duration = Duration::from_secs(10);
+/// Templates are fetched anew after so many minutes unless it is set.
+pub const TEMPLATES_MAX_AGE_MINUTES: u32 = 6 * 60;
 /// Days for which a raw webhook is kept unless it is set.
 pub const LOG_DAYS: u16 = 30;
 
@@ -62,6 +66,8 @@ pub struct Scheduler {
     pub log_days: u16,
     /// How long before its end a customer service window is said to be closing, in minutes.
     pub window_closing_minutes: u16,
+    /// Templates that are older are fetched anew; none: only when somebody asks for it.
+    pub templates_max_age: Option<Duration>,
 }
 
 /// Why a step could not be finished. Nothing is lost: the rows are still there.
@@ -125,6 +131,7 @@ struct PlacementSteps {
     replays: Step,
     rates: Step,
     accounts: Step,
+    templates: Step,
     statistics: Step,
     gone: Step,
     expire: Step,
@@ -143,6 +150,7 @@ impl PlacementSteps {
             replays: step("playing webhooks again"),
             rates: step("raising lowered rates"),
             accounts: step("trying accounts that are down"),
+            templates: step("asking for templates"),
             statistics: step("analysing grown tables"),
             gone: step("looking through contacts that are gone"),
             expire: step("removing old rows"),
@@ -152,7 +160,7 @@ impl PlacementSteps {
     }
 
     async fn run(&self, scheduler: &Scheduler, tenants: &watch::Receiver<Tenants>) {
-        let Scheduler { databases, broker, publisher, clock, log_days, window_closing_minutes } = scheduler;
+        let Scheduler { databases, broker, publisher, clock, log_days, window_closing_minutes, templates_max_age } = scheduler;
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();
@@ -171,6 +179,9 @@ impl PlacementSteps {
             }),
             self.rates.every(RATES, async || housekeeping::rates(databases, placement, &tenants()).await),
             self.accounts.every(ACCOUNTS, async || housekeeping::accounts(databases, placement, &tenants()).await),
+            self.templates.every(TEMPLATES, async || {
+                housekeeping::templates(databases, placement, &tenants(), *templates_max_age).await
+            }),
             self.statistics
                 .every(STATISTICS, async || { housekeeping::statistics(databases, placement, &mut analysed).await }),
             self.gone.every(HOUSEKEEPING, async || housekeeping::gone(databases, placement, &tenants()).await),

@@ -153,7 +153,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     control.commit().await?;
     let webhook_url = webhook_url(&args.public_url, provider, webhook_key.as_deref());
     // Its templates are not known yet.
-    let next = (created && provider == Provider::Whatsapp)
+    let next = (created && shared::providers::templates::has_templates(provider))
         .then(|| format!("mijra templates sync --tenant {} --account {id}", tenant.slug));
     let said = Added { id, created, webhook_url, webhook_key, verify_token, next };
     out.say(&said, &text(&said, provider, args.update))?;
@@ -284,7 +284,7 @@ fn text(said: &Added, provider: Provider, update: bool) -> String {
     }
     if let Some(next) = &said.next {
         text.push_str(&format!(
-            "\nnext          {next}\n              (until then no template is checked before it is sent)"
+            "\nnext          {next}\n              (or wait: they are fetched within a minute; until then no template is checked before it is sent)"
         ));
     }
     text

@@ -1,6 +1,9 @@
 //! Accepting a message: what is checked, and the one transaction in which it is.
 
-use super::MessageView;
+use super::{
+    MessageView,
+    templates::{self, Asked, By, Settled, To},
+};
 use crate::{
     auth::{Caller, MessagesSend},
     error::{self, Problem, Result},
@@ -17,15 +20,14 @@ use shared::{
         self, TenantTx,
         conversations::Locked,
         messages::{self, Sending},
-        templates::Template,
+        templates::uses,
     },
     domain::{
         channel::{Channel, Provider},
-        content::{self, OutboundContent, Unreadable},
+        content::{OutboundContent, Unreadable},
         ids::{ChannelAccountId, ContactId, ConversationId, FileId, MessageId},
         people::Address,
         sms,
-        templates::Needs,
     },
     jobs::outbound::{OutboundJob, Task},
     providers::{
@@ -53,7 +55,7 @@ pub(super) enum Into {
 #[derive(Debug)]
 pub(super) struct Saying {
     /// What.
-    content: OutboundContent,
+    asked: Asked,
     /// The message of the conversation that it answers.
     reply_to: Option<MessageId>,
     /// After so many seconds it is of no use any more.
@@ -80,11 +82,11 @@ impl Saying {
                 }
             },
         };
-        let content = read_content(fields)?;
-        if reply_to.is_some() && content.about().is_some() {
+        let asked = templates::read(fields)?;
+        if reply_to.is_some() && matches!(&asked, Asked::Content(content) if content.about().is_some()) {
             return Err(invalid("reply_to", "a reaction answers nothing: it names its message itself"));
         }
-        Ok(Self { content, reply_to, expires_in })
+        Ok(Self { asked, reply_to, expires_in })
     }
 }
 
@@ -92,7 +94,7 @@ impl Saying {
 ///
 /// # Errors
 /// Which field is not what it should be.
-pub(in crate::routes) fn read_content(fields: Map<String, Value>) -> Result<OutboundContent, Problem> {
+pub(super) fn read_content(fields: Map<String, Value>) -> Result<OutboundContent, Problem> {
     OutboundContent::read(fields).map_err(|Unreadable { path, error }| extract::refuse(&path, &error))
 }
 
@@ -129,16 +131,19 @@ async fn accept(
         return Ok(answer);
     }
     let conversation = lock(&mut tx, into).await?;
-    let (content, now) = (&saying.content, app.clock.now());
+    let now = app.clock.now();
     let provider = check_provider(&conversation.provider)?;
-    check(&mut tx, &conversation, provider, content, now).await?;
-    let refers_to = refers_to(&mut tx, &conversation, saying).await?;
+    let Settled { content, template, needs_window } = settle(&mut tx, &conversation, provider, &saying.asked).await?;
+    let content = &content;
+    let needs_window = needs_window || content.needs_open_window(provider, conversation.channel);
+    check(&mut tx, &conversation, provider, (content, needs_window), now).await?;
+    let refers_to = refers_to(&mut tx, &conversation, saying.reply_to, content).await?;
     let sending = Sending {
         address: address(&conversation)?,
         content,
         refers_to: refers_to.as_deref(),
         units: sms::units(conversation.channel, content),
-        needs_window: content.needs_open_window(provider, conversation.channel),
+        needs_window,
         human_agent: conversation.human_agent,
         expires_at: saying.expires_in.map(|seconds| now + TimeDelta::seconds(seconds.into())),
     };
@@ -153,6 +158,9 @@ async fn accept(
     let body = serde_json::to_value(MessageView::from(message)).expect("plain fields are always JSON");
     let answer = Answer::new(StatusCode::ACCEPTED, body);
     key.keep(&mut tx, digest, &answer).await?;
+    if let Some(template) = template {
+        uses::count(&mut tx, template).await?;
+    }
     let due = tx.commit().await?;
     crash::pass(CrashPoint::ApiAfterCommitBeforePublish);
     app.relay.publish(caller.placement.clone(), due).await;
@@ -184,13 +192,18 @@ fn address(conversation: &Locked) -> Result<&Address, Problem> {
 }
 
 /// The provider's id of the message that this one answers or reacts to.
-async fn refers_to(tx: &mut TenantTx, to: &Locked, saying: &Saying) -> Result<Option<String>> {
+async fn refers_to(
+    tx: &mut TenantTx,
+    to: &Locked,
+    reply_to: Option<MessageId>,
+    content: &OutboundContent,
+) -> Result<Option<String>> {
     let cannot_quote = matches!(to.provider.as_str(), "twilio" | "gateway");
-    if cannot_quote && saying.reply_to.is_some() {
+    if cannot_quote && reply_to.is_some() {
         let message = format!("cannot be given: messages by {} quote no others", to.provider);
         return Err(Problem::new(error::Kind::Invalid).field("reply_to", message).into());
     }
-    let (field, id) = match (saying.reply_to, saying.content.about()) {
+    let (field, id) = match (reply_to, content.about()) {
         (Some(id), _) => ("reply_to", id),
         (None, Some(id)) => ("message_id", id),
         (None, None) => return Ok(None),
@@ -204,23 +217,51 @@ async fn refers_to(tx: &mut TenantTx, to: &Locked, saying: &Saying) -> Result<Op
     }
 }
 
+/// What is said in the end. Of what is wrong with a template in itself is told before what is wrong with it there.
+async fn settle(tx: &mut TenantTx, to: &Locked, provider: Provider, asked: &Asked) -> Result<Settled> {
+    if to.account_state == "disabled" {
+        return Err(Problem::new(error::Kind::AccountDisabled).into());
+    }
+    let by = By { account: to.channel_account_id, provider, channel: to.channel, synced_at: to.templates_synced_at };
+    match templates::settle(tx, by, To::One(to.contact_id), asked).await? {
+        Ok(settled) => Ok(settled),
+        Err(problem) => {
+            check_as_written(tx, by, to.gateway.as_ref(), asked).await?;
+            Err(problem.into())
+        }
+    }
+}
+
+/// What a template lacks in itself, wherever it is known.
+pub(in crate::routes) async fn check_as_written(
+    tx: &mut TenantTx,
+    by: By,
+    gateway: Option<&Value>,
+    asked: &Asked,
+) -> Result<()> {
+    let Asked::Content(content @ OutboundContent::Template(given)) = asked else { return Ok(()) };
+    let is_named = by.provider != Provider::Twilio;
+    if given.name.is_empty() || (is_named && !given.language.is_empty()) {
+        let files = facts(tx, content).await??;
+        check_content(by.provider, by.channel, gateway, content, &files)?;
+    }
+    Ok(())
+}
+
 async fn check(
     tx: &mut TenantTx,
     to: &Locked,
     provider: Provider,
-    content: &OutboundContent,
+    (content, needs_window): (&OutboundContent, bool),
     now: DateTime<Utc>,
 ) -> Result<()> {
-    if to.account_state == "disabled" {
-        return Err(Problem::new(error::Kind::AccountDisabled).into());
-    }
     let files = facts(tx, content).await??;
     check_content(provider, to.channel, to.gateway.as_ref(), content, &files)?;
     if to.opted_out {
         let message = "has opted out of everything on this channel";
         return Err(Problem::new(error::Kind::OptedOut).field("contact_id", message).into());
     }
-    if content.needs_open_window(provider, to.channel) {
+    if needs_window {
         // A person's answer may be given for seven days, of which the window is the first.
         let longer = if to.human_agent { HUMAN_AGENT_DAYS } else { TimeDelta::zero() };
         if let Err(problem) = check_window(to.window_expires_at.map(|at| at + longer), now) {
@@ -228,7 +269,7 @@ async fn check(
             return Err(with_templates(problem, &fit).into());
         }
     }
-    Ok(check_known_template(tx, to.channel_account_id, to.templates_synced_at, content).await??)
+    Ok(())
 }
 
 /// What would be refused and can be seen without asking, by which way it goes.
@@ -276,21 +317,6 @@ pub(in crate::routes) fn check_provider(name: &str) -> Result<Provider, Problem>
     }
 }
 
-/// Whether a template can be sent, as far as is known: never fetched, the provider decides. Anything else can.
-pub(in crate::routes) async fn check_known_template(
-    tx: &mut TenantTx,
-    account: ChannelAccountId,
-    synced_at: Option<DateTime<Utc>>,
-    content: &OutboundContent,
-) -> db::Result<Result<(), Problem>> {
-    let OutboundContent::Template(given) = content else { return Ok(Ok(())) };
-    if synced_at.is_none() {
-        return Ok(Ok(()));
-    }
-    let known = db::templates::find(tx, account, &given.name).await?;
-    Ok(check_template(&known, given))
-}
-
 /// So many templates are named to who cannot say anything else.
 const TEMPLATES_NAMED: i64 = 20;
 /// For so much longer than the window a person may answer.
@@ -315,37 +341,6 @@ fn check_window(expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result
     };
     let message = "free text can only be sent inside the customer service window";
     Err(Problem::new(error::Kind::NeedsTemplate).detail(detail).field("type", message))
-}
-
-fn check_template(known: &[Template], given: &content::Template) -> Result<(), Problem> {
-    let refuse = || Problem::new(error::Kind::TemplateUnusable);
-    let content::Template { name, language, variables, .. } = given;
-    if known.is_empty() {
-        return Err(refuse().field("name", format!("the account has no template {name}")));
-    }
-    let Some(template) = known.iter().find(|template| template.language == *language) else {
-        let languages: Vec<&str> = known.iter().map(|template| template.language.as_str()).collect();
-        return Err(refuse().field("language", format!("template {name} exists in {}", languages.join(", "))));
-    };
-    if template.status != "APPROVED" {
-        return Err(refuse().field("name", format!("template {name} in {language} is {}", template.status)));
-    }
-    // One fetched by an earlier release is known by the number of its variables alone.
-    let by_number = Needs { variables: usize::try_from(template.variables).unwrap_or(0), ..Needs::default() };
-    let needs = template.needs.as_ref().map_or(&by_number, |needs| &needs.0);
-    if let Some(why) = &needs.beyond_us {
-        return Err(refuse().field("name", format!("template {name} in {language} cannot be sent from here: {why}")));
-    }
-    let lacks = needs.lacks(given);
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    let mut problem = Problem::new(error::Kind::Invalid);
-    if variables.len() != needs.variables {
-        let (needed, given) = (needs.variables, variables.len());
-        problem = problem.detail(format!("Template {name} needs {needed} variables, {given} were given."));
-    }
-    Err(lacks.into_iter().fold(problem, |problem, (field, message)| problem.field(field, message)))
 }
 
 #[cfg(test)]
@@ -393,38 +388,5 @@ mod tests {
             let problem = check_window(closed, now).unwrap_err();
             assert_eq!((problem.status, problem.kind), (422, "urn:mijra:problem:needs_template"));
         }
-    }
-
-    #[test]
-    fn a_template_must_be_known_approved_and_complete() {
-        let template = |language: &str, status: &str| Template {
-            name: "reminder".into(),
-            language: language.into(),
-            status: status.into(),
-            category: "UTILITY".into(),
-            body: "Hi {{1}}, see you {{2}}.".into(),
-            variables: 2,
-            needs: None,
-        };
-        let known = [template("en_US", "APPROVED"), template("de", "PAUSED")];
-        let given = |language: &str, n: usize| content::Template {
-            name: "reminder".into(),
-            language: language.into(),
-            variables: vec!["x".to_owned(); n],
-            ..content::Template::default()
-        };
-        assert!(check_template(&known, &given("en_US", 2)).is_ok());
-        for (known, language, variables, field) in [
-            (&known[..0], "en_US", 2, "name"),
-            (&known[..], "fr", 2, "language"),
-            (&known[..], "de", 2, "name"),
-            (&known[..], "en_US", 1, "variables[1]"),
-            (&known[..], "en_US", 3, "variables[2]"),
-        ] {
-            let problem = check_template(known, &given(language, variables)).unwrap_err();
-            assert_eq!((problem.status, fields(&problem)), (422, vec![field]));
-        }
-        let problem = check_template(&known, &given("en_US", 0)).unwrap_err();
-        assert_eq!(problem.errors[1].message, "is missing: the value of {{2}}");
     }
 }

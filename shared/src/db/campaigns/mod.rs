@@ -29,7 +29,7 @@ use super::{
 use crate::{
     domain::{
         campaigns::{Audience, CampaignContent, CampaignState},
-        ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, TenantId},
+        ids::{ApiTokenId, CampaignId, ChannelAccountId, ContactId, TemplateId, TenantId},
         limits::{reserve, sends_per_second},
     },
     jobs::campaign::{CampaignJob, Task},
@@ -56,6 +56,8 @@ pub struct NewCampaign<'a> {
     pub weight: i32,
     /// With which token it was made.
     pub author: ApiTokenId,
+    /// The tenant's own template whose words it says.
+    pub template: Option<TemplateId>,
 }
 
 /// A campaign as it is shown.
@@ -125,8 +127,8 @@ pub struct Campaign {
 pub async fn create(tx: &mut TenantTx, new: &NewCampaign<'_>) -> Result<CampaignId> {
     let (tenant_id, id) = (tx.tenant_id(), CampaignId::new());
     sqlx::query!(
-        "INSERT INTO campaigns (tenant_id, id, name, channel_account_id, content, audience, weight, created_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO campaigns (tenant_id, id, name, channel_account_id, content, audience, weight, created_by, template_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         tenant_id.0,
         id.0,
         new.name,
@@ -135,6 +137,7 @@ pub async fn create(tx: &mut TenantTx, new: &NewCampaign<'_>) -> Result<Campaign
         serde_json::to_value(new.audience).expect("plain fields are always JSON"),
         new.weight,
         new.author.0,
+        new.template.map(|id| id.0),
     )
     .execute(tx.conn())
     .await?;

@@ -20,7 +20,8 @@ pub(super) async fn addressees(
 ) -> Result<HashMap<ContactId, Addressee>> {
     let rows = sqlx::query!(
         r#"SELECT c.id AS "id: ContactId", c.name, coalesce(CASE reach.kind WHEN 'phone' THEN reach.address END, c.phone) AS phone,
-            reach.kind AS "reach_kind?", reach.address AS "reach_address?",
+            reach.kind AS "reach_kind?", reach.address AS "reach_address?", c.language,
+            (SELECT default_language FROM tenant_settings WHERE tenant_id = $1) AS default_language,
             EXISTS (
                 SELECT FROM suppressions s
                 WHERE s.tenant_id = $1 AND s.contact_id = c.id AND s.state = 'opted_out' AND s.channel = a.channel
@@ -39,7 +40,9 @@ pub(super) async fn addressees(
         .into_iter()
         .map(|row| {
             let address = Address::from_row(row.reach_kind.as_deref(), row.reach_address);
-            (row.id, Addressee { name: row.name, phone: row.phone, address, opted_out: row.opted_out })
+            let (language, default_language) = (row.language, row.default_language);
+            let opted_out = row.opted_out;
+            (row.id, Addressee { name: row.name, phone: row.phone, address, opted_out, language, default_language })
         })
         .collect())
 }

@@ -266,7 +266,7 @@ struct TemplateSum<'a> {
     category: Told<&'a str>,
 }
 
-/// Changes templates that are known as their provider says. One that is not will be once the account's are fetched.
+/// Changes templates that are known as their provider says. One that is not will be once the account's are fetched, which is asked for.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -296,6 +296,39 @@ pub async fn apply_to_templates(tx: &mut FleetTx, told: &[TemplateTold<'_>]) -> 
     let quality_times: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.quality.map(|(at, _)| at)).collect();
     let categories: Vec<Option<String>> = sums.values().map(|s| s.category.map(|(_, word)| word.to_owned())).collect();
     let category_times: Vec<Option<DateTime<Utc>>> = sums.values().map(|s| s.category.map(|(at, _)| at)).collect();
+    // Before any template is locked: accounts come first. What was fetched since the provider said so is not asked for once more.
+    sqlx::query!(
+        "WITH stale AS MATERIALIZED (
+            SELECT a.tenant_id, a.id, told.at
+            FROM (
+                SELECT tenant_id, account_id, max(at) AS at
+                FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[])
+                    AS n (tenant_id, account_id, name, language, at)
+                WHERE NOT EXISTS (
+                    SELECT FROM templates t
+                    WHERE t.tenant_id = n.tenant_id AND t.channel_account_id = n.account_id AND t.name = n.name
+                        AND t.language = n.language
+                )
+                GROUP BY tenant_id, account_id
+            ) AS told
+            JOIN channel_accounts a ON a.tenant_id = told.tenant_id AND a.id = told.account_id
+            WHERE told.at >= date_trunc('second', coalesce(a.templates_stale_at, '-infinity'))
+                AND told.at >= date_trunc('second', coalesce(a.templates_synced_at, '-infinity'))
+            ORDER BY a.tenant_id, a.id
+            FOR NO KEY UPDATE OF a
+        )
+        UPDATE channel_accounts a
+        SET templates_stale_at = clock_timestamp()
+        FROM stale
+        WHERE a.tenant_id = stale.tenant_id AND a.id = stale.id",
+        &tenants,
+        &accounts,
+        &names,
+        &languages,
+        &status_times as &[Option<DateTime<Utc>>],
+    )
+    .execute(tx.conn())
+    .await?;
     sqlx::query_file!(
         "src/db/inbound/template_news.sql",
         &tenants,

@@ -69,7 +69,8 @@ pub fn check(content: &OutboundContent, files: &Facts) -> Result<(), Vec<FieldPr
 
 /// A utility message; what its template needs is not known here.
 fn template(found: &mut Checking, template: &Template) {
-    let Template { name, language, variables, named_variables, header, buttons, cards, offer_expires_at } = template;
+    let Template { name, language, variables, named_variables, header, buttons, cards, offer_expires_at, .. } =
+        template;
     found.text("name", name, Most::Characters(512));
     found.text("language", language, Most::Characters(16));
     for (index, value) in variables.iter().enumerate() {

@@ -118,12 +118,14 @@ pub fn check(channel: Channel, content: &OutboundContent, files: &Facts) -> Resu
     found.finish()
 }
 
-/// A template of Twilio's Content API: by its SID, its variables by name or number, and nothing else that could be given.
+/// A template of Twilio's Content API: by its SID, given or found by its name; its variables by name or number, and nothing else that could
+/// be given.
 fn template(found: &mut Checking, template: &Template) {
-    let Template { name, variables, named_variables, header, buttons, cards, offer_expires_at, .. } = template;
-    let sid = name.strip_prefix("HX").unwrap_or_default();
-    if sid.len() != 32 || !sid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        found.problem("name", "must be the SID of a content template: HX and 32 hexadecimal digits");
+    let Template { variables, named_variables, header, buttons, cards, offer_expires_at, .. } = template;
+    if !is_content_sid(template.provider_name()) {
+        let message = "must be the name of one of the account's templates, as last fetched, or the SID of a content template: HX and \
+            32 hexadecimal digits";
+        found.problem("name", message);
     }
     if variables.len() + named_variables.len() > MAX_VARIABLES {
         found.problem("variables", format!("must have at most {MAX_VARIABLES}"));
@@ -139,6 +141,12 @@ fn template(found: &mut Checking, template: &Template) {
     found.absent("buttons", buttons.is_empty(), why);
     found.absent("cards", cards.is_empty(), why);
     found.absent("offer_expires_at", offer_expires_at.is_none(), why);
+}
+
+/// Whether it is the SID of a content template.
+pub fn is_content_sid(name: &str) -> bool {
+    let sid = name.strip_prefix("HX").unwrap_or_default();
+    sid.len() == 32 && sid.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

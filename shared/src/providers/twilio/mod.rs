@@ -8,6 +8,7 @@ pub mod check;
 pub mod errors;
 pub mod parse;
 pub mod send;
+pub mod templates;
 pub mod verify;
 
 mod content;

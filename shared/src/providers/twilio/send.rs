@@ -95,12 +95,12 @@ fn said(message: &Outgoing<'_>) -> Result<Vec<(&'static str, String)>, Unsendabl
 
 /// A template by its SID, with values by the names of its variables: `1`, `2` … of numbered ones.
 fn filled(template: &Template) -> Vec<(&'static str, String)> {
-    let Template { name, variables, named_variables, .. } = template;
+    let Template { variables, named_variables, .. } = template;
     let numbered = variables.iter().enumerate().map(|(index, value)| ((index + 1).to_string(), value));
     let named = named_variables.iter().map(|(name, value)| (name.clone(), value));
     let values: Map<String, Value> = numbered.chain(named).map(|(name, value)| (name, value.as_str().into())).collect();
     let values = (!values.is_empty()).then(|| ("ContentVariables", Value::Object(values).to_string()));
-    [("ContentSid", name.clone())].into_iter().chain(values).collect()
+    [("ContentSid", template.provider_name().to_owned())].into_iter().chain(values).collect()
 }
 
 /// A place, with what it is called, and the words beside it.
@@ -200,6 +200,11 @@ mod tests {
                 json!([["ContentSid", sid], ["ContentVariables", r#"{"name":"Mara"}"#]]),
             ),
             (Channel::Sms, json!({"type": "template", "name": sid, "language": "en"}), json!([["ContentSid", sid]])),
+            (
+                Channel::Whatsapp,
+                json!({"type": "template", "name": "parcel", "language": "en", "provider_ids": {"en": sid}}),
+                json!([["ContentSid", sid]]),
+            ),
             (
                 Channel::Whatsapp,
                 json!({"type": "location", "latitude": 45.52, "longitude": -122.68, "name": "Pick-up point", "address": "12 Harbour Walk"}),

@@ -1,43 +1,18 @@
-//! The list of an account's templates (contract, section 10): where to ask, and what of the answer we keep.
+//! An account's templates (contract, section 10): where they are listed, made and deleted, what of an answer we keep, and what a refusal
+//! says.
 
-use crate::domain::templates::{ButtonKind, ButtonNeed, HeaderNeed, Needs};
+use crate::{
+    domain::templates::{ButtonKind, ButtonNeed, HeaderNeed, Needs, TemplateInfo, placeholders},
+    providers::templates::{Failed, Form, Made, NewTemplate, TemplatePage},
+};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, time::Duration};
 
 /// A page is asked for with so many.
 pub const PAGE_SIZE: u32 = 100;
 /// What is asked of each.
-pub const FIELDS: &str = "name,language,status,category,parameter_format,components";
-
-/// A template in one language, as far as we can send it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateInfo {
-    /// Its name.
-    pub name: String,
-    /// The language's code.
-    pub language: String,
-    /// WhatsApp's word for its state; only `APPROVED` can be sent.
-    pub status: String,
-    /// MARKETING, UTILITY, AUTHENTICATION.
-    pub category: String,
-    /// The body with its variables.
-    pub body: String,
-    /// How many values the body needs.
-    pub variables: i32,
-    /// All that it needs at each sending.
-    pub needs: Needs,
-}
-
-/// One page of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplatePage {
-    /// The templates that could be read.
-    pub templates: Vec<TemplateInfo>,
-    /// Elements without a name or a language.
-    pub unreadable: usize,
-    /// Pass it as `after` for the next page; none on the last.
-    pub next: Option<String>,
-}
+pub const FIELDS: &str = "id,name,language,status,category,parameter_format,components,rejected_reason";
 
 /// The path of the list, with its leading slash. The ids are WhatsApp's; anything but digits, letters, dots and dashes is
 /// left out, so that none leads elsewhere.
@@ -96,9 +71,13 @@ struct Element {
     #[serde(default)]
     category: String,
     #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
     parameter_format: Option<String>,
     #[serde(default)]
-    components: Vec<Component>,
+    rejected_reason: Option<String>,
+    #[serde(default)]
+    components: Vec<Value>,
 }
 
 /// Type and format are written in either case.
@@ -142,8 +121,16 @@ struct Button {
 impl Element {
     fn info(self) -> TemplateInfo {
         let named = self.parameter_format.as_deref().is_some_and(|format| format.eq_ignore_ascii_case("NAMED"));
-        let needs = needs(&self.components, named);
-        let body = component(&self.components, "BODY").and_then(|body| body.text.clone()).unwrap_or_default();
+        // One that cannot be read is as one that is new: what it needs is not known, and said so.
+        let read: Vec<Option<Component>> =
+            self.components.iter().map(|component| serde_json::from_value(component.clone()).ok()).collect();
+        let is_whole = read.iter().all(Option::is_some);
+        let read: Vec<Component> = read.into_iter().flatten().collect();
+        let mut needs = needs(&read, named);
+        if !is_whole && needs.beyond_us.is_none() {
+            needs.beyond_us = Some("one of its components cannot be read".to_owned());
+        }
+        let body = component(&read, "BODY").and_then(|body| body.text.clone()).unwrap_or_default();
         let count = i32::try_from(needs.variables + needs.named.len()).unwrap_or(i32::MAX);
         TemplateInfo {
             name: self.name,
@@ -153,6 +140,110 @@ impl Element {
             body,
             variables: count,
             needs,
+            provider_id: self.id,
+            components: Some(Value::Array(self.components)),
+            reason: self.rejected_reason.filter(|reason| !reason.is_empty() && reason != "NONE"),
+        }
+    }
+}
+
+/// What is posted to [`path`] to make a template (contract, section 10.2).
+pub fn creation(new: &NewTemplate) -> Value {
+    let (components, named) = match &new.form {
+        Form::Raw(components) => (components.clone(), new.is_named),
+        Form::Words { body, examples, footer } => {
+            let names = placeholders(body);
+            let named = names.iter().any(|name| name.parse::<u32>().is_err());
+            let example = |name: &&str| examples.get(*name).cloned().unwrap_or_default();
+            let mut said = json!({"type": "BODY", "text": body});
+            if named {
+                let of = |name: &&str| json!({"param_name": name, "example": example(name)});
+                said["example"] = json!({"body_text_named_params": names.iter().map(of).collect::<Vec<_>>()});
+            } else if !names.is_empty() {
+                said["example"] = json!({"body_text": [names.iter().map(example).collect::<Vec<_>>()]});
+            }
+            let footer = footer.as_ref().map(|footer| json!({"type": "FOOTER", "text": footer}));
+            (Value::Array([said].into_iter().chain(footer).collect()), named)
+        }
+    };
+    json!({"name": new.name, "language": new.language, "category": new.category,
+        "parameter_format": if named { "NAMED" } else { "POSITIONAL" }, "components": components})
+}
+
+/// What the answer to a creation says.
+///
+/// # Errors
+/// What went wrong.
+pub fn made(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Made, Failed> {
+    succeeded(status, retry_after, body)?;
+    #[derive(Deserialize)]
+    struct Wire {
+        id: String,
+        status: String,
+        #[serde(default)]
+        category: Option<String>,
+    }
+    let wire: Wire = serde_json::from_slice(body).map_err(|_| Failed::unreadable())?;
+    Ok(Made { provider_id: wire.id, status: wire.status, category: wire.category })
+}
+
+/// Whether a call was taken.
+///
+/// # Errors
+/// What its refusal says.
+pub fn succeeded(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<(), Failed> {
+    if (200..300).contains(&status) {
+        return Ok(());
+    }
+    #[derive(Deserialize)]
+    struct Wire {
+        error: Refusal,
+    }
+    #[derive(Default, Deserialize)]
+    struct Refusal {
+        #[serde(default)]
+        code: u32,
+        #[serde(default)]
+        error_subcode: Option<u32>,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        error_user_msg: Option<String>,
+        #[serde(default)]
+        error_data: Option<Details>,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        #[serde(default)]
+        details: Option<String>,
+    }
+    let Refusal { code, error_subcode, message, error_user_msg, error_data } =
+        serde_json::from_slice::<Wire>(body).map(|wire| wire.error).unwrap_or_default();
+    // The particular one stands in either place.
+    let code = error_subcode.filter(|subcode| (2_388_000..2_389_000).contains(subcode)).unwrap_or(code);
+    let words = error_user_msg.or_else(|| error_data.and_then(|data| data.details)).unwrap_or(message);
+    Err(match (code, status) {
+        (4 | 17 | 32 | 613 | 80_007 | 80_008 | 130_429, _) | (_, 429) => {
+            Failed::away("WhatsApp asks us to come back later.", retry_after)
+        }
+        (3 | 10 | 104 | 190 | 200..=299 | 368 | 131_005, _) | (0, 401 | 403) => Failed::not_permitted(code, &words),
+        (0..=2, _) | (_, 500..) => Failed::away(&format!("WhatsApp failed (status {status})."), retry_after),
+        _ => Failed::refused(code, field(code, &words), &words),
+    })
+}
+
+/// Which field of ours a refusal is about (contract, section 13).
+fn field(code: u32, words: &str) -> Option<&'static str> {
+    match code {
+        2_388_019 => Some("channel_account_id"),
+        2_388_072 | 2_388_293 | 2_388_299 => Some("body"),
+        2_388_047 => Some("components"),
+        2_388_073 => Some("footer"),
+        _ => {
+            let words = words.to_ascii_lowercase();
+            ["name", "language", "category", "body", "footer", "components"]
+                .into_iter()
+                .find(|field| words.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == *field))
         }
     }
 }
@@ -165,7 +256,7 @@ fn component<'a>(components: &'a [Component], kind: &str) -> Option<&'a Componen
 fn needs(components: &[Component], named: bool) -> Needs {
     let mut needs = Needs::default();
     let text = |kind: &str| component(components, kind).and_then(|found| found.text.as_deref()).unwrap_or_default();
-    let body = variables(text("BODY"));
+    let body = placeholders(text("BODY"));
     // Also where the format is not told, what is no number is a name.
     if named || body.iter().any(|name| name.parse::<u32>().is_err()) {
         needs.named = body.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
@@ -176,7 +267,7 @@ fn needs(components: &[Component], named: bool) -> Needs {
         let format = header.format.as_deref().unwrap_or("TEXT").to_ascii_uppercase();
         needs.header = match format.as_str() {
             "TEXT" => {
-                let name = variables(header.text.as_deref().unwrap_or_default()).first().copied();
+                let name = placeholders(header.text.as_deref().unwrap_or_default()).first().copied();
                 name.map(|name| HeaderNeed::Text(name.parse::<u32>().is_err().then(|| name.to_owned())))
             }
             "IMAGE" => Some(HeaderNeed::Image),
@@ -217,20 +308,6 @@ fn needs(components: &[Component], named: bool) -> Needs {
     let offer = component(components, "LIMITED_TIME_OFFER").and_then(|offer| offer.limited_time_offer.as_ref());
     needs.offer = offer.is_some_and(|offer| offer.has_expiration);
     needs
-}
-
-/// The names between `{{` and `}}`, each once.
-fn variables(text: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    for part in text.split("{{").skip(1) {
-        if let Some((name, _)) = part.split_once("}}")
-            && !name.trim().is_empty()
-            && !names.contains(&name.trim())
-        {
-            names.push(name.trim());
-        }
-    }
-    names
 }
 
 #[cfg(test)]
@@ -304,5 +381,57 @@ mod tests {
     fn no_id_leads_elsewhere() {
         assert_eq!(path("v25.0", "210000000000007"), "/v25.0/210000000000007/message_templates");
         assert_eq!(path("v25.0", "../me?x=#"), "/v25.0/..mex/message_templates");
+    }
+
+    #[test]
+    fn a_template_is_made_of_words_with_their_examples() {
+        let new = |body: &str, examples: &[(&str, &str)]| NewTemplate {
+            name: "reminder".into(),
+            language: "en_US".into(),
+            category: "UTILITY".into(),
+            is_named: false,
+            form: Form::Words {
+                body: body.into(),
+                examples: examples.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                footer: Some("Harbour Clinic".into()),
+            },
+        };
+        let made = creation(&new("Hi {{1}}, see you on {{2}}.", &[("1", "Ada"), ("2", "4 Dec")]));
+        assert_eq!(
+            (&made["parameter_format"], &made["components"][1]["text"]),
+            (&json!("POSITIONAL"), &json!("Harbour Clinic"))
+        );
+        assert_eq!(made["components"][0]["example"], json!({"body_text": [["Ada", "4 Dec"]]}));
+        let made = creation(&new("Hi {{first_name}}.", &[("first_name", "Ada")]));
+        assert_eq!(made["parameter_format"], "NAMED");
+        let example = json!({"body_text_named_params": [{"param_name": "first_name", "example": "Ada"}]});
+        assert_eq!(made["components"][0]["example"], example);
+    }
+
+    #[test]
+    fn a_refusal_names_its_field() {
+        let refusal = |status, body: Value| succeeded(status, None, body.to_string().as_bytes()).unwrap_err();
+        let of =
+            |code: u32, words: &str| json!({"error": {"code": code, "message": "x", "error_data": {"details": words}}});
+        for (body, expected) in [
+            (of(2_388_299, "Variables can't be at the start or end."), Some("body")),
+            (of(2_388_073, "x"), Some("footer")),
+            (of(2_388_019, "x"), Some("channel_account_id")),
+            (of(100, "name may only have lower-case letters."), Some("name")),
+            (of(100, "Something else."), None),
+            (json!({"error": {"code": 100, "error_subcode": 2_388_072, "error_user_msg": "Too long"}}), Some("body")),
+        ] {
+            let Failed::Refused { field, .. } = refusal(400, body.clone()) else { panic!("refused: {body}") };
+            assert_eq!(field, expected, "{body}");
+        }
+        assert!(matches!(refusal(401, of(190, "x")), Failed::NotPermitted { .. }));
+        assert!(matches!(refusal(403, of(80_007, "x")), Failed::Away { .. }));
+        assert!(matches!(refusal(503, json!("gone")), Failed::Away { .. }));
+        let answer = br#"{"id":"71","status":"PENDING","category":"MARKETING"}"#;
+        let made = made(200, None, answer).unwrap();
+        assert_eq!(
+            (made.provider_id.as_str(), made.status.as_str(), made.category.as_deref()),
+            ("71", "PENDING", Some("MARKETING"))
+        );
     }
 }

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     crash::{self, CrashPoint},
-    db::{error::Result, scope::FleetTx},
+    db::{error::Result, scope::FleetTx, templates::uses},
     domain::{
         campaigns::{Addressee, CampaignContent, Share, SkipReason, credits, scaled_down},
         content::OutboundContent,
-        ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TenantId},
+        ids::{CampaignId, ChannelAccountId, ContactId, ConversationId, MessageId, TemplateId, TenantId},
     },
     jobs::campaign::Task,
 };
@@ -40,6 +40,8 @@ struct Running {
     id: CampaignId,
     content: CampaignContent,
     author: Option<Uuid>,
+    /// The tenant's own template whose words these are.
+    template: Option<TemplateId>,
     share: Share,
 }
 
@@ -85,13 +87,15 @@ pub async fn release(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
         let ahead = campaigns.iter().map(|campaign| campaign.share.in_flight).sum();
         pace.enqueue(tx, (tenant_id, account), &messages, ahead, now);
         counts::shift(tx, tenant_id, &deltas(&campaigns, &released, &skipped)).await?;
+        count_templates(tx, tenant_id, account, &campaigns, &released).await?;
     }
     complete(tx, tenant_id, &campaigns, now).await
 }
 
 async fn lock(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) -> Result<Vec<Running>> {
     let rows = sqlx::query!(
-        r#"SELECT id AS "id: CampaignId", content AS "content: Json<CampaignContent>", weight, created_by
+        r#"SELECT id AS "id: CampaignId", content AS "content: Json<CampaignContent>", weight, created_by,
+            template_id AS "template_id: TemplateId"
         FROM campaigns
         WHERE tenant_id = $1 AND channel_account_id = $2 AND state = 'running'
         ORDER BY id
@@ -104,7 +108,13 @@ async fn lock(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAccountId) 
     let share = |weight| Share { weight, waiting: 0, in_flight: 0 };
     Ok(rows
         .into_iter()
-        .map(|row| Running { id: row.id, content: row.content.0, author: row.created_by, share: share(row.weight) })
+        .map(|row| Running {
+            id: row.id,
+            content: row.content.0,
+            author: row.created_by,
+            template: row.template_id,
+            share: share(row.weight),
+        })
         .collect())
 }
 
@@ -199,6 +209,29 @@ fn spread<T>(people: Vec<(usize, T)>, campaigns: usize) -> Vec<(usize, T)> {
         .collect();
     placed.sort_by_key(|(place, _)| *place);
     placed.into_iter().map(|(_, person)| person).collect()
+}
+
+/// Counts which templates these people got.
+async fn count_templates(
+    tx: &mut FleetTx,
+    tenant_id: TenantId,
+    account: ChannelAccountId,
+    campaigns: &[Running],
+    released: &[Released],
+) -> Result<()> {
+    let mut own: BTreeMap<TemplateId, i64> = BTreeMap::new();
+    let mut named: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for person in released {
+        match (campaigns[person.campaign].template, &person.content) {
+            (Some(id), _) => *own.entry(id).or_default() += 1,
+            (None, OutboundContent::Template(said)) => {
+                *named.entry((said.name.clone(), said.language.clone())).or_default() += 1;
+            }
+            (None, _) => {}
+        }
+    }
+    uses::count_many(tx, tenant_id, &own).await?;
+    uses::count_named(tx, tenant_id, account, &named).await
 }
 
 fn deltas(campaigns: &[Running], released: &[Released], skipped: &[Skipped]) -> BTreeMap<CampaignId, Delta> {
