@@ -33,7 +33,7 @@ pub trait Talks: Sync {
 impl Talks for Party {
     async fn write(&self, fleet: &Fleet, number: u64) {
         // Some send a picture with it.
-        let kind = if number % 4 == 0 { Kind::Image } else { Kind::Text };
+        let kind = if number.is_multiple_of(4) { Kind::Image } else { Kind::Text };
         fleet.tell_of(kind, &self.person, format!("message {number}")).await;
     }
 
