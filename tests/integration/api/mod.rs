@@ -235,7 +235,7 @@ impl Stage {
         let account = NewAccount {
             id,
             provider: Provider::Whatsapp,
-            name: "Harbour Clinic",
+            name: Some("Harbour Clinic"),
             external_id: &id.0.simple().to_string(),
             business_account_id: Some("210000000000007"),
             display_address: None,
