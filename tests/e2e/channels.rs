@@ -12,7 +12,7 @@ use support::{
     programs::Program,
     sandbox::{
         Api, How, Script, WABA,
-        behaviour::Span,
+        behaviour::{Span, UnknownMedia},
         ledger::{Answer, Verdict},
         template::Definition,
     },
@@ -598,7 +598,8 @@ async fn a_file_sent_by_messenger_twice_is_fetched_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_sent_by_whatsapp_is_uploaded_once_and_anew_when_its_id_is_over() {
-    let fleet = channels::fleet().count(Program::Outbound, 2).start().await;
+    let refuse = |behaviour: &mut support::sandbox::Behaviour| behaviour.unknown_media = UnknownMedia::Refuse;
+    let fleet = channels::fleet().behaviour(refuse).count(Program::Outbound, 2).start().await;
     let stage = Stage::new(&fleet).await;
     let mut parties = Vec::new();
     for nth in 1..=4 {

@@ -18,7 +18,7 @@ use support::{
     fleet::Fleet,
     media::peak_memory,
     programs::Program,
-    sandbox::How,
+    sandbox::{Behaviour, How, behaviour::UnknownMedia},
 };
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ fn kinds(way: Way) -> [Kind; 4] {
     let largest = match way {
         Way::Whatsapp => [5 * MIB, 16 * MIB, 16 * MIB, 100 * MIB],
         Way::Messenger | Way::Instagram => [8 * MIB, 25 * MIB, 25 * MIB, 25 * MIB],
-        Way::Sms => [5 * MIB, MIB / 2, MIB / 2, MIB / 2],
+        Way::Sms => [5 * MIB, 500 * 1024, 500 * 1024, 500 * 1024],
         Way::TwilioWhatsapp | Way::Gateway => [5 * MIB, 16 * MIB, 16 * MIB, 16 * MIB],
     };
     let kind = |name, content_type, largest| Kind { name, content_type, largest };
@@ -100,7 +100,9 @@ struct Row {
 /// too much memory.
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     ensure!((1..=8).contains(&command.workers), "1 to 8 workers");
-    let fleet = channels::fleet().env("RUST_LOG", "warn").count(Program::Outbound, command.workers).start().await;
+    let refuse = |behaviour: &mut Behaviour| behaviour.unknown_media = UnknownMedia::Refuse;
+    let fleet = channels::fleet().env("RUST_LOG", "warn").behaviour(refuse).count(Program::Outbound, command.workers);
+    let fleet = fleet.start().await;
     let stage = Stage::carrying(&fleet, &["image", "video", "audio", "document"]).await;
     let outbound: Vec<u32> = fleet
         .processes()
