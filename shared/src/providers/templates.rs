@@ -421,19 +421,22 @@ impl NewTemplate {
             _ => whatsapp::templates::creation(self)["components"].take(),
         };
         let category = made.category.clone().unwrap_or_else(|| self.category.clone());
-        match provider {
+        // One that is not made yet has no id, and without one nothing is listed.
+        let id = if made.provider_id.is_empty() { "-" } else { made.provider_id.as_str() };
+        let described = match provider {
             Provider::Twilio => {
-                let element = serde_json::json!({"contents": [{"sid": made.provider_id, "language": self.language, "types": description,
+                let element = serde_json::json!({"contents": [{"sid": id, "language": self.language, "types": description,
                     "approval_requests": {"name": self.name, "category": category, "status": made.status}}]});
                 first(twilio::templates::parse_page(element.to_string().as_bytes()))
             }
             _ => {
                 let format = if self.is_named { "NAMED" } else { "POSITIONAL" };
-                let element = serde_json::json!({"data": [{"id": made.provider_id, "name": self.name, "language": self.language,
+                let element = serde_json::json!({"data": [{"id": id, "name": self.name, "language": self.language,
                     "status": made.status, "category": category, "parameter_format": format, "components": description}]});
                 first(whatsapp::templates::parse_page(element.to_string().as_bytes()))
             }
-        }
+        };
+        TemplateInfo { provider_id: described.provider_id.filter(|id| id != "-"), ..described }
     }
 }
 
@@ -522,6 +525,13 @@ mod tests {
                 (described.name.as_str(), described.body.as_str(), described.variables, described.category.as_str());
             assert_eq!(shown, ("reminder", "Hi {{1}}, on {{2}}.", 2, "UTILITY"), "{provider}");
             assert_eq!((described.status.as_str(), described.provider_id.as_deref()), ("PENDING", Some("HX1")));
+            let queued = Made { provider_id: String::new(), ..made.clone() };
+            let described = new.described(provider, &queued);
+            assert_eq!(
+                (described.name.as_str(), described.provider_id),
+                ("reminder", None),
+                "{provider}: not made yet"
+            );
         }
     }
 }
