@@ -29,6 +29,8 @@ const MIB: u64 = 1 << 20;
 const PEOPLE: usize = 10;
 /// What was accepted is with the provider within this time.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(300);
+/// What is fetched after the answer has come within this time.
+const FETCHED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many, and how large.
 #[derive(Debug, Clone, clap::Args)]
@@ -208,10 +210,8 @@ async fn by(fleet: &Fleet, stage: &Stage, way: Way, command: &Command) -> Row {
         first_person += at_once;
         row.sends += sent.len();
         row.wrong.extend(arrived(fleet, way, &sent).await);
-        let handed = fleet.sandbox.handed();
-        let count = |how: How| handed.iter().skip(before).filter(|file| file.how == how).count();
-        let came = Came { uploads: count(How::Uploaded), fetches: count(How::Fetched) };
         let expected = expected(way, round, files.len(), sent.len());
+        let came = came(fleet, before, expected).await;
         if came != expected {
             row.wrong.push(format!("{way:?}, round {}: handed over {came}, and not {expected}", round + 1));
         }
@@ -220,6 +220,20 @@ async fn by(fleet: &Fleet, stage: &Stage, way: Way, command: &Command) -> Row {
     row.refused = refused(fleet, way);
     row.took = began.elapsed();
     row
+}
+
+/// How files came after the first so many. Some providers fetch them after they have answered: it is waited for that.
+async fn came(fleet: &Fleet, before: usize, expected: Came) -> Came {
+    let deadline = Instant::now() + FETCHED_WITHIN;
+    loop {
+        let handed = fleet.sandbox.handed();
+        let count = |how: How| handed.iter().skip(before).filter(|file| file.how == how).count();
+        let came = Came { uploads: count(How::Uploaded), fetches: count(How::Fetched) };
+        if came.uploads + came.fetches >= expected.uploads + expected.fetches || Instant::now() > deadline {
+            return came;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A file is uploaded, or fetched, once while its id lives; where there are no ids it is fetched for every message.
@@ -280,7 +294,7 @@ async fn arrived(fleet: &Fleet, way: Way, sent: &[(MessageId, &Sent)]) -> Vec<St
         }
     }
     // What is fetched after the answer is on its way.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + FETCHED_WITHIN;
     loop {
         let named: HashMap<Box<str>, Box<str>> = fleet.sandbox.named().into_iter().collect();
         let digests: BTreeMap<Box<str>, [u8; 32]> =
