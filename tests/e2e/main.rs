@@ -16,6 +16,7 @@ mod outages;
 mod poison;
 mod replays;
 mod starts;
+mod templates;
 mod ways;
 
 use std::time::Duration;
