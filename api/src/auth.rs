@@ -53,6 +53,8 @@ needs!(
     MessagesSend,
     CampaignsRead,
     CampaignsWrite,
+    AccountsRead,
+    AccountsWrite,
     LimitsRead,
     LimitsWrite,
     TemplatesRead,

@@ -52,6 +52,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
         .merge(routes::contacts::router())
         .merge(routes::conversations::router())
         .merge(routes::files::router())
+        .merge(routes::accounts::router())
         .merge(routes::limits::router())
         .merge(routes::messages::router())
         .merge(routes::templates::router())

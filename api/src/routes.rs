@@ -1,5 +1,6 @@
 //! The resources of the API, each in a file of one order: router, bodies, views, handlers, unit tests.
 
+pub mod accounts;
 pub mod audit;
 pub mod campaigns;
 pub mod contacts;

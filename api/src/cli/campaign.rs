@@ -72,6 +72,8 @@ struct Row {
     id: CampaignId,
     name: String,
     state: String,
+    /// Why it is paused, if its template was refused.
+    paused_reason: Option<String>,
     /// How many were frozen; absent until all are.
     people: Option<i64>,
     skipped: i64,
@@ -93,6 +95,7 @@ impl From<Campaign> for Row {
             id: c.id,
             name: c.name,
             state: c.state,
+            paused_reason: c.paused_reason,
             people: c.frozen_count,
             skipped: c.skipped,
             waiting: c.waiting,
@@ -135,7 +138,7 @@ async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     out.list(&rows, &headers, |row| {
         vec![
             row.name.clone(),
-            row.state.clone(),
+            row.paused_reason.as_ref().map_or_else(|| row.state.clone(), |why| format!("{}: {why}", row.state)),
             or_dash(row.people),
             row.skipped.to_string(),
             (row.waiting + row.in_flight + row.unknown + row.held).to_string(),

@@ -127,6 +127,7 @@ struct Row {
     external_id: String,
     business_account_id: Option<String>,
     state: String,
+    down_code: Option<String>,
     down_reason: Option<String>,
     channel: String,
     quality: Option<String>,
@@ -147,6 +148,7 @@ impl Row {
             external_id: a.external_id,
             business_account_id: a.business_account_id,
             state: a.state,
+            down_code: a.down_code,
             down_reason: a.down_reason,
             channel: a.channel,
             quality: a.quality,
@@ -293,7 +295,8 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
             (Some(now), Some(rate)) if now < rate => format!("{now:.1} of {rate}/s"),
             (_, rate) => or_dash(rate.map(|rate| format!("{rate}/s"))),
         };
-        let state = row.down_reason.as_ref().map_or_else(|| row.state.clone(), |why| format!("{}: {why}", row.state));
+        let down = [row.down_code.as_deref(), row.down_reason.as_deref()].into_iter().flatten();
+        let state = std::iter::once(row.state.as_str()).chain(down).collect::<Vec<_>>().join(": ");
         let templates = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
         let quality = match (&row.quality, &row.alert) {
             (quality, Some(alert)) => format!("{} ({alert})", or_dash(quality.as_ref())),

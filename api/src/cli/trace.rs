@@ -58,6 +58,9 @@ struct Traced {
     provider_message_id: Option<String>,
     account: Option<String>,
     account_state: Option<String>,
+    /// With which code the account is down, and why.
+    account_code: Option<String>,
+    account_reason: Option<String>,
     happenings: Vec<Happening>,
 }
 
@@ -83,7 +86,11 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitCode> {
     };
     if !out.is_json() {
         let account = match (&traced.account, &traced.account_state) {
-            (Some(name), Some(state)) => format!(", account {name} ({state})"),
+            (Some(name), Some(state)) => {
+                let down = [traced.account_code.as_deref(), traced.account_reason.as_deref()];
+                let why: Vec<&str> = std::iter::once(state.as_str()).chain(down.into_iter().flatten()).collect();
+                format!(", account {name} ({})", why.join(": "))
+            }
             _ => String::new(),
         };
         let id = traced.provider_message_id.as_deref().unwrap_or("no provider's id yet");
@@ -144,7 +151,9 @@ async fn trace(tx: &mut TenantTx, message: messages::Message) -> anyhow::Result<
         wait_reason: message.wait_reason,
         provider_message_id: message.provider_message_id,
         account: send.as_ref().map(|send| send.account_name.clone()),
-        account_state: send.map(|send| send.account_state),
+        account_state: send.as_ref().map(|send| send.account_state.clone()),
+        account_code: send.as_ref().and_then(|send| send.account_code.clone()),
+        account_reason: send.and_then(|send| send.account_reason),
         happenings,
     })
 }
@@ -271,7 +280,7 @@ async fn decide(args: Decide, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
     let decision = outbound::Decision::from(args.decision);
-    let (mut after, mut decided) = (None, 0_usize);
+    let (mut after, mut decided, mut left) = (None, 0_usize, 0_usize);
     loop {
         let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
         let held: Vec<Undecided> = match args.message {
@@ -279,6 +288,10 @@ async fn decide(args: Decide, out: &Output) -> anyhow::Result<ExitCode> {
                 let message = messages::find(&mut tx, id).await?.context("the tenant has no such message")?;
                 let state = message.state.as_deref().unwrap_or("not ours to send");
                 anyhow::ensure!(state == "held", "its send is {state}, not held");
+                anyhow::ensure!(
+                    can_be(&mut tx, id, decision).await?,
+                    "its campaign has ended: nothing is sent again for it"
+                );
                 ask(&mut tx, id, decision).await?;
                 decided = 1;
                 Vec::new()
@@ -286,18 +299,35 @@ async fn decide(args: Decide, out: &Output) -> anyhow::Result<ExitCode> {
             None => undecided::list(&mut tx, Some("held"), args.account, after, AT_ONCE).await?,
         };
         for send in &held {
-            ask(&mut tx, send.message_id, decision).await?;
+            if can_be(&mut tx, send.message_id, decision).await? {
+                ask(&mut tx, send.message_id, decision).await?;
+                decided += 1;
+            } else {
+                left += 1;
+            }
         }
         // Schedulers publish the jobs.
         drop(tx.commit().await?);
-        decided += held.len();
         match held.last() {
             Some(last) => after = Some((last.since, last.message_id)),
             None => break,
         }
     }
-    out.say(&serde_json::json!({"decided": decided}), &format!("{decided} decided; a sender sees to it in a moment"))?;
+    let mut text = format!("{decided} decided; a sender sees to it in a moment");
+    if left > 0 {
+        text.push_str(&format!("\n{left} left: their campaigns have ended, and nothing is sent again for them"));
+    }
+    out.say(&serde_json::json!({"decided": decided, "left": left}), &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Nothing is sent again for a campaign that has ended.
+async fn can_be(tx: &mut TenantTx, id: MessageId, decision: outbound::Decision) -> anyhow::Result<bool> {
+    if decision != outbound::Decision::Resend {
+        return Ok(true);
+    }
+    let campaign = db::trace::send(tx, id).await?.and_then(|send| send.campaign_state);
+    Ok(!matches!(campaign.as_deref(), Some("completed" | "cancelled")))
 }
 
 async fn ask(tx: &mut TenantTx, message_id: MessageId, decision: outbound::Decision) -> anyhow::Result<()> {

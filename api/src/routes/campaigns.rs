@@ -9,7 +9,7 @@ pub(crate) use retry::nobody_failed_so;
 
 use super::{
     Page,
-    messages::{self, Asked, By, NewMessage, Settled, To, check_as_written, check_content, check_provider, facts},
+    messages::{self, Asked, By, Sayable, Settled, To, check_as_written, check_content, check_provider, facts},
 };
 use crate::{
     auth::{Caller, CampaignsRead, CampaignsWrite},
@@ -71,12 +71,20 @@ pub struct NewCampaign {
     channel_account_id: ChannelAccountId,
     /// What to say. The words of a text, and the values for a template's variables, may hold `{{name}}` and `{{phone}}`,
     /// filled in for each person.
-    #[schema(value_type = NewMessage)]
+    #[schema(value_type = CampaignMessage)]
     content: Map<String, Value>,
     /// To whom.
     audience: NewAudience,
     /// Its share of the account beside other campaigns, 1 to 100; 1 unless given.
     weight: Option<i32>,
+}
+
+/// What a campaign says to each of its people: what a message says that is about no other message.
+#[derive(Serialize, ToSchema)]
+pub struct CampaignMessage {
+    #[schema(inline)]
+    #[serde(flatten)]
+    content: Sayable,
 }
 
 /// Either everybody or a list.
@@ -108,6 +116,12 @@ pub struct CampaignView {
     /// How many people were frozen, skipped ones included; absent until all are.
     frozen_count: Option<i64>,
     counts: CountsView,
+    /// With which code its template was refused, if that has paused it; resuming is for a person, once the template is back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_code: Option<String>,
+    /// What that means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_reason: Option<String>,
     /// Since when who had failed is being tried again; absent unless that is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     retrying_since: Option<DateTime<Utc>>,
@@ -218,6 +232,8 @@ impl From<Campaign> for CampaignView {
                 failed: c.failed,
                 cancelled: c.cancelled,
             },
+            paused_code: c.paused_code,
+            paused_reason: c.paused_reason,
             retrying_since: c.retrying_since,
             retrying_count: c.retrying_count,
             warnings,

@@ -11,6 +11,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// What is sealed with an account, as JSON: with what, and as whom, its provider is called.
@@ -113,8 +114,14 @@ pub struct Account {
     pub business_account_id: Option<String>,
     /// active, down, disabled.
     pub state: String,
+    /// With which code it is down: the provider's, or a word of ours.
+    pub down_code: Option<String>,
     /// Why it is down.
     pub down_reason: Option<String>,
+    /// Since when.
+    pub down_at: Option<DateTime<Utc>>,
+    /// When one message is let through to find out whether it is back.
+    pub probe_at: Option<DateTime<Utc>>,
     /// On which channel people write to it.
     pub channel: String,
     /// How well customers take its messages, in the provider's word.
@@ -248,16 +255,32 @@ async fn find_portfolio(tx: &mut FleetTx, tenant_id: TenantId, provider: Provide
 /// # Errors
 /// If the database does not answer.
 pub async fn list(tx: &mut FleetTx) -> Result<Vec<Account>> {
+    read(tx.conn(), None).await
+}
+
+/// The accounts of one tenant, by name.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list_of(tx: &mut TenantTx) -> Result<Vec<Account>> {
+    let tenant_id = tx.tenant_id();
+    read(tx.conn(), Some(tenant_id)).await
+}
+
+async fn read(conn: &mut PgConnection, only: Option<TenantId>) -> Result<Vec<Account>> {
     let accounts = sqlx::query_as!(
         Account,
         r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
-            a.business_account_id, a.state, a.down_reason, a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
+            a.business_account_id, a.state, a.down_code, a.down_reason, a.down_at, CASE WHEN a.state = 'down' THEN a.probe_at END AS probe_at,
+            a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
             a.templates_synced_at, a.sealed_secrets, a.secret_key_id
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
+        WHERE $1::uuid IS NULL OR a.tenant_id = $1
         ORDER BY a.tenant_id, a.name, a.id"#,
+        only.map(|tenant_id| tenant_id.0),
     )
-    .fetch_all(tx.conn())
+    .fetch_all(conn)
     .await?;
     Ok(accounts)
 }

@@ -19,8 +19,14 @@ pub struct Send {
     pub account_name: String,
     /// active, down, disabled.
     pub account_state: String,
+    /// With which code it is down: the provider's, or a word of ours.
+    pub account_code: Option<String>,
     /// Why it is down.
     pub account_reason: Option<String>,
+    /// At which provider it is.
+    pub provider: String,
+    /// Where its campaign stands, if it is one's.
+    pub campaign_state: Option<String>,
     /// When it is tried again whether it is back.
     pub account_probe_at: Option<DateTime<Utc>>,
     /// Its place in the conversation's order.
@@ -59,7 +65,9 @@ pub async fn send(tx: &mut TenantTx, id: MessageId) -> Result<Option<Send>> {
     let send = sqlx::query_as!(
         Send,
         r#"SELECT s.channel_account_id AS "channel_account_id: ChannelAccountId", a.name AS account_name, a.state AS account_state,
-            a.down_reason AS account_reason, CASE WHEN a.state = 'down' THEN a.probe_at END AS account_probe_at, s.seq AS place,
+            a.down_code AS account_code, a.down_reason AS account_reason, a.provider, (
+                SELECT c.state FROM campaigns c WHERE c.tenant_id = s.tenant_id AND c.id = s.campaign_id
+            ) AS campaign_state, CASE WHEN a.state = 'down' THEN a.probe_at END AS account_probe_at, s.seq AS place,
             CASE WHEN s.lane = 0 AND s.state IN ('waiting', 'queued') THEN (
                 SELECT earlier.message_id
                 FROM sends earlier
@@ -82,8 +90,11 @@ pub async fn send(tx: &mut TenantTx, id: MessageId) -> Result<Option<Send>> {
 
 /// So many jobs of one message are shown.
 const MOST_JOBS: i64 = 20;
+/// So many rows of the outbox are looked through for them.
+const ROWS_LOOKED_THROUGH: i64 = 20_000;
 
-/// The jobs that are to bring a message, or look after it, and are not on their queue yet.
+/// The jobs that are to bring a message, or look after it, and are not on their queue yet. No index leads to them but that on time: they
+/// are due between the last change of its send and what that waits for.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -91,14 +102,25 @@ pub async fn jobs(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Job>> {
     let tenant_id = tx.tenant_id();
     let jobs = sqlx::query_as!(
         Job,
-        r#"SELECT queue, coalesce(job ->> 'kind', '') AS "kind!", publish_after
-        FROM outbox
-        WHERE tenant_id = $1 AND queue IN ('outbound.now', 'outbound.bulk') AND position(convert_to($2, 'UTF8') IN body) > 0
-        ORDER BY publish_after
+        r#"SELECT near.queue AS "queue!", coalesce(near.job ->> 'kind', '') AS "kind!", near.publish_after AS "publish_after!"
+        FROM sends s
+        CROSS JOIN LATERAL (
+            SELECT o.queue, o.job, o.body, o.publish_after
+            FROM outbox o
+            WHERE o.tenant_id = s.tenant_id AND o.queue IN ('outbound.now', 'outbound.bulk')
+                AND o.publish_after >= s.updated_at - interval '1 minute'
+                -- Timers of the unknown are the latest that no column names.
+                AND o.publish_after <= greatest(s.due_at, s.updated_at + interval '1 hour', s.unknown_at + interval '1 day') + interval '1 minute'
+            ORDER BY o.publish_after
+            LIMIT $4
+        ) AS near
+        WHERE s.tenant_id = $1 AND s.message_id = $2 AND position(convert_to($2::uuid::text, 'UTF8') IN near.body) > 0
+        ORDER BY near.publish_after
         LIMIT $3"#,
         tenant_id.0,
-        id.0.to_string(),
+        id.0,
         MOST_JOBS,
+        ROWS_LOOKED_THROUGH,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -1,8 +1,9 @@
 //! Channels and the providers behind them.
 
+use super::content::Class;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// The company whose API a channel account talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,6 +38,16 @@ impl Provider {
             Provider::Instagram => "instagram",
             Provider::Twilio => "twilio",
             Provider::Gateway => "gateway",
+        }
+    }
+
+    /// For how much longer than other calls one may take, because the provider fetches a file by its address before it answers: ten
+    /// seconds, of films and recordings 75 (providers/messenger section 3.2).
+    pub fn fetches_for(self, class: Class) -> Duration {
+        match (self, class) {
+            (Provider::Messenger | Provider::Instagram, Class::Heavy) => Duration::from_secs(75),
+            (Provider::Messenger | Provider::Instagram, Class::Light) => Duration::from_secs(10),
+            (Provider::Whatsapp | Provider::Twilio | Provider::Gateway, _) => Duration::ZERO,
         }
     }
 

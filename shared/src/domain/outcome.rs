@@ -29,6 +29,15 @@ pub enum Outcome {
         /// What it means, for a person.
         reason: String,
     },
+    /// Refused because of its template, which nobody can be sent for now.
+    TemplateBlocked {
+        /// The provider's code.
+        code: String,
+        /// What it means, for a person.
+        reason: String,
+        /// What becomes of the template.
+        block: Block,
+    },
     /// The customer service window is closed; only a template can be sent.
     NeedsTemplate {
         /// The provider's code.
@@ -43,6 +52,83 @@ pub enum Outcome {
         /// What it means, for a person.
         reason: String,
     },
+}
+
+/// Why a template cannot be sent to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// It is paused, and comes back by itself.
+    Paused,
+    /// It is disabled for good.
+    Disabled,
+    /// What it says is against the provider's rules.
+    Rejected,
+    /// The account may send no templates for now; this one is as it was.
+    AllTemplates,
+}
+
+impl Block {
+    /// The template's status from now on, in the word by which providers tell it; `None`: as it was.
+    pub fn status(self) -> Option<&'static str> {
+        match self {
+            Block::Paused => Some("PAUSED"),
+            Block::Disabled => Some("DISABLED"),
+            Block::Rejected => Some("REJECTED"),
+            Block::AllTemplates => None,
+        }
+    }
+}
+
+/// What the code of a report that a message failed leads to, beside that: the provider had taken it, and what an answer would have said
+/// comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Aftermath {
+    /// The customer service window is closed.
+    WindowClosed,
+    /// The account cannot send at all. The message waits with all others.
+    AccountDown,
+    /// The template cannot be sent to anybody.
+    TemplateBlocked {
+        /// What becomes of it.
+        block: Block,
+    },
+    /// The message may be sent anew.
+    Again {
+        /// So often at most.
+        times: u32,
+        /// After so many seconds.
+        after_seconds: u32,
+        /// Whether it may have arrived all the same: who sends it anew shows it as possibly doubled.
+        in_doubt: bool,
+    },
+    /// Something is throttled, as the class says; the message may be sent anew.
+    Slow {
+        /// What.
+        class: Class,
+    },
+}
+
+impl Aftermath {
+    /// In a few words.
+    pub fn in_words(self) -> String {
+        match self {
+            Aftermath::WindowClosed => "the window is closed".to_owned(),
+            Aftermath::AccountDown => "the account is down, and the message waits".to_owned(),
+            Aftermath::TemplateBlocked { block: Block::AllTemplates } => {
+                "campaigns with templates are paused".to_owned()
+            }
+            Aftermath::TemplateBlocked { .. } => "the template is blocked, its campaigns are paused".to_owned(),
+            Aftermath::Again { times, after_seconds, in_doubt } => {
+                let doubt = if in_doubt { ", as possibly doubled" } else { "" };
+                format!("sent anew after {} min, {times} at most{doubt}", after_seconds / 60)
+            }
+            Aftermath::Slow { class: Class::Pair } => "sent anew, slower towards this person".to_owned(),
+            Aftermath::Slow { class: Class::Day } => "the account waits for the next day; sent anew".to_owned(),
+            Aftermath::Slow { .. } => "the account slows down; sent anew".to_owned(),
+        }
+    }
 }
 
 /// What a provider says of a message that it took.
@@ -98,11 +184,14 @@ pub enum Class {
     Day,
     /// Somebody else controls the conversation for now (providers/messenger section 7).
     Thread,
+    /// It was taken, and reported later as not delivered for a reason that passes. How often and when it is sent anew the provider's
+    /// code says, unless a tenant has a rule.
+    Undelivered,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Class; 9] = [
+    pub const ALL: [Class; 10] = [
         Class::Unreachable,
         Class::Transient,
         Class::Once,
@@ -112,6 +201,7 @@ impl Class {
         Class::ProviderAccount,
         Class::Day,
         Class::Thread,
+        Class::Undelivered,
     ];
 
     /// The class of that name.
@@ -131,6 +221,7 @@ impl Class {
             Class::ProviderAccount => "provider_account",
             Class::Day => "day",
             Class::Thread => "thread",
+            Class::Undelivered => "undelivered",
         }
     }
 }

@@ -37,6 +37,10 @@ permissions! {
     CampaignsRead = "campaigns:read",
     /// Create, start, pause, resume and cancel campaigns, and retry who failed.
     CampaignsWrite = "campaigns:write",
+    /// List channel accounts, and see how they are.
+    AccountsRead = "accounts:read",
+    /// Bring accounts back that are down.
+    AccountsWrite = "accounts:write",
     /// List limits.
     LimitsRead = "limits:read",
     /// Set and remove limits.

@@ -53,6 +53,7 @@ impl Rule {
             // 4^X seconds, X = 0, 1, 2 … (providers/whatsapp section 11).
             Class::Pair => Self::new(&[1, 4, 16, 64, 256, 1024, 4096], true),
             Class::Day => Self::new(&[3600], true),
+            Class::Undelivered => Self::new(&[3600], false),
         }
     }
 
@@ -74,6 +75,20 @@ impl Policy {
     /// The rule for a class.
     pub fn rule(&self, class: Class) -> Rule {
         self.0.get(&class).cloned().unwrap_or_else(|| Rule::usual(class))
+    }
+
+    /// After a report that a message was not delivered, when there had been so many before: as the tenant's rule says; without one as the
+    /// provider's code does, so often at most.
+    pub fn next_of_undelivered(&self, reported_before: u32, times: u32, after: Duration) -> Next {
+        let wait = match self.0.get(&Class::Undelivered) {
+            Some(rule) => {
+                let place = usize::try_from(reported_before).unwrap_or(usize::MAX);
+                let last = rule.delays.last().filter(|_| rule.endless);
+                rule.delays.get(place).or(last).map(|seconds| Duration::from_secs((*seconds).into()))
+            }
+            None => (reported_before < times).then_some(after),
+        };
+        wait.map_or(Next::GiveUp, Next::After)
     }
 
     /// After one more failure of a class, when there had been so many before, over so long a time.
@@ -146,6 +161,10 @@ mod tests {
         assert_eq!(policy.next(Class::Transient, 0, Duration::ZERO, None), after(5));
         assert_eq!(policy.next(Class::Transient, 1, Duration::from_secs(6), None), Next::GiveUp);
         assert_eq!(policy.rule(Class::Once), Rule::usual(Class::Once));
+        let hours = |policy: &Policy, before| policy.next_of_undelivered(before, 2, Duration::from_secs(7200));
+        assert_eq!([hours(&policy, 0), hours(&policy, 1), hours(&policy, 2)], [after(7200), after(7200), Next::GiveUp]);
+        let never: Policy = serde_json::from_str(r#"{"undelivered": {"delays": [60]}}"#).unwrap();
+        assert_eq!([hours(&never, 0), hours(&never, 1)], [after(60), Next::GiveUp], "instead of the provider's word");
         for bad in [r#"{"once": {"delays": []}}"#, r#"{"once": {"delays": [0]}}"#, r#"{"once": {"delays": [86401]}}"#] {
             let policy: Policy = serde_json::from_str(bad).unwrap();
             assert_eq!(policy.check().unwrap_err().0, Class::Once, "{bad}");

@@ -1,12 +1,16 @@
 //! Jobs of `outbound.now`: one message each; and of `outbound.bulk`: slices of a campaign.
 
 use super::{Job, Undecodable};
-use crate::domain::ids::{ChannelAccountId, ConversationId, MessageId, TenantId};
+use crate::domain::{
+    ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
+    outcome::Aftermath,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The newest version this release writes and reads. What a person decides came with version 2; all else is as in version 1.
-pub const VERSION: u16 = 2;
+/// The newest version this release writes and reads. What a person decides came with version 2, what follows from reports
+/// with version 3; all else is as in version 1.
+pub const VERSION: u16 = 3;
 
 /// What is to be done with a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,6 +26,13 @@ pub enum Task {
     Decide(Decision),
     /// It has failed, and a person wants it tried again.
     Retry,
+    /// It was reported as failed for a reason that passes, and is sent anew.
+    SendAnew {
+        /// Unless it is at another attempt meanwhile.
+        attempt_id: AttemptId,
+        /// Whether it may have arrived all the same.
+        in_doubt: bool,
+    },
 }
 
 /// What a person decides about a send of which nobody knows whether it arrived.
@@ -44,6 +55,7 @@ impl Task {
             Task::Settle => "outbound.settle",
             Task::Decide(_) => "outbound.decide",
             Task::Retry => "outbound.retry",
+            Task::SendAnew { .. } => "outbound.send_anew",
         }
     }
 
@@ -51,6 +63,7 @@ impl Task {
         match self {
             Task::Send | Task::ReleaseTurn | Task::Settle => 1,
             Task::Decide(_) | Task::Retry => 2,
+            Task::SendAnew { .. } => 3,
         }
     }
 }
@@ -113,7 +126,7 @@ impl SignalJob {
     pub fn to_job(&self) -> Job {
         let payload = SignalPayload { conversation_id: self.conversation_id, signal: self.signal };
         let body = serde_json::to_vec(&payload).expect("plain fields are always JSON");
-        Job::new(Self::KIND, VERSION, Some(self.tenant_id), self.at, body)
+        Job::new(Self::KIND, 2, Some(self.tenant_id), self.at, body)
     }
 
     /// From a job.
@@ -123,6 +136,64 @@ impl SignalJob {
     pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
         let (tenant_id, SignalPayload { conversation_id, signal }) = read(job)?;
         Ok(Self { tenant_id, conversation_id, signal, at: job.headers.created_at })
+    }
+}
+
+/// A report has told that a message failed, with a code that leads to more than that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AftermathJob {
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Which message.
+    pub message_id: MessageId,
+    /// The attempt that failed, and what is known of it.
+    pub failed: FailedAttempt,
+    /// What follows.
+    pub aftermath: Aftermath,
+}
+
+/// An attempt that the provider had taken and then reported as failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Which.
+    pub attempt_id: AttemptId,
+    /// From which account.
+    pub account: ChannelAccountId,
+    /// In which conversation.
+    pub conversation_id: ConversationId,
+    /// When it was made: the code says nothing about what has changed since.
+    pub granted_at: DateTime<Utc>,
+    /// The provider's code.
+    pub code: String,
+    /// What it means.
+    pub reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AftermathPayload {
+    message_id: MessageId,
+    failed: FailedAttempt,
+    aftermath: Aftermath,
+}
+
+impl AftermathJob {
+    /// The kind of its jobs.
+    pub const KIND: &'static str = "outbound.aftermath";
+
+    /// As a job for the queue.
+    pub fn to_job(&self, now: DateTime<Utc>) -> Job {
+        let Self { message_id, failed, aftermath, .. } = self.clone();
+        let body = serde_json::to_vec(&AftermathPayload { message_id, failed, aftermath });
+        Job::new(Self::KIND, 3, Some(self.tenant_id), now, body.expect("plain fields are always JSON"))
+    }
+
+    /// From a job.
+    ///
+    /// # Errors
+    /// As [`OutboundJob::from_job`].
+    pub fn from_job(job: &Job) -> Result<Self, Undecodable> {
+        let (tenant_id, AftermathPayload { message_id, failed, aftermath }) = read(job)?;
+        Ok(Self { tenant_id, message_id, failed, aftermath })
     }
 }
 
@@ -223,9 +294,33 @@ mod tests {
         assert_eq!([version(Task::Send), version(Task::Retry), version(Task::Decide(Decision::Sent))], [1, 2, 2]);
         let body = of(Task::Settle).body;
         assert!(std::str::from_utf8(&body).unwrap().contains(r#""task":"settle""#));
-        for task in [Task::Decide(Decision::Resend), Task::Retry] {
+        let anew = Task::SendAnew { attempt_id: AttemptId::new(), in_doubt: true };
+        assert_eq!(version(anew), 3);
+        for task in [Task::Decide(Decision::Resend), Task::Retry, anew] {
             assert_eq!(OutboundJob::from_job(&of(task)).unwrap().task, task);
         }
+    }
+
+    #[test]
+    fn what_follows_from_a_report_comes_back_as_it_went() {
+        let job = AftermathJob {
+            tenant_id: TenantId::new(),
+            message_id: MessageId::new(),
+            failed: FailedAttempt {
+                attempt_id: AttemptId::new(),
+                account: ChannelAccountId::new(),
+                conversation_id: ConversationId::new(),
+                granted_at: DateTime::UNIX_EPOCH,
+                code: "30003".into(),
+                reason: "It is switched off.".into(),
+            },
+            aftermath: Aftermath::Again { times: 2, after_seconds: 7200, in_doubt: false },
+        };
+        let sent = job.to_job(DateTime::UNIX_EPOCH);
+        assert_eq!(sent.headers.version, 3);
+        let golden = r#""aftermath":{"is":"again","times":2,"after_seconds":7200,"in_doubt":false}"#;
+        assert!(std::str::from_utf8(&sent.body).unwrap().contains(golden));
+        assert_eq!(AftermathJob::from_job(&sent).ok(), Some(job));
     }
 
     #[test]

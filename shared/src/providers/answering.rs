@@ -48,6 +48,7 @@ pub(super) fn in_words(outcome: &Outcome) -> String {
         Outcome::Failed { code, .. } => format!("failed {code}"),
         Outcome::OptedOut { code, .. } => format!("opted out {code}"),
         Outcome::NeedsTemplate { code, .. } => format!("template {code}"),
+        Outcome::TemplateBlocked { code, .. } => format!("blocked {code}"),
         Outcome::AccountDown { code, .. } => format!("down {code}"),
     }
 }

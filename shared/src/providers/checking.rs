@@ -182,18 +182,25 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// Values for a template's variables: no line breaks, tabs or rows of spaces (providers/whatsapp section 7.4,
-    /// providers/twilio section 14).
+    /// Values for a template's variables at Meta: no line breaks, tabs or more than four spaces in a row (providers/whatsapp section 7.4).
     pub(super) fn value(&mut self, field: &str, value: &str, most: Most) {
+        self.line(field, value, 4, most);
+    }
+
+    /// The same with so many spaces in a row at most.
+    pub(super) fn line(&mut self, field: &str, value: &str, spaces: usize, most: Most) {
         if value.contains(['\n', '\r', '\t']) {
             self.problem(field, "must not contain newlines or tabs");
-        } else if value.contains("     ") {
-            self.problem(field, "must not contain more than four spaces in a row");
+        } else if value.contains(&" ".repeat(spaces + 1)) {
+            self.problem(field, format!("must not contain more than {} spaces in a row", COUNTS[spaces.min(4)]));
         } else {
             self.text(field, value, most);
         }
     }
 }
+
+/// As they are written in sentences.
+const COUNTS: [&str; 5] = ["no", "one", "two", "three", "four"];
 
 /// The name by which providers know a type that is found by its first bytes under another, without its parameters.
 pub(super) fn canonical(mime_type: &str) -> &str {

@@ -147,7 +147,9 @@ pub struct Send<'a> {
 }
 
 impl ProviderClient {
-    /// A client of these APIs. A call takes at most `call_timeout`, which is shorter than the deadline of the attempt it is made for.
+    /// A client of these APIs. A call takes at most `call_timeout`, and as much longer as its provider
+    /// [fetches](Provider::fetches_for) what it is to send; a gateway's, what its description says. The deadline of the attempt it is
+    /// made for is later.
     ///
     /// # Errors
     /// If the TLS backend cannot be set up.
@@ -281,7 +283,8 @@ impl ProviderClient {
     }
 
     fn call(&self, endpoint: &Endpoint, outgoing: &Outgoing<'_>) -> Result<RequestBuilder, Unsendable> {
-        let post = self.client.post(endpoint.url.clone());
+        let at_most = self.call_timeout + outgoing.sender.provider.fetches_for(outgoing.content.class());
+        let post = self.client.post(endpoint.url.clone()).timeout(at_most);
         let body = match outgoing.sender.provider {
             Provider::Whatsapp => whatsapp::request(outgoing),
             Provider::Messenger => messenger::request(outgoing),
@@ -292,7 +295,7 @@ impl ProviderClient {
         Ok(with(post, Some(body), endpoint.authorization.as_ref()))
     }
 
-    /// A gateway has a timeout of its own, within that of all calls: beyond it the attempt's deadline passes.
+    /// A gateway has a timeout of its own.
     fn gateway(&self, endpoint: &Endpoint, outgoing: &Outgoing<'_>) -> Result<RequestBuilder, Unsendable> {
         let (Some(config), Some(token)) = (&outgoing.sender.gateway, &endpoint.token) else {
             return Err(Unsendable("the gateway is not described".to_owned()));
@@ -302,7 +305,7 @@ impl ProviderClient {
             Method::Post => self.client.post(request.url),
             Method::Get => self.client.get(request.url),
         };
-        let call = with(call, request.body, None).timeout(config.timeout().min(self.call_timeout));
+        let call = with(call, request.body, None).timeout(config.timeout());
         Ok(request.headers.into_iter().fold(call, |call, (name, value)| call.header(name, value)))
     }
 }
@@ -505,6 +508,44 @@ mod tests {
         let sms = Account { external_id: "+919800000001", ..gateway };
         assert_eq!(shown(&sms), Err(not_described.to_owned()), "a gateway to WhatsApp for a number that is none there");
         assert_eq!(shown(&Account { gateway: None, ..gateway }), Err(not_described.to_owned()));
+    }
+
+    #[test]
+    fn a_call_takes_as_long_as_its_kind_and_no_longer() {
+        use crate::{
+            domain::{
+                ids::{AttemptId, MessageId},
+                people::RecipientKind,
+            },
+            providers::testing::sending::content,
+        };
+        let token = &SecretString::from("tok");
+        let config = gateway::preset("botmaster").unwrap();
+        let send_token = SendToken { message_id: MessageId::new(), attempt_id: AttemptId::new() };
+        let film = || content(serde_json::json!({"type": "video", "file": {"link": "https://a.example/x.mp4"}}));
+        let text = || content(serde_json::json!({"type": "text", "text": "x"}));
+        let gateway = Account { gateway: Some(&config), ..account(Provider::Gateway, "whatsapp:+919800000001", token) };
+        for (account, content, seconds) in [
+            (account(Provider::Whatsapp, "33", token), text(), 10),
+            (account(Provider::Whatsapp, "33", token), film(), 10),
+            (account(Provider::Messenger, "10", token), text(), 20),
+            (account(Provider::Messenger, "10", token), film(), 85),
+            (gateway, text(), 20),
+        ] {
+            let (client, files) = (client(), Handles::new());
+            let endpoint = client.endpoint(&account).unwrap();
+            let outgoing = Outgoing {
+                sender: &endpoint.sender,
+                recipient: Recipient { kind: RecipientKind::Address, address: "15557770142" },
+                content: &content,
+                files: &files,
+                token: &send_token,
+                refers_to: None,
+                human_agent: false,
+            };
+            let request = client.call(&endpoint, &outgoing).unwrap().build().unwrap();
+            assert_eq!(request.timeout(), Some(&Duration::from_secs(seconds)), "{account:?} {content:?}");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ use crate::{
         content::{Button, OutboundContent},
         events::{Event, Parsed, RouteKey},
         messages::MessageKind,
+        outcome::Aftermath,
     },
     jobs::inbound::RawWebhook,
     telemetry::names,
@@ -98,6 +99,8 @@ pub struct ErrorRow {
     pub subcode: Option<u32>,
     /// What it leads to, in a few words.
     pub outcome: String,
+    /// What it leads to where a report tells it, beside that the message failed.
+    pub reported: String,
     /// What it means, for a person.
     pub sentence: &'static str,
 }
@@ -109,24 +112,46 @@ pub fn errors_table() -> Vec<ErrorRow> {
         (first, last) => format!("{first}–{last}"),
     };
     let of_meta = |provider, rows: &'static [meta::refusal::Row]| {
-        rows.iter().map(move |row| (provider, &row.codes, row.subcode, row.reaction.in_words(), row.sentence))
+        // Their reports tell of no failures.
+        let told =
+            |row: &'static meta::refusal::Row| (row.subcode, row.reaction.in_words(), String::new(), row.sentence);
+        rows.iter().map(move |row| (provider, &row.codes, told(row)))
     };
-    let whatsapp = whatsapp::errors::CODES.iter();
-    let whatsapp = whatsapp.map(|row| (Provider::Whatsapp, &row.codes, None, row.reaction.in_words(), row.sentence));
-    let twilio = twilio::errors::CODES.iter();
-    let twilio = twilio.map(|row| (Provider::Twilio, &row.codes, None, row.reaction.in_words(), row.sentence));
+    let in_words = |aftermath: Option<Aftermath>| aftermath.map(Aftermath::in_words).unwrap_or_default();
+    let whatsapp = whatsapp::errors::CODES.iter().map(|row| {
+        let told = (None, row.reaction.in_words(), in_words(row.reaction.aftermath()), row.sentence);
+        (Provider::Whatsapp, &row.codes, told)
+    });
+    let twilio = twilio::errors::CODES.iter().map(|row| {
+        let told = match row.reaction {
+            twilio::errors::Reaction::Suppress => "nothing more is sent to the person".to_owned(),
+            reaction => in_words(reaction.aftermath()),
+        };
+        (Provider::Twilio, &row.codes, (None, row.reaction.in_words(), told, row.sentence))
+    });
     let all = whatsapp
         .chain(of_meta(Provider::Messenger, messenger::errors::CODES))
         .chain(of_meta(Provider::Instagram, instagram::errors::CODES))
         .chain(twilio);
-    all.map(|(provider, codes, subcode, outcome, sentence)| ErrorRow {
+    all.map(|(provider, codes, (subcode, outcome, reported, sentence))| ErrorRow {
         provider,
         code: span(codes),
         subcode,
         outcome: outcome.into_owned(),
+        reported,
         sentence,
     })
     .collect()
+}
+
+/// What a code leads to with which a provider reports that a message failed, beside that. (That the person wants nothing more is told as
+/// [`Event::Consent`].)
+pub fn aftermath(provider: Provider, code: &str) -> Option<Aftermath> {
+    match provider {
+        Provider::Whatsapp => whatsapp::errors::find(code)?.reaction.aftermath(),
+        Provider::Twilio => twilio::errors::reaction(code)?.aftermath(),
+        Provider::Messenger | Provider::Instagram | Provider::Gateway => None,
+    }
 }
 
 /// Reads a webhook, whosever it is.
@@ -275,17 +300,19 @@ mod tests {
     /// ERRORS.md is written from the tables: `UPDATE=1 cargo test -p mijra-shared --lib all_errors_are_listed`.
     #[test]
     fn all_errors_are_listed_for_people() {
-        let mut page = "# What providers' codes lead to\n\nWritten from the tables in `*/errors.rs` by the test `all_errors_are_listed_for_people`: what the answer to a\nsend leads to. A code that a later report brings ends the message as failed, whatever else it says; only opting out is acted on.\n".to_owned();
+        let mut page = "# What providers' codes lead to\n\nWritten from the tables in `*/errors.rs` by the test `all_errors_are_listed_for_people`: what the answer to a\nsend leads to; and what follows where the code comes later, with a report that a message failed which had been taken\n(of providers that tell so), beside that it failed. What is told again, or by a replay, leads to nothing more.\n".to_owned();
         let rows = errors_table();
         for provider in Provider::ALL {
             let rows: Vec<_> = rows.iter().filter(|row| row.provider == *provider).collect();
             if rows.is_empty() {
                 continue;
             }
-            page += &format!("\n## {provider}\n\n| Code | Subcode | Outcome | Meaning |\n|---|---|---|---|\n");
-            for ErrorRow { code, subcode, outcome, sentence, .. } in rows {
+            page += &format!(
+                "\n## {provider}\n\n| Code | Subcode | Outcome | By a report | Meaning |\n|---|---|---|---|---|\n"
+            );
+            for ErrorRow { code, subcode, outcome, reported, sentence, .. } in rows {
                 let subcode = subcode.map(|subcode| subcode.to_string()).unwrap_or_default();
-                page += &format!("| {code} | {subcode} | {outcome} | {sentence} |\n");
+                page += &format!("| {code} | {subcode} | {outcome} | {reported} | {sentence} |\n");
             }
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/ERRORS.md");
@@ -294,6 +321,48 @@ mod tests {
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(written == page, "ERRORS.md differs from the tables: run this test with UPDATE=1");
+    }
+
+    #[test]
+    fn a_code_that_a_report_brings_leads_where_the_contract_says() {
+        use crate::domain::outcome::{Aftermath as Is, Block, Class};
+        let again = |times, after_seconds, in_doubt| Some(Is::Again { times, after_seconds, in_doubt });
+        let slow = |class| Some(Is::Slow { class });
+        let blocked = |block| Some(Is::TemplateBlocked { block });
+        for (provider, codes, expected) in [
+            (Provider::Twilio, &["63016"][..], Some(Is::WindowClosed)),
+            (
+                Provider::Twilio,
+                &["30002", "30032", "30033", "30034", "30035", "63001", "63007", "63020", "63051", "63062"],
+                Some(Is::AccountDown),
+            ),
+            (Provider::Twilio, &["30003"], again(2, 7200, false)),
+            (Provider::Twilio, &["30008"], again(1, 600, true)),
+            (Provider::Twilio, &["30017"], again(3, 1800, false)),
+            (Provider::Twilio, &["63010", "63012"], again(3, 60, true)),
+            (Provider::Twilio, &["63019"], again(1, 60, false)),
+            (Provider::Twilio, &["30001", "30022", "63018"], slow(Class::Account)),
+            (Provider::Twilio, &["63017"], slow(Class::ProviderAccount)),
+            (Provider::Twilio, &["30023", "30027"], slow(Class::Day)),
+            (Provider::Twilio, &["63040"], blocked(Block::Rejected)),
+            (Provider::Twilio, &["63041"], blocked(Block::Paused)),
+            (Provider::Twilio, &["63042"], blocked(Block::Disabled)),
+            (Provider::Twilio, &["21610", "30004", "30005", "30007", "63024", "63049", "30999", "x"], None),
+            (Provider::Whatsapp, &["131047"], Some(Is::WindowClosed)),
+            (Provider::Whatsapp, &["131042", "131031", "190"], Some(Is::AccountDown)),
+            (Provider::Whatsapp, &["132015"], blocked(Block::Paused)),
+            (Provider::Whatsapp, &["132016"], blocked(Block::Disabled)),
+            (Provider::Whatsapp, &["132007"], blocked(Block::Rejected)),
+            (Provider::Whatsapp, &["131064"], blocked(Block::AllTemplates)),
+            (Provider::Whatsapp, &["130429"], slow(Class::Account)),
+            (Provider::Whatsapp, &["131056"], slow(Class::Pair)),
+            (Provider::Whatsapp, &["131026", "131049", "131050", "131053", "131000", "777777"], None),
+            (Provider::Messenger, &["190"], None),
+        ] {
+            for code in codes {
+                assert_eq!(aftermath(provider, code), expected, "{provider} {code}");
+            }
+        }
     }
 
     #[test]

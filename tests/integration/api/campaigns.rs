@@ -186,6 +186,11 @@ async fn what_is_wrong_with_a_campaign_is_named() {
             ("content", json!({"type": "text", "txt": "a"}), (422, "invalid", vec!["content.txt"])),
             (
                 "content",
+                json!({"type": "reaction", "emoji": "👍", "message_id": stranger}),
+                (422, "invalid", vec!["content.type"]),
+            ),
+            (
+                "content",
                 json!({"type": "template", "name": "a", "language": "en", "variables": ["x", "{{1}}"]}),
                 (422, "invalid", vec!["content.variables[1]"]),
             ),

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::{
-    domain::ids::{ConversationId, MessageId},
+    domain::ids::{CampaignId, ConversationId, MessageId},
     jobs::outbound::{Decision, OutboundJob, Task},
     queue::OUTBOUND_NOW,
 };
@@ -117,6 +117,41 @@ async fn a_decision_is_asked_for_where_there_is_something_to_decide() {
         assert_eq!(tasks, [(held, Task::Decide(Decision::Resend)), (failed, Task::Retry)]);
         let (content, said) = mijra(stage, &["undecided", "list", "--tenant", "demo"], &[]).await;
         assert!(content && said[0]["message_id"] == json!(held), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_would_lead_to_nothing_is_refused() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await;
+        let conversation = stage.conversation(&tenant, &account, TimeDelta::hours(1)).await;
+        let expired = "UPDATE sends SET state = 'failed', code = 'expired', expires_at = now() - interval '1 second' WHERE message_id = $1";
+        let expired = stage.message(&tenant, conversation, expired).await;
+        let refused = stage.post(&tenant, &format!("/messages/{expired}/retry"), &Value::Null).await;
+        assert_eq!(refused.problem().1, "wrong_state", "{}", refused.body);
+
+        for (state, expected) in [("running", 202), ("completed", 409), ("cancelled", 409)] {
+            let held = stage.message(&tenant, conversation, "UPDATE sends SET state = 'held' WHERE message_id = $1").await;
+            sqlx::query(
+                "WITH campaign AS (
+                    INSERT INTO campaigns (tenant_id, id, name, channel_account_id, state, content, audience)
+                    VALUES ($1, $2, 'spring', $3, $4, '{}', '{}')
+                )
+                UPDATE sends SET campaign_id = $2, lane = 1 WHERE message_id = $5",
+            )
+            .bind(tenant.id)
+            .bind(CampaignId::new())
+            .bind(account.id)
+            .bind(state)
+            .bind(held)
+            .execute(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+            let decided = stage.post(&tenant, &format!("/messages/{held}/decide"), &json!({"decision": "resend"})).await;
+            assert_eq!(decided.status, expected, "{state}: {}", decided.body);
+        }
     })
     .await;
 }

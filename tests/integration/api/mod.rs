@@ -1,6 +1,7 @@
 //! The API and the receiver, served in this process over real sockets, against a database, queues and a Redis prefix of the
 //! test's own; directly or through relays that take the servers away.
 
+mod accounts;
 mod audit;
 mod authorisation;
 mod bad_input;

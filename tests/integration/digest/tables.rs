@@ -158,7 +158,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "parked_reports",
         only: "",
-        columns: &["provider_message_id", "state", "event", "at", "code", "reason"],
+        columns: &["provider_message_id", "state", "event", "at", "code", "reason", "aftermath"],
         by_name: &[("channel_account_id", "pg_temp.account(channel_account_id)")],
         left_out: &[("tenant_id", TENANT), ("parked_at", CLOCK)],
     },
@@ -217,6 +217,7 @@ pub(super) const TABLES: &[Table] = &[
             ("portfolio_id", "nobody made one"),
             ("gateway", "there is none"),
             ("webhook_key", "nobody made one"),
+            ("down_by_report", "what reports lead to is a sender's"),
             ("probes", "nothing is sent here"),
             ("probe_at", "nothing is sent here"),
             ("probe_with", "nothing is sent here"),

@@ -122,6 +122,7 @@ impl Stage {
                     channel: judged.channel,
                     account_revision: judged.account_revision,
                     probe: false,
+                    serial: false,
                     conversation_id: judged.conversation_id,
                 });
                 Some(Record { tenant_id: self.tenant, message_id: judged.message_id, place, what, slice: None })

@@ -22,6 +22,7 @@ impl Stage {
             account_revision: 1,
             conversation_id,
             probe: false,
+            serial: false,
         };
         let what = What::Accepted { attempt_id: of.attempt_id, provider_message_id: provider_message_id.to_owned() };
         let record_of =

@@ -1,6 +1,7 @@
 //! What inbound events do in the database, against a real Postgres and as the role that workers have. Batches are applied as the
 //! runtime applies them, each in a transaction of its own.
 
+mod aftermath;
 mod at_once;
 mod consent;
 mod echoes;

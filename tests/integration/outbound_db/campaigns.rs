@@ -149,6 +149,7 @@ async fn what_is_shown_follows_every_send() {
             at: super::now(),
             code: None,
             reason: None,
+            aftermath: None,
             token: None,
         };
         let moved = reports::apply(&mut tx, &[report]).await.unwrap();
@@ -185,6 +186,7 @@ async fn a_report_that_was_there_first_is_counted_with_the_send_it_belongs_to() 
         at: super::now(),
         code: None,
         reason: None,
+        aftermath: None,
         token: None,
     };
     let mut tx = stage.fleet().await;

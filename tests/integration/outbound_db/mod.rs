@@ -2,6 +2,8 @@
 //! meter, whose turn it is, and placements.
 
 mod accepting;
+mod aftermath;
+mod calls;
 mod campaigns;
 mod deciding;
 mod grant;
@@ -107,6 +109,7 @@ impl Stage {
             account_revision: 1,
             conversation_id,
             probe: false,
+            serial: false,
         }
     }
 

@@ -75,6 +75,7 @@ async fn a_tenant_placed_elsewhere_lives_there_and_only_there() {
             channel: Channel::Whatsapp,
             account_revision: 1,
             probe: false,
+            serial: false,
             conversation_id: conversation,
         };
         let records = [Record {

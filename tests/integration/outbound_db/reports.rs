@@ -35,6 +35,7 @@ impl Stage {
             at: now(),
             code: (state == Failed).then(|| "131026".to_owned()),
             reason: (state == Failed).then(|| "not reachable".to_owned()),
+            aftermath: None,
             token: of.map(|(message_id, attempt_id)| SendToken { message_id, attempt_id }),
         }
     }

@@ -62,9 +62,11 @@ impl Breakers {
 fn is_failure(outcome: &Outcome) -> Option<bool> {
     use shared::domain::outcome::Class;
     match outcome {
-        Outcome::Accepted(_) | Outcome::Failed { .. } | Outcome::OptedOut { .. } | Outcome::NeedsTemplate { .. } => {
-            Some(false)
-        }
+        Outcome::Accepted(_)
+        | Outcome::Failed { .. }
+        | Outcome::OptedOut { .. }
+        | Outcome::NeedsTemplate { .. }
+        | Outcome::TemplateBlocked { .. } => Some(false),
         Outcome::Unknown { .. } => Some(true),
         Outcome::NotSent(not_sent) => match not_sent.class {
             Class::Unreachable | Class::Transient => Some(true),

@@ -24,7 +24,7 @@ use shared::{
         channel::Provider,
         content::{FileRef, OutboundContent},
         events::SendToken,
-        ids::{ChannelAccountId, FileId, TenantId},
+        ids::{AttemptId, ChannelAccountId, FileId, TenantId},
         outcome::{Accepted, Class, NotSent, Outcome},
         people::{Recipient, RecipientKind},
         retrying::{Next, Policy},
@@ -306,11 +306,12 @@ impl Caller {
                 }
             };
             let outcome_of_file = FileNews::of(&outcome);
+            let answered = answered(&outcome, grant.attempt_id);
             let tripped = breakers.note(place.channel_account_id, &outcome, Instant::now());
             let what = what(outcome, &grant, &account.retry, send.carrier.longest_wait(), account.rate.is_some());
             let file = about_file(&said, &outcome_of_file);
             match (tripped, what) {
-                (None, what) => send.record_all(Some(place), std::iter::once(what).chain(file)),
+                (None, what) => send.record_all(Some(place), std::iter::once(what).chain(file).chain(answered)),
                 // It was not sent: like all others of the account it waits until that is back.
                 (Some(reason), What::NotSent { attempt_id, .. }) => {
                     send.record(Some(place), What::AccountDown { attempt_id, code: ERROR_RATE.into(), reason });
@@ -428,6 +429,16 @@ fn about_file(said: &Said, news: &FileNews) -> Option<What> {
     }
 }
 
+/// What a gateway said when it took a message: nobody knows all that it may say.
+fn answered(outcome: &Outcome, attempt_id: AttemptId) -> Option<What> {
+    match outcome {
+        Outcome::Accepted(Accepted { answer: Some(answer), .. }) => {
+            Some(What::Answered { attempt_id, answer: answer.clone() })
+        }
+        _ => None,
+    }
+}
+
 fn given_back(grant: &Grant, reason: &str) -> What {
     What::GivenBack { attempt_id: grant.attempt_id, reason: reason.into(), after: None }
 }
@@ -440,6 +451,7 @@ fn label(outcome: &Outcome) -> &'static str {
         Outcome::Failed { .. } => "failed",
         Outcome::OptedOut { .. } => "opted_out",
         Outcome::NeedsTemplate { .. } => "needs_template",
+        Outcome::TemplateBlocked { .. } => "template_blocked",
         Outcome::AccountDown { .. } => "account_down",
     }
 }
@@ -454,6 +466,9 @@ fn what(outcome: Outcome, grant: &Grant, policy: &Policy, longest: Option<Durati
         Outcome::Failed { code, reason } => What::Failed { attempt_id, code, reason, says: Says::Nothing },
         Outcome::OptedOut { code, reason } => What::Failed { attempt_id, code, reason, says: Says::OptedOut },
         Outcome::NeedsTemplate { code, reason } => What::Failed { attempt_id, code, reason, says: Says::WindowClosed },
+        Outcome::TemplateBlocked { code, reason, block } => {
+            What::Failed { attempt_id, code, reason, says: Says::TemplateBlocked(block) }
+        }
         Outcome::AccountDown { code, reason } => What::AccountDown { attempt_id, code, reason },
         Outcome::NotSent(NotSent { code, reason, .. }) if grant.granted_at - grant.tried_since > TOO_OLD => {
             let reason = format!("given up after a day of trying; the last time: {reason}");

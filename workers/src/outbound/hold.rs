@@ -323,6 +323,7 @@ fn answered(
             account_revision: judged.account_revision,
             conversation_id: judged.conversation_id,
             probe: judged.probe,
+            serial: judged.serial,
         };
         let send = sends.remove(0);
         // Further jobs for the same send have nothing to add to this one.

@@ -25,13 +25,16 @@ use shared::{
     crash::CrashPoint,
     db::{
         self, Databases, FleetTx, Placement,
-        outbound::outcomes::{self, Patience, Record, What},
+        outbound::{
+            aftermath::Reported,
+            outcomes::{self, Patience, Record, What},
+        },
     },
     domain::ids::TenantId,
     health::Readiness,
     jobs::{
         Job, Undecodable,
-        outbound::{OutboundJob, OutboundSlice, SignalJob, Task},
+        outbound::{AftermathJob, OutboundJob, OutboundSlice, SignalJob, Task},
     },
     lifecycle::Lifecycle,
     providers::http::ProviderClient,
@@ -41,6 +44,7 @@ use shared::{
 };
 use signal::Signals;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use uploads::Uploads;
 
 /// So many slices are held at once. They come shortly before their turn: hundreds of slow accounts have one each here, of a few
@@ -56,6 +60,8 @@ pub enum Outbound {
     Slice(OutboundSlice),
     /// Something to tell a person beside messages.
     Signal(SignalJob),
+    /// What a report leads to beside its message.
+    Aftermath(AftermathJob),
 }
 
 impl Outbound {
@@ -64,6 +70,7 @@ impl Outbound {
             Outbound::One(job) => job.tenant_id,
             Outbound::Slice(slice) => slice.tenant_id,
             Outbound::Signal(job) => job.tenant_id,
+            Outbound::Aftermath(job) => job.tenant_id,
         }
     }
 }
@@ -96,6 +103,7 @@ impl OutboundWorker {
             accounts: accounts.clone(),
             client: client.clone(),
             clock: Clock::system(),
+            turns: Semaphore::new(signal::AT_ONCE),
         };
         let patience = settings.patience;
         let uploads = Uploads::new(databases.clone(), storage, client.clone(), life.clone());
@@ -129,6 +137,7 @@ impl Worker for OutboundWorker {
         match job.kind.as_str() {
             OutboundSlice::KIND => OutboundSlice::from_job(job).map(Outbound::Slice),
             SignalJob::KIND => SignalJob::from_job(job).map(Outbound::Signal),
+            AftermathJob::KIND => AftermathJob::from_job(job).map(Outbound::Aftermath),
             _ => OutboundJob::from_job(job).map(Outbound::One),
         }
     }
@@ -158,9 +167,15 @@ impl Worker for OutboundWorker {
                         Task::ReleaseTurn => What::TurnReleased,
                         Task::Decide(decision) => What::Decided(decision),
                         Task::Retry => What::Retried,
+                        Task::SendAnew { attempt_id, in_doubt } => What::SendAnew { attempt_id, in_doubt },
                         Task::Settle | Task::Send => What::Settled,
                     };
                     settle.done(ticket, vec![timer(job, placement, what)]);
+                }
+                Outbound::Aftermath(AftermathJob { tenant_id, message_id, failed, aftermath }) => {
+                    let what = What::Reported(Box::new(Reported { failed, aftermath }));
+                    let effect = Record { tenant_id, message_id, place: None, what, slice: None };
+                    settle.done(ticket, vec![Placed { placement, tenant: tenant_id, effect }]);
                 }
                 Outbound::Signal(job) => {
                     let (signals, settle) = (self.signals.clone(), settle.clone());

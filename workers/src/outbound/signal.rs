@@ -11,6 +11,7 @@ use shared::{
     telemetry::names,
 };
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::Semaphore;
 
 /// Later than this it is no news: a provider shows for about so long that somebody writes (providers/whatsapp section 7.5).
 const NEWS: chrono::TimeDelta = chrono::TimeDelta::seconds(20);
@@ -21,11 +22,17 @@ pub(super) struct Signals {
     pub(super) accounts: Arc<Accounts>,
     pub(super) client: ProviderClient,
     pub(super) clock: Clock,
+    /// Turns at telling.
+    pub(super) turns: Semaphore,
 }
+
+/// So many are told something at once; who comes when all turns are taken waits, and is late after a while.
+pub(super) const AT_ONCE: usize = 64;
 
 impl Signals {
     /// Tells somebody, unless it is too late.
     pub(super) async fn tell(&self, placement: &Placement, job: SignalJob) -> db::Result<()> {
+        let Ok(_turn) = self.turns.acquire().await else { return Ok(()) };
         if self.clock.now() - job.at > NEWS {
             return Ok(());
         }

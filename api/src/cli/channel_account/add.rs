@@ -73,6 +73,8 @@ pub(super) struct Wanted<'a> {
     pub(super) portfolio: Option<&'a str>,
     /// Limits that were given besides its rate.
     pub(super) further_limits: Vec<(Scope, LimitChange)>,
+    /// What a new account is allowed by its own description, rather than by what its provider documents.
+    pub(super) described_limits: Vec<(Scope, LimitChange)>,
     /// Documented limits that it is not to have.
     pub(super) without: &'a [Scope],
     /// How a gateway is called.
@@ -166,9 +168,13 @@ type Limits = Vec<(Scope, LimitChange)>;
 fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> (Limits, Limits) {
     let mut given = wanted.further_limits.clone();
     given.extend(args.rate.map(|rate| (Scope::Account, LimitChange { rate, burst: None, inbound_cost: None })));
-    let documented =
-        if created { providers::limits::documented(wanted.provider, wanted.external_id) } else { Vec::new() };
-    let defaults = documented.into_iter().map(|limit| (limit.scope, limit.change));
+    if !created {
+        return (given, Vec::new());
+    }
+    let documented = providers::limits::documented(wanted.provider, wanted.external_id);
+    // The first of a kind holds.
+    let described = wanted.described_limits.iter().copied();
+    let defaults = described.chain(documented.into_iter().map(|limit| (limit.scope, limit.change)));
     (given, defaults.filter(|(scope, _)| !wanted.without.contains(scope)).collect())
 }
 

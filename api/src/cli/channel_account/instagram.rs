@@ -65,6 +65,7 @@ impl Instagram {
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
             further_limits: Vec::new(),
+            described_limits: Vec::new(),
             without: &[],
             human_agent: self.human_agent.then_some(true),
             gateway: None,

@@ -43,6 +43,7 @@ impl Messenger {
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
             further_limits: Vec::new(),
+            described_limits: Vec::new(),
             without: &[],
             human_agent: self.human_agent.then_some(true),
             gateway: None,

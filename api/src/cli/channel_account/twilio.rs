@@ -47,6 +47,7 @@ impl Twilio {
             verify_token: None,
             portfolio: Some(&self.account_sid),
             further_limits: Vec::new(),
+            described_limits: Vec::new(),
             without: &[],
             human_agent: None,
             gateway: None,

@@ -66,6 +66,7 @@ impl Whatsapp {
             verify_token: self.verify_token.as_ref(),
             portfolio: self.portfolio_id.as_deref(),
             further_limits: people.into_iter().collect(),
+            described_limits: Vec::new(),
             without: if self.no_pair_limit { &[Scope::Pair] } else { &[] },
             human_agent: None,
             gateway: None,

@@ -19,7 +19,10 @@ use shared::{
         trace,
         webhook_log::Listed,
     },
-    domain::ids::{ChannelAccountId, MessageId},
+    domain::{
+        channel::Provider,
+        ids::{ChannelAccountId, MessageId},
+    },
     jobs::outbound::{Decision, OutboundJob, Task},
     queue::topology::OUTBOUND_NOW,
 };
@@ -60,12 +63,18 @@ pub(super) struct TraceSend {
     account_name: String,
     /// active, down or disabled.
     account_state: String,
+    /// With which code the account is down: its provider's, or `error_rate` (too many of its calls failed) or `secrets` (they are of no
+    /// use).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_code: Option<String>,
     /// Why the account is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     account_reason: Option<String>,
     /// When one message is let through to find out whether the account is back.
     #[serde(skip_serializing_if = "Option::is_none")]
     account_probe_at: Option<DateTime<Utc>>,
+    /// Whether the provider tells what becomes of a message that it took. If not, sent is the last that is heard of it.
+    receipts: bool,
     /// Its place in the conversation's order.
     place: i64,
     /// The earlier message that it waits for.
@@ -112,7 +121,9 @@ impl From<trace::Send> for TraceSend {
             channel_account_id: send.channel_account_id.0,
             account_name: send.account_name,
             account_state: send.account_state,
+            account_code: send.account_code,
             account_reason: send.account_reason,
+            receipts: send.provider.parse().is_ok_and(Provider::has_receipts),
             account_probe_at: send.account_probe_at,
             place: send.place,
             waits_for: send.waits_for.map(|id| id.0),
@@ -293,7 +304,11 @@ async fn ask(app: &App, caller: &Caller<MessagesSend>, id: MessageId, needed: &s
     if task == Task::Retry && message.of_campaign.unwrap_or(false) {
         return refuse("It is a campaign's: retry who failed there.".to_owned());
     }
-    let expires_at = trace::send(&mut tx, id).await?.and_then(|send| send.expires_at);
+    let send = trace::send(&mut tx, id).await?;
+    let (expires_at, campaign) = send.map_or((None, None), |send| (send.expires_at, send.campaign_state));
+    if let (Task::Decide(Decision::Resend), Some(state @ ("completed" | "cancelled"))) = (task, campaign.as_deref()) {
+        return refuse(format!("Its campaign is {state}: decide whether it arrived, and retry who failed there."));
+    }
     if task == Task::Retry && expires_at.is_some_and(|at| at <= app.clock.now()) {
         return refuse("It is of no use any more: its time has passed.".to_owned());
     }

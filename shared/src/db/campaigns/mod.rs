@@ -71,6 +71,10 @@ pub struct Campaign {
     pub channel_account_id: ChannelAccountId,
     /// draft, running, paused, completed, cancelled.
     pub state: String,
+    /// With which code its template was refused, if that has paused it.
+    pub paused_code: Option<String>,
+    /// What that means.
+    pub paused_reason: Option<String>,
     /// What it says, variables unfilled.
     pub content: Value,
     /// When the templates of its account were last fetched; `None`: never, and what is said of a template is unchecked.
@@ -196,7 +200,7 @@ async fn select(
     let rows = sqlx::query!(
         r#"SELECT c.id AS "id: CampaignId", c.name, c.channel_account_id AS "channel_account_id: ChannelAccountId", c.state,
             c.content, a.templates_synced_at, jsonb_array_length(c.audience -> 'contact_ids') AS audience_contacts, c.weight, c.frozen_at, c.frozen_count, c.created_at, c.started_at, c.ended_at,
-            c.retry_asked_at AS retrying_since, CASE WHEN c.retry_asked_at IS NOT NULL THEN c.retry_people END AS retrying_count,
+            c.paused_code, c.paused_reason, c.retry_asked_at AS retrying_since, CASE WHEN c.retry_asked_at IS NOT NULL THEN c.retry_people END AS retrying_count,
             CASE
                 WHEN c.state = 'running' THEN coalesce(
                     (n.handed_over - coalesce(c.sampled_before_handed_over, c.sampled_handed_over))
@@ -256,6 +260,8 @@ async fn select(
             created_at: row.created_at,
             started_at: row.started_at,
             ended_at: row.ended_at,
+            paused_code: row.paused_code,
+            paused_reason: row.paused_reason,
             retrying_since: row.retrying_since,
             retrying_count: row.retrying_count,
             rate: row.rate,

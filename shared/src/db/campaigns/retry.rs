@@ -16,7 +16,16 @@ use super::{
     state,
 };
 use crate::{
-    db::{TenantTx, audit::Actor, error::Result, outbound::outcomes::CAMPAIGN, scope::FleetTx},
+    db::{
+        TenantTx,
+        audit::Actor,
+        error::Result,
+        outbound::{
+            again::{self, Again},
+            outcomes::CAMPAIGN,
+        },
+        scope::FleetTx,
+    },
     domain::{
         campaigns::{CampaignState, Share, credits},
         ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId},
@@ -394,10 +403,15 @@ async fn let_go(
     messages: &[Uuid],
     state: CampaignState,
 ) -> Result<Vec<MessageId>> {
-    let reason = (state == CampaignState::Paused).then_some(CAMPAIGN);
-    let mut retried = sqlx::query_file_scalar!("src/db/campaigns/let_go_again.sql", tenant_id.0, messages, reason)
-        .fetch_all(tx.conn())
-        .await?;
-    retried.sort_unstable();
-    Ok(retried)
+    let waits_for = (state == CampaignState::Paused).then_some(CAMPAIGN);
+    let again = |id: &Uuid| Again {
+        tenant_id,
+        message_id: MessageId(*id),
+        waits_for,
+        wait: None,
+        in_doubt: false,
+        class: None,
+    };
+    let gone = again::let_go(tx, &messages.iter().map(again).collect::<Vec<_>>()).await?;
+    Ok(gone.into_iter().map(|(_, message_id)| message_id).collect())
 }

@@ -45,7 +45,7 @@ pub async fn change(tx: &mut TenantTx, id: CampaignId, action: Action, actor: Ac
             started_at = CASE WHEN $3 = 'running' THEN coalesce(started_at, now()) ELSE started_at END,
             ended_at = CASE WHEN $3 IN ('completed', 'cancelled') THEN now() END,
             retry_asked_at = CASE WHEN $3 <> 'cancelled' THEN retry_asked_at END, sampled_at = NULL, sampled_before_at = NULL,
-            sampled_handed_over = NULL, sampled_before_handed_over = NULL
+            sampled_handed_over = NULL, sampled_before_handed_over = NULL, paused_code = NULL, paused_reason = NULL
         WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,

@@ -318,6 +318,7 @@ pub async fn link(tx: &mut FleetTx, refs: &[Ref<'_>]) -> Result<Linked> {
                 at,
                 code: row.parked_code,
                 reason: row.parked_reason,
+                aftermath: None,
                 token: Some(SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
             }));
         }
@@ -356,7 +357,7 @@ async fn unpark(tx: &mut FleetTx, parked: &BTreeMap<Named, MessageId>) -> Result
                 OFFSET 0
             ) AS waiting
         ))
-        RETURNING p.tenant_id, p.channel_account_id, p.provider_message_id, p.state, p.event, p.at, p.code, p.reason",
+        RETURNING p.tenant_id, p.channel_account_id, p.provider_message_id, p.state, p.event, p.at, p.code, p.reason, p.aftermath",
         &tenants,
         &accounts,
         &ids,
@@ -379,6 +380,7 @@ async fn unpark(tx: &mut FleetTx, parked: &BTreeMap<Named, MessageId>) -> Result
                 at: row.at,
                 code: row.code,
                 reason: row.reason,
+                aftermath: row.aftermath.and_then(|aftermath| serde_json::from_value(aftermath).ok()),
                 token: Some(SendToken { message_id, attempt_id: AttemptId(Uuid::nil()) }),
             })
         })

@@ -12,10 +12,13 @@ use crate::{
     domain::{
         events::SendToken,
         ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
+        outcome::Aftermath,
         sends::SendState,
     },
+    jobs::outbound::{AftermathJob, FailedAttempt},
 };
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -41,6 +44,8 @@ pub struct Report {
     pub code: Option<String>,
     /// What it means.
     pub reason: Option<String>,
+    /// What the code leads to, beside that it failed; `None` also where it is no news.
+    pub aftermath: Option<Aftermath>,
     /// Our token, if it came back.
     pub token: Option<SendToken>,
 }
@@ -51,6 +56,7 @@ struct Sum {
     state: Option<SendState>,
     code: Option<String>,
     reason: Option<String>,
+    aftermath: Option<Aftermath>,
     sent_at: Option<DateTime<Utc>>,
     delivered_at: Option<DateTime<Utc>>,
     read_at: Option<DateTime<Utc>>,
@@ -70,6 +76,7 @@ impl Sum {
         }
         if report.state == SendState::Failed {
             (self.code, self.reason) = (report.code.clone(), report.reason.clone());
+            self.aftermath = report.aftermath;
         }
         self.state = Some(match self.state {
             None => report.state,
@@ -82,7 +89,7 @@ impl Sum {
 }
 
 /// Writes reports down: states, times and trail; parks those of unknown messages; lets the next of a conversation go where
-/// a report settled the one before it. Returns the sends of campaigns that moved, to be counted when all else is done.
+/// a report settled the one before it; what else a failure leads to is a sender's job, who locks in another order. Returns the sends of campaigns that moved, to be counted when all else is done.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -184,12 +191,16 @@ async fn keep(tx: &mut FleetTx, reports: &[&Report]) -> Result<()> {
     let times: Vec<DateTime<Utc>> = reports.iter().map(|r| r.at).collect();
     let codes: Vec<Option<String>> = reports.iter().map(|r| r.code.clone()).collect();
     let reasons: Vec<Option<String>> = reports.iter().map(|r| r.reason.clone()).collect();
+    let aftermaths: Vec<Option<Value>> = reports
+        .iter()
+        .map(|r| r.aftermath.map(|after| serde_json::to_value(after).expect("plain fields are always JSON")))
+        .collect();
     sqlx::query!(
         "INSERT INTO parked_reports
-            (tenant_id, channel_account_id, provider_message_id, state, event, at, code, reason)
+            (tenant_id, channel_account_id, provider_message_id, state, event, at, code, reason, aftermath)
         SELECT r.*
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[])
-            AS r (tenant_id, account_id, provider_message_id, state, event, at, code, reason)
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[], $10::jsonb[])
+            AS r (tenant_id, account_id, provider_message_id, state, event, at, code, reason, aftermath)
         WHERE (
             SELECT count(*)
             FROM parked_reports p
@@ -207,6 +218,7 @@ async fn keep(tx: &mut FleetTx, reports: &[&Report]) -> Result<()> {
         &codes as &[Option<String>],
         &reasons as &[Option<String>],
         KEPT,
+        &aftermaths as &[Option<Value>],
     )
     .execute(tx.conn())
     .await?;
@@ -309,6 +321,24 @@ async fn settle(
     )
     .fetch_all(tx.conn())
     .await?;
+    for row in &rows {
+        let send = (TenantId(row.tenant_id), MessageId(row.message_id));
+        let Some(sum) = sums.get(&send).filter(|_| row.state == "failed" && row.before != "failed") else { continue };
+        let (Some(aftermath), Some(attempt_id), Some(granted_at)) = (sum.aftermath, row.attempt_id, row.granted_at)
+        else {
+            continue;
+        };
+        let failed = FailedAttempt {
+            attempt_id: AttemptId(attempt_id),
+            account: ChannelAccountId(row.channel_account_id),
+            conversation_id: ConversationId(row.conversation_id),
+            granted_at,
+            code: sum.code.clone().unwrap_or_default(),
+            reason: sum.reason.clone().unwrap_or_default(),
+        };
+        let job = AftermathJob { tenant_id: send.0, message_id: send.1, failed, aftermath };
+        tx.enqueue(send.0, turns::QUEUE, job.to_job(row.now), None);
+    }
     let settled = rows.iter().filter(|row| row.held_up && row.lane != CAMPAIGN_LANE).map(|row| turns::Settled {
         tenant_id: TenantId(row.tenant_id),
         conversation_id: ConversationId(row.conversation_id),

@@ -46,7 +46,8 @@ moved AS (
                 OR (report.before IN ('delivered', 'read') AND s.provider_message_id IS DISTINCT FROM report.provider_message_id)
             )),
         wait_reason = NULL,
-        due_at = NULL,
+        -- When what has failed is sent anew.
+        due_at = CASE WHEN report.before = 'failed' AND report.state IN ('failed', 'sent') THEN s.due_at END,
         sent_at = least(s.sent_at, report.sent_at),
         delivered_at = least(s.delivered_at, report.delivered_at),
         read_at = least(s.read_at, report.read_at),
@@ -56,7 +57,7 @@ moved AS (
     WHERE s.tenant_id = report.tenant_id AND s.message_id = report.message_id
         AND NOT (report.state = 'failed' AND report.of_another)
         AND NOT (report.state IN ('sent', 'failed') AND report.of_retried)
-    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.seq, s.attempt_id, s.attempts, s.granted_at, s.state,
+    RETURNING s.tenant_id, s.message_id, s.channel_account_id, s.conversation_id, s.seq, s.attempt_id, s.attempts, s.granted_at, s.state,
         report.lane, report.campaign_id, report.before, report.released_before, report.attempt_id AS reported_attempt_id
 ),
 -- Who made the call may have died before writing it down: then this is the only word on the attempt. Its own, should it come, is
@@ -68,7 +69,8 @@ attempt AS (
     WHERE before = 'sending' AND reported_attempt_id = attempt_id
     ON CONFLICT (tenant_id, message_id, id) DO NOTHING
 )
-SELECT tenant_id AS "tenant_id!", conversation_id AS "conversation_id!", seq AS "seq!", lane AS "lane!", campaign_id,
+SELECT tenant_id AS "tenant_id!", message_id AS "message_id!", channel_account_id AS "channel_account_id!", attempt_id, granted_at,
+    clock_timestamp() AS "now!", conversation_id AS "conversation_id!", seq AS "seq!", lane AS "lane!", campaign_id,
     before AS "before!", state AS "state!",
     (before IN ('waiting', 'queued', 'sending') OR (before = 'unknown' AND NOT released_before)) AS "held_up!"
 FROM moved

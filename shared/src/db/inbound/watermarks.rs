@@ -81,6 +81,7 @@ impl Met {
             at,
             code: None,
             reason: None,
+            aftermath: None,
             token: Some(SendToken { message_id: self.message_id, attempt_id: AttemptId(Uuid::nil()) }),
         })
     }

@@ -1,8 +1,15 @@
 //! Channel accounts as the senders need them.
 
-use super::turns::{self, CAMPAIGN_LANE, Settled};
+use super::{
+    probes,
+    turns::{self, CAMPAIGN_LANE, Settled},
+};
 use crate::{
-    db::{error::Result, scope::FleetTx},
+    db::{
+        audit::{self, Actor, Entry},
+        error::Result,
+        scope::{FleetTx, TenantTx},
+    },
     domain::{
         channel::Provider,
         ids::{ChannelAccountId, ConversationId, MessageId, TenantId},
@@ -10,7 +17,7 @@ use crate::{
     },
     jobs::outbound::{OutboundSlice, SLICE},
 };
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 /// An account that can be called for. Its secrets are sealed.
@@ -88,20 +95,40 @@ pub async fn load(tx: &mut FleetTx, ids: &[(TenantId, ChannelAccountId)]) -> Res
 /// # Errors
 /// If the database does not answer.
 pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<Option<String>> {
+    put_back(tx.conn(), tenant_id, id).await
+}
+
+/// The same for somebody who asks for it by the API; what waits for the account is woken by and by.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn resume_for(tx: &mut TenantTx, id: ChannelAccountId, actor: Actor) -> Result<Option<String>> {
+    let tenant_id = tx.tenant_id();
+    let before = put_back(tx.conn(), tenant_id, id).await?;
+    if before.as_deref() == Some("down") {
+        probes::wake_by_and_by(tx.conn(), tenant_id, id).await?;
+        let (action, target_kind) = ("channel_account.resumed", "channel_account");
+        let details = serde_json::json!({"before": "down"});
+        audit::record(tx, &Entry { actor, action, target_kind, target_id: id.0, details }).await?;
+    }
+    Ok(before)
+}
+
+async fn put_back(conn: &mut PgConnection, tenant_id: TenantId, id: ChannelAccountId) -> Result<Option<String>> {
     let before = sqlx::query_scalar!(
         "WITH before AS MATERIALIZED (
             SELECT tenant_id, id, state FROM channel_accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
         )
         UPDATE channel_accounts a
         SET state = CASE before.state WHEN 'down' THEN 'active' ELSE before.state END, revision = revision + 1,
-            down_code = NULL, down_reason = NULL, down_at = NULL, state_told_at = now(), probes = 0, probe_at = NULL, probe_with = NULL
+            down_code = NULL, down_reason = NULL, down_at = NULL, down_by_report = false, state_told_at = now(), probes = 0, probe_at = NULL, probe_with = NULL
         FROM before
         WHERE a.tenant_id = before.tenant_id AND a.id = before.id
         RETURNING before.state",
         tenant_id.0,
         id.0,
     )
-    .fetch_optional(tx.conn())
+    .fetch_optional(conn)
     .await?;
     Ok(before)
 }

@@ -11,13 +11,13 @@ WITH claim AS MATERIALIZED (
             -- What people and automation send is stopped only where nothing at all may be sent.
             AND (c.lane = $8 OR x.purpose = 'all')
     ) AS opted_out
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $6::uuid[], $7::text[], $9::smallint[])
-        AS c (tenant_id, message_id, attempt_id, contact_id, channel, lane)
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $6::uuid[], $7::text[], $9::smallint[], $10::float8[])
+        AS c (tenant_id, message_id, attempt_id, contact_id, channel, lane, longer)
 ),
 granted AS (
     UPDATE sends s
     SET state = 'sending', attempt_id = claim.attempt_id, attempts = s.attempts + 1, granted_at = $4::timestamptz,
-        deadline = $4::timestamptz + make_interval(secs => $5), wait_reason = NULL, due_at = NULL, updated_at = $4::timestamptz
+        deadline = $4::timestamptz + make_interval(secs => $5 + claim.longer), wait_reason = NULL, due_at = NULL, updated_at = $4::timestamptz
     FROM claim
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
         AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')

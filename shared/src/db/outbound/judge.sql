@@ -4,6 +4,10 @@
 SELECT
     s.tenant_id AS "tenant_id!", s.message_id AS "message_id!", held.attempt_id AS "new_attempt_id!",
     s.channel_account_id AS "channel_account_id!", a.revision AS "account_revision!", a.state <> 'active' AS "probe!", a.portfolio_id, a.channel AS "channel!",
+    a.provider AS "provider!",
+    -- A gateway's calls take as long as its description says; some of them come one at a time.
+    CASE WHEN a.provider = 'gateway' THEN coalesce((a.gateway ->> 'timeout_seconds')::int, 0) ELSE 0 END AS "gateway_seconds!",
+    a.provider = 'gateway' AND coalesce((a.gateway ->> 'serial')::boolean, false) AS "serial!",
     -- Whose consent is looked up at the claim.
     (SELECT contact_id FROM conversations WHERE tenant_id = s.tenant_id AND id = s.conversation_id LIMIT 1) AS "contact_id!",
     s.conversation_id AS "conversation_id!",
@@ -36,7 +40,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM sends WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
 ) AS s
 CROSS JOIN LATERAL (
-    SELECT state, revision, portfolio_id, channel, probe_at FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
+    SELECT state, revision, portfolio_id, channel, probe_at, provider, gateway FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
 LEFT JOIN LATERAL (
     SELECT state FROM campaigns WHERE tenant_id = held.tenant_id AND id = s.campaign_id LIMIT 1

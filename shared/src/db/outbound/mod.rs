@@ -2,6 +2,8 @@
 //! what is shown of campaigns.
 
 pub mod accounts;
+pub mod aftermath;
+pub(in crate::db) mod again;
 pub mod counts;
 pub mod grant;
 pub mod outcomes;

@@ -1,6 +1,8 @@
 //! What became of attempts, and of sends that could not go: written down set by set.
 
 use super::{
+    aftermath::{self, Reported},
+    again::{self, Again},
     counts::{self, Moved},
     probes,
     turns::{self, CAMPAIGN_LANE, NOW_LANE, Settled},
@@ -23,12 +25,12 @@ use crate::{
         consent::{Consent, Purpose},
         ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, FileId, MessageId, TenantId},
         messages::Direction,
-        outcome::Class,
+        outcome::{Block, Class},
         sends::SendState,
     },
     jobs::outbound::{Decision, OutboundJob, OutboundSlice, Task},
 };
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
@@ -87,6 +89,8 @@ pub struct Place {
     pub conversation_id: ConversationId,
     /// Whether the account was down, and this was to find out if it is back.
     pub probe: bool,
+    /// Whether the account's calls come one at a time.
+    pub serial: bool,
 }
 
 /// What happened to a send.
@@ -147,6 +151,13 @@ pub enum What {
         /// How often.
         reason: String,
     },
+    /// What the answer said, of a provider whose answers are still to be understood.
+    Answered {
+        /// To which attempt.
+        attempt_id: AttemptId,
+        /// Its beginning.
+        answer: String,
+    },
     /// The provider keeps its file under this id.
     FileKept {
         /// Which.
@@ -197,6 +208,15 @@ pub enum What {
     Decided(Decision),
     /// It has failed, and a person wants it tried again.
     Retried,
+    /// It has failed by a report, which says something about more than that.
+    Reported(Box<Reported>),
+    /// It has failed by a report for a reason that passes, and the time has come to send it anew.
+    SendAnew {
+        /// Unless it is at another attempt meanwhile.
+        attempt_id: AttemptId,
+        /// Whether it may have arrived all the same.
+        in_doubt: bool,
+    },
 }
 
 /// What a refusal says beside that the message failed.
@@ -208,6 +228,8 @@ pub enum Says {
     WindowClosed,
     /// That the person wants nothing from the account any more.
     OptedOut,
+    /// That its template cannot be sent to anybody.
+    TemplateBlocked(Block),
 }
 
 /// How long the fate of a send may stay unknown.
@@ -228,6 +250,7 @@ impl What {
             What::Failed { .. } => "failed",
             What::AccountDown { .. } => "account_down",
             What::Tripped { .. } => "tripped",
+            What::Answered { .. } => "answered",
             What::FileKept { .. } => "file_kept",
             What::FilesLost { .. } => "files_lost",
             What::GivenBack { .. } => "given_back",
@@ -241,6 +264,8 @@ impl What {
             What::Decided(Decision::Failed) => "decided_failed",
             What::Decided(Decision::Resend) => "decided_resend",
             What::Retried => "retried",
+            What::Reported(_) => "reported",
+            What::SendAnew { .. } => "send_anew",
         }
     }
 
@@ -254,6 +279,7 @@ impl What {
             | What::GivenBack { attempt_id, .. } => Some(*attempt_id),
             What::Expired { attempt_id } => *attempt_id,
             What::Tripped { .. }
+            | What::Answered { .. }
             | What::FileKept { .. }
             | What::FilesLost { .. }
             | What::Waits { .. }
@@ -262,7 +288,9 @@ impl What {
             | What::TurnReleased
             | What::Settled
             | What::Decided(_)
-            | What::Retried => None,
+            | What::Retried
+            | What::Reported(_)
+            | What::SendAnew { .. } => None,
         }
     }
 
@@ -315,13 +343,16 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     if records.is_empty() {
         return Ok(());
     }
+    let_next_call(tx, records).await?;
     slow_down(tx, records).await?;
     take_down(tx, records).await?;
     put_back(tx, records).await?;
+    aftermath::block_templates(tx, records).await?;
     look_at_campaigns(tx, records).await?;
     let opted_out = opt_out(tx, records).await?;
     let parked = link(tx, records).await?;
     close_windows(tx, records).await?;
+    aftermath::close_windows(tx, records).await?;
     let accepted = told_by_watermarks(records);
     let reached = reached(&accepted, &parked);
     watermarks::hold(tx, &[], &reached).await?;
@@ -338,10 +369,13 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     note_files(tx, records).await?;
     let mut went = Went::default();
     let_go_again(tx, records).await?;
+    aftermath::plan(tx, records).await?;
+    went.moved.extend(aftermath::send_anew(tx, records).await?);
     for mut round in rounds {
         accept(tx, &mut round, &mut went).await?;
         move_on(tx, &round, patience, &mut went).await?;
     }
+    note_answers(tx, records).await?;
     went.moved.extend(reports::apply(tx, &parked).await?);
     went.moved.extend(watermarks::reach(tx, &reached).await?);
     // A receipt may have come before the send that it covers was written down.
@@ -408,15 +442,56 @@ impl Went {
     }
 }
 
+/// The call of an account whose calls come one at a time has ended: the next may be granted.
+async fn let_next_call(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let ended: BTreeSet<(TenantId, ChannelAccountId)> = records
+        .iter()
+        .filter(|r| r.what.attempt_id().is_some())
+        .filter_map(|r| Some((r.tenant_id, r.place.filter(|place| place.serial)?.channel_account_id)))
+        .collect();
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = ended.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = ended.iter().map(|(_, id)| id.0).collect();
+    sqlx::query!(
+        "WITH ended AS MATERIALIZED (
+            SELECT l.tenant_id, l.scope, l.key
+            FROM unnest($1::uuid[], $2::uuid[]) AS ended (tenant_id, id)
+            JOIN limits l ON l.tenant_id = ended.tenant_id AND l.scope = 'account' AND l.key = ended.id
+            ORDER BY l.tenant_id, l.scope, l.key
+            FOR UPDATE OF l
+        )
+        UPDATE limits l
+        SET stopped_until = clock_timestamp()
+        FROM ended
+        WHERE l.tenant_id = ended.tenant_id AND l.scope = ended.scope AND l.key = ended.key",
+        &tenants,
+        &accounts,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Lowers the rate of throttled accounts: halved, at most once a second, and stopped for as long as the provider asked. Where all of
 /// the provider's account is throttled, that of what its accounts send together; if that is not limited, each account's own.
 async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut slow: BTreeMap<(TenantId, ChannelAccountId, bool), Duration> = BTreeMap::new();
+    let mut slow: BTreeMap<(TenantId, ChannelAccountId, bool), (Duration, DateTime<Utc>)> = BTreeMap::new();
     for r in records {
-        if let (What::NotSent { slow: Some(stop), class, .. }, Some(place)) = (&r.what, r.place) {
-            let together = *class == Class::ProviderAccount;
-            let longest = slow.entry((r.tenant_id, place.channel_account_id, together)).or_default();
-            *longest = (*longest).max(*stop);
+        let told = match (&r.what, r.place) {
+            (What::NotSent { slow: Some(stop), class, .. }, Some(place)) => {
+                Some((place.channel_account_id, *class, *stop, DateTime::<Utc>::MAX_UTC))
+            }
+            (What::Reported(reported), _) => {
+                reported.slows().map(|(class, stop)| (reported.failed.account, class, stop, reported.failed.granted_at))
+            }
+            _ => None,
+        };
+        if let Some((account, class, stop, as_of)) = told {
+            let together = class == Class::ProviderAccount;
+            let most = slow.entry((r.tenant_id, account, together)).or_insert((stop, as_of));
+            *most = (most.0.max(stop), most.1.max(as_of));
         }
     }
     if slow.is_empty() {
@@ -425,11 +500,16 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let tenants: Vec<Uuid> = slow.keys().map(|(tenant_id, ..)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = slow.keys().map(|(_, id, _)| id.0).collect();
     let together: Vec<bool> = slow.keys().map(|(.., together)| *together).collect();
-    let stops: Vec<f64> = slow.values().map(Duration::as_secs_f64).collect();
+    let stops: Vec<f64> = slow.values().map(|(stop, _)| stop.as_secs_f64()).collect();
+    // What a report tells late, of an attempt before the rate was lowered, is no news.
+    let times: Vec<Option<DateTime<Utc>>> =
+        slow.values().map(|(_, as_of)| Some(*as_of).filter(|at| *at < DateTime::<Utc>::MAX_UTC)).collect();
     sqlx::query!(
         "WITH asked AS MATERIALIZED (
-            SELECT s.tenant_id, s.stop, coalesce(shared.scope, 'account') AS scope, coalesce(shared.key, s.account) AS key
-            FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::float8[]) AS s (tenant_id, account, together, stop)
+            SELECT s.tenant_id, s.stop, coalesce(s.as_of, 'infinity') AS as_of, coalesce(shared.scope, 'account') AS scope,
+                coalesce(shared.key, s.account) AS key
+            FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::float8[], $5::timestamptz[])
+                AS s (tenant_id, account, together, stop, as_of)
             LEFT JOIN LATERAL (
                 SELECT l.scope, l.key
                 FROM channel_accounts a
@@ -439,8 +519,9 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         ),
         slow AS MATERIALIZED (
             SELECT l.tenant_id, l.scope, l.key, asked.stop
-            FROM (SELECT tenant_id, scope, key, max(stop) AS stop FROM asked GROUP BY 1, 2, 3) AS asked
+            FROM (SELECT tenant_id, scope, key, max(stop) AS stop, max(as_of) AS as_of FROM asked GROUP BY 1, 2, 3) AS asked
             JOIN limits l ON l.tenant_id = asked.tenant_id AND l.scope = asked.scope AND l.key = asked.key
+            WHERE asked.as_of > coalesce(l.lowered_at, '-infinity')
             ORDER BY l.tenant_id, l.scope, l.key
             FOR UPDATE OF l
         )
@@ -457,6 +538,7 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         &accounts,
         &together,
         &stops,
+        &times as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
@@ -644,6 +726,37 @@ async fn note_files(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     Ok(())
 }
 
+/// Keeps what answers said with the attempts that were taken; what was refused says it as the reason.
+async fn note_answers(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let answers: BTreeMap<(TenantId, MessageId, AttemptId), &str> = records
+        .iter()
+        .filter_map(|r| match &r.what {
+            What::Answered { attempt_id, answer } => Some(((r.tenant_id, r.message_id, *attempt_id), answer.as_str())),
+            _ => None,
+        })
+        .collect();
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = answers.keys().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let messages: Vec<Uuid> = answers.keys().map(|(_, id, _)| id.0).collect();
+    let attempts: Vec<Uuid> = answers.keys().map(|(.., id)| id.0).collect();
+    let words: Vec<&str> = answers.values().copied().collect();
+    sqlx::query!(
+        "UPDATE send_attempts a
+        SET reason = answer.words
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS answer (tenant_id, message_id, id, words)
+        WHERE a.tenant_id = answer.tenant_id AND a.message_id = answer.message_id AND a.id = answer.id AND a.outcome = 'accepted'",
+        &tenants,
+        &messages,
+        &attempts,
+        &words as &[&str],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// People's messages that have failed begin anew. (A campaign's are tried again by their campaign.) What they had been refused with
 /// stays with their attempts.
 async fn let_go_again(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
@@ -662,11 +775,8 @@ async fn let_go_again(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         .fetch_optional(tx.conn())
         .await?;
         let Some(row) = row else { continue };
-        let again =
-            sqlx::query_file_scalar!("src/db/campaigns/let_go_again.sql", tenant_id.0, &[message_id.0], None::<String>)
-                .fetch_all(tx.conn())
-                .await?;
-        if !again.is_empty() {
+        let again = Again { tenant_id, message_id, waits_for: None, wait: None, in_doubt: false, class: None };
+        if !again::let_go(tx, &[again]).await?.is_empty() {
             let job = OutboundJob { tenant_id, message_id, account: Some(row.account), task: Task::Send };
             tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), None);
         }
@@ -761,15 +871,17 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went
     Ok(())
 }
 
-/// The campaigns that something is to wait for are locked here, before the sends are looked at: for the reason that
+/// The campaigns that something is to wait for, or for which something is sent anew, are locked here, before the sends are looked at: for the reason that
 /// [`take_down`] gives for accounts.
 async fn look_at_campaigns(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let waiting = || records.iter().filter(|r| matches!(r.what, What::Waits { reason: CAMPAIGN, .. }));
-    if waiting().next().is_none() {
+    let waiting = records.iter().filter(|r| matches!(r.what, What::Waits { reason: CAMPAIGN, .. }));
+    let mut sends: BTreeSet<(TenantId, MessageId)> = waiting.map(|r| (r.tenant_id, r.message_id)).collect();
+    sends.extend(aftermath::perhaps_anew(records).map(|(tenant_id, message_id, ..)| (tenant_id, message_id)));
+    if sends.is_empty() {
         return Ok(());
     }
-    let tenants: Vec<Uuid> = waiting().map(|r| r.tenant_id.0).collect();
-    let messages: Vec<Uuid> = waiting().map(|r| r.message_id.0).collect();
+    let tenants: Vec<Uuid> = sends.iter().map(|(tenant_id, _)| tenant_id.0).collect();
+    let messages: Vec<Uuid> = sends.iter().map(|(_, message_id)| message_id.0).collect();
     sqlx::query!(
         "SELECT FROM campaigns
         WHERE (tenant_id, id) IN (
@@ -794,7 +906,7 @@ async fn look_at_campaigns(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 /// sends are looked at. So either whoever brings one back waits for this transaction and then finds what waits, or it came
 /// first, and `move_on.sql`, a statement of its own with a newer snapshot, finds the account active and lets its sends go.
 async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut waited_for: BTreeSet<(TenantId, ChannelAccountId)> = BTreeSet::new();
+    let mut waited_for: BTreeSet<(TenantId, ChannelAccountId)> = aftermath::accounts_down(records).collect();
     let mut down: BTreeMap<(TenantId, ChannelAccountId), (i32, &str, &str, MessageId)> = BTreeMap::new();
     for r in records {
         let Some(place) = r.place else { continue };
@@ -829,6 +941,7 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     )
     .execute(tx.conn())
     .await?;
+    aftermath::take_down(tx, records).await?;
     if down.is_empty() {
         return Ok(());
     }
@@ -840,7 +953,7 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let reasons: Vec<String> = down.values().map(|(_, _, reason, _)| (*reason).to_owned()).collect();
     sqlx::query!(
         "UPDATE channel_accounts a
-        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now(), probes = 0, probe_with = d.message_id,
+        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = now(), down_by_report = false, probes = 0, probe_with = d.message_id,
             probe_at = CASE d.code
                 WHEN $7 THEN NULL
                 WHEN $8 THEN clock_timestamp() + make_interval(secs => $9)
@@ -867,8 +980,11 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
 /// An account that was down and with which the provider has taken a message is back.
 async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let is_back = |r: &&Record| matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.probe);
-    let back: BTreeSet<(TenantId, ChannelAccountId)> =
-        records.iter().filter(is_back).filter_map(|r| Some((r.tenant_id, r.place?.channel_account_id))).collect();
+    let back: BTreeMap<(TenantId, ChannelAccountId), MessageId> = records
+        .iter()
+        .filter(is_back)
+        .filter_map(|r| Some(((r.tenant_id, r.place?.channel_account_id), r.message_id)))
+        .collect();
     probes::passed(tx, &back).await
 }
 

@@ -10,7 +10,8 @@ use crate::{
     domain::ids::{ChannelAccountId, MessageId, TenantId},
     jobs::outbound::{OutboundJob, OutboundSlice, Task},
 };
-use std::collections::BTreeSet;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Seconds until an account is tried again the first time, by why it is down: a provider that fails is back sooner than one that
@@ -59,9 +60,21 @@ pub(super) async fn claim(
     Ok(rows.into_iter().map(|row| (row.tenant_id, row.id)).collect())
 }
 
-/// Puts accounts back to work with which a message was taken although they were down.
-pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeSet<(TenantId, ChannelAccountId)>) -> Result<()> {
-    for (tenant_id, id) in taken {
+/// Puts accounts back to work with which a message was taken although they were down. Where a report had taken the account down, one has
+/// to say that it is back ([`hear`]).
+pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeMap<(TenantId, ChannelAccountId), MessageId>) -> Result<()> {
+    for ((tenant_id, id), message_id) in taken {
+        let waits_for_reports = sqlx::query!(
+            "UPDATE channel_accounts SET probe_with = $3 WHERE tenant_id = $1 AND id = $2 AND state = 'down' AND down_by_report",
+            tenant_id.0,
+            id.0,
+            message_id.0,
+        )
+        .execute(tx.conn())
+        .await?;
+        if waits_for_reports.rows_affected() == 1 {
+            continue;
+        }
         if accounts::resume(tx, *tenant_id, *id).await?.as_deref() == Some("down") {
             wake_later(tx, *tenant_id, *id).await?;
         }
@@ -74,13 +87,17 @@ pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeSet<(TenantId, Channel
 /// # Errors
 /// If the database does not answer.
 pub async fn wake_later(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId) -> Result<()> {
+    wake_by_and_by(tx.conn(), tenant_id, id).await
+}
+
+pub(super) async fn wake_by_and_by(conn: &mut PgConnection, tenant_id: TenantId, id: ChannelAccountId) -> Result<()> {
     sqlx::query!(
         "UPDATE channel_accounts SET wake_after = $3 WHERE tenant_id = $1 AND id = $2",
         tenant_id.0,
         id.0,
         Uuid::nil(),
     )
-    .execute(tx.conn())
+    .execute(conn)
     .await?;
     Ok(())
 }
@@ -91,16 +108,73 @@ pub async fn wake_later(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccoun
 /// # Errors
 /// If the database does not answer.
 pub async fn see_to(tx: &mut FleetTx) -> Result<bool> {
+    hear(tx).await?;
     bring_probes(tx).await?;
     go_on_waking(tx).await
 }
+
+/// A try of which so long nothing bad is heard was a good one: not every provider tells of what arrives.
+const NO_NEWS_IS_GOOD: &str = "10 minutes";
+
+/// Puts accounts back to work that a report had taken down, once their try is reported as sent on or delivered.
+async fn hear(tx: &mut FleetTx) -> Result<()> {
+    let back = sqlx::query!(
+        r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId"
+        FROM channel_accounts a
+        JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
+        WHERE a.state = 'down' AND a.down_by_report AND s.granted_at > a.down_at
+            AND (s.state IN ('delivered', 'read') OR (s.state = 'sent' AND (
+                s.granted_at < clock_timestamp() - $1::text::interval
+                OR EXISTS (
+                    SELECT FROM trail t
+                    WHERE t.tenant_id = s.tenant_id AND t.message_id = s.message_id AND t.event = 'sent'
+                        AND t.at >= date_trunc('second', s.granted_at)
+                )
+            )))
+        ORDER BY a.tenant_id, a.id
+        FOR NO KEY UPDATE OF a SKIP LOCKED"#,
+        NO_NEWS_IS_GOOD,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for row in back {
+        if accounts::resume(tx, row.tenant_id, row.id).await?.as_deref() == Some("down") {
+            wake_later(tx, row.tenant_id, row.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// So many of a tenant's newest sends are looked through for one that can try an account, once for each try.
+const LOOKED_THROUGH: i64 = 20_000;
 
 async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
     let due = sqlx::query!(
         r#"WITH due AS MATERIALIZED (
             SELECT a.tenant_id, a.id, s.message_id, s.lane
             FROM channel_accounts a
-            JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, message_id, state, due_at, wait_reason, campaign_id, lane
+                FROM sends
+                WHERE tenant_id = a.tenant_id AND message_id = a.probe_with AND state IN ('waiting', 'queued', 'sending', 'unknown')
+                UNION ALL
+                -- What it went down with is settled: the earliest of the newest that wait for it.
+                SELECT *
+                FROM (
+                    SELECT tenant_id, message_id, state, due_at, wait_reason, campaign_id, lane
+                    FROM (
+                        SELECT *
+                        FROM sends
+                        WHERE tenant_id = a.tenant_id
+                        ORDER BY message_id DESC
+                        LIMIT $1
+                    ) AS newest
+                    WHERE channel_account_id = a.id AND state = 'waiting' AND wait_reason = 'account_down'
+                    ORDER BY message_id
+                    LIMIT 1
+                ) AS another
+                LIMIT 1
+            ) AS s
             -- What could not be let through now would be brought again and again.
             WHERE a.state = 'down' AND a.probe_at <= clock_timestamp() AND a.probe_brought_for IS DISTINCT FROM a.probe_at
                 AND s.state = 'waiting' AND (s.due_at IS NULL OR s.due_at <= clock_timestamp() OR s.wait_reason = 'account_down')
@@ -114,8 +188,9 @@ async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
         SET probe_brought_for = a.probe_at
         FROM due
         WHERE a.tenant_id = due.tenant_id AND a.id = due.id
-        RETURNING due.tenant_id AS "tenant_id: TenantId", due.message_id AS "message_id: MessageId", due.id AS "account: ChannelAccountId",
-            due.lane, now() AS "now!""#,
+        RETURNING due.tenant_id AS "tenant_id: TenantId", due.message_id AS "message_id!: MessageId", due.id AS "account: ChannelAccountId",
+            due.lane AS "lane!", now() AS "now!""#,
+        LOOKED_THROUGH,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -44,6 +44,9 @@ pub struct GatewayConfig {
     /// For how long its answer is awaited.
     #[serde(default = "usual_timeout")]
     pub timeout_seconds: u32,
+    /// Whether an account's calls come one at a time: the next is made when the last was answered.
+    #[serde(default)]
+    pub serial: bool,
     /// How many messages a second an account may send unless it is told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
@@ -243,6 +246,7 @@ const BOTMASTER: &str = r#"{
         "again": {"statuses": [503]}
     },
     "timeout_seconds": 20,
+    "serial": true,
     "messages_per_second": 0.2
 }"#;
 

@@ -51,12 +51,13 @@ fn by_code(code: String, reason: String, status: u16, retry_after: Option<Durati
         Reaction::SlowSender => again(code, reason, Class::Account),
         _ if status == 429 => again(code, reason, Class::ProviderAccount),
         Reaction::SlowProvider => again(code, reason, Class::ProviderAccount),
-        Reaction::Later(1, _) => again(code, reason, Class::Once),
-        Reaction::Later(..) => again(code, reason, Class::Transient),
+        Reaction::Later(1, _) | Reaction::LaterInDoubt(1, _) => again(code, reason, Class::Once),
+        Reaction::Later(..) | Reaction::LaterInDoubt(..) => again(code, reason, Class::Transient),
         Reaction::Unclear => Outcome::Unknown { reason: format!("{reason} (code {code})") },
         Reaction::Refused | Reaction::OurMistake => Outcome::Failed { code, reason },
         Reaction::Suppress => Outcome::OptedOut { code, reason },
         Reaction::Template => Outcome::NeedsTemplate { code, reason },
+        Reaction::TemplateBlocked(block) => Outcome::TemplateBlocked { code, reason, block },
         Reaction::AccountDown => Outcome::AccountDown { code, reason },
     }
 }
@@ -88,6 +89,7 @@ mod tests {
             (&[30008, 30610, 63019], "not sent, once"),
             (&[21610, 30004, 30640, 63014, 63033], "opted out"),
             (&[63016], "template"),
+            (&[63040, 63041, 63042], "blocked"),
             (
                 &[
                     10001, 20003, 20005, 20404, 21212, 21601, 21606, 21657, 21659, 21660, 21661, 21701, 21703, 21704,
@@ -101,7 +103,7 @@ mod tests {
                     21609, 21612, 21614, 21617, 21619, 21620, 21623, 21635, 21654, 21656, 21658, 21910, 30005, 30006,
                     30007, 30009, 30010, 30011, 30018, 30019, 30024, 30036, 30450, 35111, 35114, 35118, 35125, 63003,
                     63005, 63006, 63013, 63015, 63021, 63024, 63026, 63027, 63028, 63029, 63030, 63031, 63032, 63034,
-                    63040, 63041, 63042, 63049,
+                    63049,
                 ],
                 "failed",
             ),
@@ -110,7 +112,7 @@ mod tests {
         for (codes, expected) in expected {
             for code in *codes {
                 let expected = match *expected {
-                    "template" | "down" | "failed" | "opted out" => format!("{expected} {code}"),
+                    "template" | "blocked" | "down" | "failed" | "opted out" => format!("{expected} {code}"),
                     other => other.to_owned(),
                 };
                 for status in [400, 401, 403, 404] {
@@ -156,7 +158,7 @@ mod tests {
     fn a_code_that_comes_late_says_whether_and_when_to_send_anew() {
         for (code, expected) in [
             ("30003", Some(Reaction::Later(2, 7200))),
-            ("30008", Some(Reaction::Later(1, 600))),
+            ("30008", Some(Reaction::LaterInDoubt(1, 600))),
             ("30017", Some(Reaction::Later(3, 1800))),
             ("63016", Some(Reaction::Template)),
             ("21610", Some(Reaction::Suppress)),

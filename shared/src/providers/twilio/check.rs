@@ -75,7 +75,7 @@ pub fn check(channel: Channel, content: &OutboundContent, files: &Facts) -> Resu
                 "must be missing: Twilio has quick replies in templates only",
             );
         }
-        Is::Template(template) => self::template(&mut found, template),
+        Is::Template(template) => self::template(&mut found, template, channel),
         Is::Image(image) => {
             found.file("file", &image.file, of(&IMAGE));
             found.optional("caption", image.caption.as_deref(), MAX_BODY);
@@ -118,9 +118,18 @@ pub fn check(channel: Channel, content: &OutboundContent, files: &Facts) -> Resu
     found.finish()
 }
 
+/// On WhatsApp a value is one line without four spaces in a row (contract, section 14); by SMS it is any text.
+fn value(found: &mut Checking, field: &str, value: &str, channel: Channel) {
+    if channel == Channel::Whatsapp {
+        found.line(field, value, 3, MAX_BODY)
+    } else {
+        found.text(field, value, MAX_BODY)
+    }
+}
+
 /// A template of Twilio's Content API: by its SID, given or found by its name; its variables by name or number, and nothing else that could
 /// be given.
-fn template(found: &mut Checking, template: &Template) {
+fn template(found: &mut Checking, template: &Template, channel: Channel) {
     let Template { variables, named_variables, header, buttons, cards, offer_expires_at, .. } = template;
     if !is_content_sid(template.provider_name()) {
         let message = "must be the name of one of the account's templates, as last fetched, or the SID of a content template: HX and \
@@ -131,10 +140,10 @@ fn template(found: &mut Checking, template: &Template) {
         found.problem("variables", format!("must have at most {MAX_VARIABLES}"));
     }
     for (index, value) in variables.iter().enumerate().take(MAX_VARIABLES) {
-        found.value(&format!("variables[{index}]"), value, MAX_BODY);
+        self::value(found, &format!("variables[{index}]"), value, channel);
     }
     for (name, value) in named_variables.iter().take(MAX_VARIABLES) {
-        found.value(&format!("named_variables.{name}"), value, MAX_BODY);
+        self::value(found, &format!("named_variables.{name}"), value, channel);
     }
     let why = "must be variables: Twilio fills a template by them alone";
     found.absent("header", header.is_none(), why);
@@ -192,9 +201,14 @@ mod tests {
             (template(json!({"variables": ["a"], "named_variables": {"b": "c"}})), &[], &[]),
             (template(json!({"variables": vec!["a"; 101]})), &["variables"], &["variables"]),
             (
-                template(json!({"variables": ["a     b"], "buttons": [{"type": "url", "index": 0, "text": "x"}]})),
+                template(json!({"variables": ["a    b"], "buttons": [{"type": "url", "index": 0, "text": "x"}]})),
+                &["buttons"],
                 &["variables[0]", "buttons"],
-                &["variables[0]", "buttons"],
+            ),
+            (
+                template(json!({"variables": ["a   b"], "named_variables": {"x": "two\nlines"}})),
+                &[],
+                &["named_variables.x"],
             ),
             (
                 template(json!({"name": "parcel_sent", "header": {"type": "text", "text": "x"}})),

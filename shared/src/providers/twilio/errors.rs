@@ -1,13 +1,16 @@
 //! Twilio's error codes and what each means for a person (contract, section 8, row by row). Codes count, never their texts; one
 //! that is newer than this table is told by its family.
 
+use crate::domain::outcome::{Aftermath, Block, Class};
 use std::{borrow::Cow, ops::RangeInclusive};
 
 /// What a code asks of us (contract, section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
     /// Not delivered, and may be tried again: so often at most, after so many seconds.
-    Later(u8, u64),
+    Later(u32, u32),
+    /// The same where nobody can say for certain that it did not arrive.
+    LaterInDoubt(u32, u32),
     /// The sender has to slow down.
     SlowSender,
     /// Everything of the Twilio account has to slow down.
@@ -25,6 +28,8 @@ pub enum Reaction {
     Suppress,
     /// Refused: only a template can be sent.
     Template,
+    /// Refused, and so is everything else that says the same template.
+    TemplateBlocked(Block),
     /// The sender or its account cannot send at all.
     AccountDown,
 }
@@ -33,7 +38,7 @@ impl Reaction {
     /// What it leads to, in a few words.
     pub fn in_words(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Reaction::Later(times, seconds) => {
+            Reaction::Later(times, seconds) | Reaction::LaterInDoubt(times, seconds) => {
                 let minutes = seconds / 60;
                 return format!("not sent: again after {minutes} min, {times} at most").into();
             }
@@ -45,8 +50,26 @@ impl Reaction {
             Reaction::OurMistake => "failed, our mistake",
             Reaction::Suppress => "failed, and nothing more is sent to the person",
             Reaction::Template => "needs a template",
+            Reaction::TemplateBlocked(_) => "failed, and the template is blocked",
             Reaction::AccountDown => "the account is down",
         })
+    }
+
+    /// What it leads to where a report tells it, beside that the message failed.
+    pub fn aftermath(self) -> Option<Aftermath> {
+        match self {
+            Reaction::Later(times, after_seconds) => Some(Aftermath::Again { times, after_seconds, in_doubt: false }),
+            Reaction::LaterInDoubt(times, after_seconds) => {
+                Some(Aftermath::Again { times, after_seconds, in_doubt: true })
+            }
+            Reaction::SlowSender => Some(Aftermath::Slow { class: Class::Account }),
+            Reaction::SlowProvider => Some(Aftermath::Slow { class: Class::ProviderAccount }),
+            Reaction::Day => Some(Aftermath::Slow { class: Class::Day }),
+            Reaction::Template => Some(Aftermath::WindowClosed),
+            Reaction::TemplateBlocked(block) => Some(Aftermath::TemplateBlocked { block }),
+            Reaction::AccountDown => Some(Aftermath::AccountDown),
+            Reaction::Unclear | Reaction::Refused | Reaction::OurMistake | Reaction::Suppress => None,
+        }
     }
 }
 
@@ -55,8 +78,7 @@ pub fn suppresses(code: &str) -> bool {
     reaction(code) == Some(Reaction::Suppress)
 }
 
-/// What a code asks of us; of an unknown one, what its family does. Of one that came with a report of a message that Twilio had
-/// taken, too: [`Reaction::Later`] says then whether and when it may be sent anew.
+/// What a code asks of us; of an unknown one, what its family does.
 pub fn reaction(code: &str) -> Option<Reaction> {
     find(code).map(|row| row.reaction)
 }
@@ -83,8 +105,8 @@ const fn rows(first: u32, last: u32, reaction: Reaction, sentence: &'static str)
 /// Every code of the contract, in ascending order.
 pub const CODES: &[Row] = {
     use Reaction::*;
-    const MINUTE: u64 = 60;
-    const HOUR: u64 = 60 * MINUTE;
+    const MINUTE: u32 = 60;
+    const HOUR: u32 = 60 * MINUTE;
     &[
         row(10001, AccountDown, "The Twilio account is not active."),
         row(11751, Refused, "The message's file is too large for an MMS."),
@@ -139,7 +161,7 @@ pub const CODES: &[Row] = {
         row(30005, Refused, "The recipient's number does not exist or is not in use any more."),
         row(30006, Refused, "The recipient's number is a landline or its carrier cannot be reached."),
         row(30007, Refused, "The message was filtered as spam or for violating a policy."),
-        row(30008, Later(1, 10 * MINUTE), "The carrier reported an unknown failure."),
+        row(30008, LaterInDoubt(1, 10 * MINUTE), "The carrier reported an unknown failure."),
         row(30009, Refused, "A part of the message is missing."),
         row(30010, Refused, "The message costs more than was allowed for it."),
         row(30011, Refused, "Files cannot be sent to the recipient's number."),
@@ -157,7 +179,7 @@ pub const CODES: &[Row] = {
         row(30034, AccountDown, "The sender is not registered for messages in the United States (10DLC)."),
         row(30035, AccountDown, "The sender's registration is still being set up (10DLC)."),
         row(30036, Refused, "The message waited longer than it was to be valid."),
-        row(30410, Later(3, 10 * MINUTE), "The carrier did not answer in time."),
+        row(30410, LaterInDoubt(3, 10 * MINUTE), "The carrier did not answer in time."),
         row(30450, Refused, "Twilio took the message for part of a fraud with premium traffic."),
         row(30610, Later(1, 12 * HOUR), "The recipient has quiet hours at present."),
         row(30640, Suppress, "The recipient is on a list of people who take senders to court."),
@@ -172,8 +194,8 @@ pub const CODES: &[Row] = {
         row(63006, Refused, "The message could not be put into WhatsApp's form."),
         row(63007, AccountDown, "The WhatsApp sender is not enabled for the Twilio account."),
         row(63008, AccountDown, "The WhatsApp sender is not configured rightly at Twilio."),
-        rows(63009, 63010, Later(3, MINUTE), "WhatsApp or Twilio had a fault."),
-        row(63012, Later(3, MINUTE), "WhatsApp or Twilio had a fault or was not available for a moment."),
+        rows(63009, 63010, LaterInDoubt(3, MINUTE), "WhatsApp or Twilio had a fault."),
+        row(63012, LaterInDoubt(3, MINUTE), "WhatsApp or Twilio had a fault or was not available for a moment."),
         row(63013, Refused, "The message violates WhatsApp's policy."),
         row(63014, Suppress, "The recipient has blocked the sender."),
         row(63015, Refused, "The recipient has not joined Twilio's WhatsApp sandbox."),
@@ -195,9 +217,9 @@ pub const CODES: &[Row] = {
         row(63033, Suppress, "The recipient has blocked the sender."),
         row(63034, Refused, "The message's file is larger than WhatsApp allows."),
         row(63038, Day, "The Twilio account has reached its limit for the day."),
-        row(63040, Refused, "WhatsApp has rejected the template."),
-        row(63041, Refused, "WhatsApp has paused the template."),
-        row(63042, Refused, "WhatsApp has disabled the template."),
+        row(63040, TemplateBlocked(Block::Rejected), "WhatsApp has rejected the template."),
+        row(63041, TemplateBlocked(Block::Paused), "WhatsApp has paused the template."),
+        row(63042, TemplateBlocked(Block::Disabled), "WhatsApp has disabled the template."),
         row(
             63049,
             Refused,

@@ -66,6 +66,7 @@ fn by_code(error: &ErrorObject, code: String, status: u16, retry_after: Option<D
         Reaction::Unclear => Outcome::Unknown { reason: format!("{reason} (code {code})") },
         Reaction::Refused | Reaction::OurMistake => Outcome::Failed { code, reason },
         Reaction::Template => Outcome::NeedsTemplate { code, reason },
+        Reaction::TemplateBlocked(block) => Outcome::TemplateBlocked { code, reason, block },
         Reaction::AccountDown => Outcome::AccountDown { code, reason },
     }
 }
@@ -110,6 +111,7 @@ mod tests {
             (&[4, 17, 32, 613, 80007, 80008, 130429, 131048, 131208], "not sent, account"),
             (&[131056], "not sent, pair"),
             (&[131047], "template"),
+            (&[131064, 132007, 132015, 132016], "blocked"),
             (
                 &[
                     0, 3, 10, 33, 104, 190, 200, 250, 299, 368, 803, 131005, 131031, 131037, 131042, 131044, 131045,
@@ -120,10 +122,10 @@ mod tests {
             (
                 &[
                     100, 1026, 130472, 130497, 131008, 131009, 131020, 131021, 131026, 131030, 131041, 131049, 131050,
-                    131051, 131052, 131053, 131055, 131059, 131060, 131062, 131063, 131064, 131201, 131202, 131204,
-                    131207, 131215, 132000, 132001, 132005, 132007, 132008, 132012, 132015, 132016, 132018, 132068,
-                    134011, 134100, 134102, 135000, 137000, 138000, 138024, 139000, 139004, 139100, 139103, 147001,
-                    147005, 2388019, 2388040, 2388047, 2388072, 2388073, 2388293, 2388299, 2593107, 2593108, 2593109,
+                    131051, 131052, 131053, 131055, 131059, 131060, 131062, 131063, 131201, 131202, 131204, 131207,
+                    131215, 132000, 132001, 132005, 132008, 132012, 132018, 132068, 134011, 134100, 134102, 135000,
+                    137000, 138000, 138024, 139000, 139004, 139100, 139103, 147001, 147005, 2388019, 2388040, 2388047,
+                    2388072, 2388073, 2388293, 2388299, 2593107, 2593108, 2593109,
                 ],
                 "failed",
             ),
@@ -135,7 +137,7 @@ mod tests {
                 for status in [200, 400, 401, 403, 404, 429, 500, 503] {
                     let outcome = outcome(status, None, error(code).as_bytes());
                     let expected = match *expected {
-                        "template" | "down" | "failed" => format!("{expected} {code}"),
+                        "template" | "blocked" | "down" | "failed" => format!("{expected} {code}"),
                         other => other.to_owned(),
                     };
                     assert_eq!(kind(&outcome), expected, "{code} with {status}");

@@ -6,6 +6,7 @@
 //! of the table: those sends become `unknown` and are not repeated by themselves.
 
 use super::wire::ErrorObject;
+use crate::domain::outcome::{Aftermath, Block, Class};
 use std::{borrow::Cow, ops::RangeInclusive};
 
 /// What a code asks of us.
@@ -27,6 +28,8 @@ pub enum Reaction {
     OurMistake,
     /// Refused: only a template can be sent.
     Template,
+    /// Refused, and so is everything else that says the same template.
+    TemplateBlocked(Block),
     /// The account cannot send at all.
     AccountDown,
 }
@@ -43,10 +46,29 @@ impl Reaction {
             Reaction::Refused => "failed",
             Reaction::OurMistake => "failed, our mistake",
             Reaction::Template => "needs a template",
+            Reaction::TemplateBlocked(_) => "failed, and the template is blocked",
             Reaction::AccountDown => "the account is down",
         })
     }
+
+    /// What it leads to where a report tells it, beside that the message failed. A report says for certain that it did not arrive.
+    pub fn aftermath(self) -> Option<Aftermath> {
+        let again = |after_seconds| Some(Aftermath::Again { times: 3, after_seconds, in_doubt: false });
+        match self {
+            Reaction::Again => again(A_MINUTE),
+            Reaction::AgainAfter(seconds) => again(u32::try_from(seconds).unwrap_or(A_MINUTE)),
+            Reaction::SlowAccount => Some(Aftermath::Slow { class: Class::Account }),
+            Reaction::SlowPair => Some(Aftermath::Slow { class: Class::Pair }),
+            Reaction::Template => Some(Aftermath::WindowClosed),
+            Reaction::TemplateBlocked(block) => Some(Aftermath::TemplateBlocked { block }),
+            Reaction::AccountDown => Some(Aftermath::AccountDown),
+            Reaction::Unclear | Reaction::Refused | Reaction::OurMistake => None,
+        }
+    }
 }
+
+/// What was reported as failed for a moment's reason is sent anew after so many seconds.
+const A_MINUTE: u32 = 60;
 
 /// A row of the table.
 #[derive(Debug)]
@@ -130,20 +152,24 @@ pub const CODES: &[Row] = {
         row(131060, Refused, "The message is not available."),      // inbound notice
         row(131062, Refused, "This message cannot be sent to a user id; it needs the telephone number."), // FAIL or resend to phone
         row(131063, Refused, "Marketing templates are disabled on this way of sending."),                 // FAIL, alert
-        row(131064, Refused, "WhatsApp limits the account's templates because some were put into the wrong category."), // PAUSE (templates): answers may still go out, so the account is not down
-        rows(131201, 131207, Refused, "WhatsApp refused it for the group."), // FAIL
-        row(131208, SlowAccount, "The limit of group messages has been reached."), // SLOW-ACCT
-        rows(131209, 131215, Refused, "WhatsApp refused it for the group."), // FAIL
-        row(132000, OurMistake, "The number of values does not match the template's variables."), // BUG
+        row(
+            131064,
+            TemplateBlocked(Block::AllTemplates),
+            "WhatsApp limits the account's templates because some were put into the wrong category.",
+        ), // PAUSE (templates): answers may still go out, so the account is not down
+        rows(131201, 131207, Refused, "WhatsApp refused it for the group."),                              // FAIL
+        row(131208, SlowAccount, "The limit of group messages has been reached."),                        // SLOW-ACCT
+        rows(131209, 131215, Refused, "WhatsApp refused it for the group."),                              // FAIL
+        row(132000, OurMistake, "The number of values does not match the template's variables."),         // BUG
         row(132001, Refused, "The template does not exist in this language or is not approved."), // FAIL; resync templates
         row(132005, Refused, "The template's text becomes too long with these values."),          // FAIL
-        row(132007, Refused, "The template violates WhatsApp's content policy."), // FAIL, block template
-        row(132008, OurMistake, "A value does not fit the template's variable."), // BUG
-        row(132012, OurMistake, "A value does not have the form the template's variable asks for."), // BUG
-        row(132015, Refused, "The template is paused by WhatsApp because of its quality."), // FAIL, block template until APPROVED
-        row(132016, Refused, "The template is disabled by WhatsApp for good."),             // FAIL, block template
-        row(132018, OurMistake, "A value is not valid for the template."),                  // BUG
-        row(132068, Refused, "The flow is blocked by WhatsApp."),                           // FAIL
+        row(132007, TemplateBlocked(Block::Rejected), "The template violates WhatsApp's content policy."), // FAIL, block template
+        row(132008, OurMistake, "A value does not fit the template's variable."),                          // BUG
+        row(132012, OurMistake, "A value does not have the form the template's variable asks for."),       // BUG
+        row(132015, TemplateBlocked(Block::Paused), "The template is paused by WhatsApp because of its quality."), // FAIL, block template until APPROVED
+        row(132016, TemplateBlocked(Block::Disabled), "The template is disabled by WhatsApp for good."), // FAIL, block template
+        row(132018, OurMistake, "A value is not valid for the template."),                               // BUG
+        row(132068, Refused, "The flow is blocked by WhatsApp."),                                        // FAIL
         row(132069, AgainAfter(360), "The flow may be sent only ten times an hour at present."), // RETRY later (10 per hour)
         row(133000, AccountDown, "An earlier deregistration of the number was not completed."), // deregister again: an operator's work
         row(133004, Again, "WhatsApp's server was unavailable for a moment."),                  // RETRY

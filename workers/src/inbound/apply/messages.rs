@@ -372,6 +372,7 @@ async fn evidence(tx: &mut FleetTx, items: &[Item<'_>]) -> Result<Evidence, db::
             at: item.at(),
             code: None,
             reason: None,
+            aftermath: None,
             token: Some(*token),
         })
         .collect();

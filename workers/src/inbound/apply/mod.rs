@@ -98,7 +98,7 @@ pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<U
     taken_back.erase(tx).await?;
     let receipts = reports::keep_receipts(tx, effects, &evidence).await?;
     let mut moved = suppressions::end_sends(tx, &opted_out).await?;
-    moved.extend(reports::apply(tx, effects, evidence, receipts).await?);
+    moved.extend(reports::apply(tx, effects, evidence, receipts, now).await?);
     log::insert(tx, effects, &items, &consents, &people, &placed).await?;
     counts::count(tx, &moved).await?;
     received::count(tx, &messages::received_now(&placed, now)).await

@@ -1,6 +1,7 @@
 //! What became of our sends: each as its provider reports it, what echoes are evidence of, and up to where people received and read.
 
 use super::{Heard, Inbound, heard, people};
+use chrono::{DateTime, Utc};
 use shared::{
     db::{
         self, FleetTx,
@@ -16,6 +17,7 @@ use shared::{
         ids::{MessageId, TenantId},
         sends::SendState,
     },
+    providers::aftermath,
 };
 use std::collections::BTreeSet;
 
@@ -56,13 +58,14 @@ pub(super) async fn apply(
     effects: &[Inbound],
     evidence: Vec<Report>,
     receipts: Receipts,
+    now: DateTime<Utc>,
 ) -> Result<Vec<Moved>, db::Error> {
     let statuses = heard(effects, |event| if let Event::Status(status) = event { Some(status) } else { None });
     let Receipts { marks, unknown, reached } = receipts;
     // Their provider's time is known only now: a receipt may have come before.
     let echoed: BTreeSet<(TenantId, MessageId)> =
         evidence.iter().filter_map(|report| Some((report.tenant_id, report.token?.message_id))).collect();
-    let mut told: Vec<Report> = statuses.iter().map(report).collect();
+    let mut told: Vec<Report> = statuses.iter().map(|status| report(status, now)).collect();
     told.extend(evidence);
     told.extend(unknown);
     let mut moved = reports::apply(tx, &told).await?;
@@ -72,8 +75,11 @@ pub(super) async fn apply(
     Ok(moved)
 }
 
-fn report(heard: &Heard<'_, &StatusReport>) -> Report {
+fn report(heard: &Heard<'_, &StatusReport>, now: DateTime<Utc>) -> Report {
     let status = heard.what;
+    let provider = heard.webhook.meta.provider;
+    // What was long ago, or is told once more, has no consequences any more.
+    let code = status.code.as_deref().filter(|_| heard.is_fresh(status.at, now));
     Report {
         tenant_id: heard.tenant_id(),
         channel_account_id: heard.channel_account_id,
@@ -83,6 +89,7 @@ fn report(heard: &Heard<'_, &StatusReport>) -> Report {
         at: status.at,
         code: status.code.clone(),
         reason: status.reason.clone(),
+        aftermath: code.and_then(|code| aftermath(provider, code)),
         token: status.token,
     }
 }
@@ -116,6 +123,7 @@ async fn marks(tx: &mut FleetTx, receipts: &[Heard<'_, &Watermark>]) -> Result<(
                     at: *at,
                     code: None,
                     reason: None,
+                    aftermath: None,
                     token: None,
                 });
                 continue;

@@ -199,7 +199,7 @@ impl Meters {
     /// The meters move on by what was taken, and remember for how long an account's answer waits.
     pub(super) async fn advance(&self, tx: &mut FleetTx, moves: &BTreeMap<Account, Move>, taken: &Taken) -> Result<()> {
         let (mut tenants, mut scopes, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut next, mut until) = (Vec::new(), Vec::new());
+        let (mut next, mut until, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
         for (key, meter) in &self.rates {
             let (tenant_id, scope, id) = *key;
             let moved = moves.get(&(tenant_id, ChannelAccountId(id))).filter(|_| scope == Scope::Account);
@@ -214,6 +214,7 @@ impl Meters {
             scopes.push(scope.as_str().to_owned());
             keys.push(id);
             next.push(if units > 0 { meter.shape.after(meter.next_at, units) } else { meter.next_at });
+            stopped.push(moved.and_then(|moved| moved.stopped_for).map(|longest| longest.as_secs_f64()));
             // Of several that wait, in several workers, the one that waits longest.
             until.push(match answers_wait_until {
                 Some(wait) => (self.now + wait).max(meter.answers_wait_until),
@@ -226,15 +227,17 @@ impl Meters {
         }
         sqlx::query!(
             "UPDATE limits l
-            SET next_at = moved.next_at, answers_wait_until = moved.answers_wait_until
-            FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
-                AS moved (tenant_id, scope, key, next_at, answers_wait_until)
+            SET next_at = moved.next_at, answers_wait_until = moved.answers_wait_until,
+                stopped_until = coalesce(clock_timestamp() + make_interval(secs => moved.stopped_for), l.stopped_until)
+            FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[], $6::float8[])
+                AS moved (tenant_id, scope, key, next_at, answers_wait_until, stopped_for)
             WHERE l.tenant_id = moved.tenant_id AND l.scope = moved.scope AND l.key = moved.key",
             &tenants,
             &scopes,
             &keys,
             &next,
             &until,
+            &stopped as &[Option<f64>],
         )
         .execute(tx.conn())
         .await?;
@@ -253,6 +256,9 @@ impl Meter {
 pub(super) struct Move {
     /// Whether answers were granted.
     pub(super) answered: bool,
+    /// How long the call that was granted may take, of an account whose calls come one at a time: until it has ended
+    /// ([`outcomes`](super::super::outcomes)) nothing else is.
+    pub(super) stopped_for: Option<Duration>,
     /// How long the first answer that was not granted has to wait for the rate.
     pub(super) answer_waits: Option<Duration>,
 }

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     db::{error::Result, scope::FleetTx},
     domain::{
-        channel::Channel,
+        channel::{Channel, Provider},
+        content::Class,
         ids::{AttemptId, ChannelAccountId, ConversationId, MessageId, TenantId},
         sends::SendState,
     },
@@ -69,6 +70,8 @@ pub struct Judged {
     pub account_revision: i32,
     /// Whether the account is down, and this finds out if it is back.
     pub probe: bool,
+    /// Whether the account's calls come one at a time, whoever makes them.
+    pub serial: bool,
     /// In which conversation.
     pub conversation_id: ConversationId,
     /// The answer.
@@ -155,6 +158,8 @@ struct Eligible {
     judged: usize,
     attempt_id: AttemptId,
     contact_id: Uuid,
+    /// For how much longer than others its call may take.
+    longer: Duration,
 }
 
 /// The sends of an account that may go as far as they themselves are concerned.
@@ -166,11 +171,14 @@ struct Candidates {
 
 type Account = (TenantId, ChannelAccountId);
 
+/// What waits for another call of an account whose calls come one at a time asks again after this.
+const SERIAL_AGAIN: Duration = Duration::from_millis(250);
+
 /// Where limits are about people, so many more than may go are looked at: some may have to wait because of whom they go to.
 const SPARE: usize = 20;
 
-/// Asks for grants for sends of one placement, no more of an account than there is room for. `call_within` is how long a
-/// granted one may take until its fate counts as unknown. A send that does not exist is missing from the answer.
+/// Asks for grants for sends of one placement, no more of an account than there is room for. `call_within` is how long an ordinary
+/// granted one may take until its fate counts as unknown; one that its provider takes longer for has so much longer. A send that does not exist is missing from the answer.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -199,7 +207,12 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
     for (account, candidates) in eligible {
         // Of an account that is down one message goes, if it is time.
         let is_down = down.contains(&account);
-        let mut left = if is_down { 1 } else { room_for(room, &account) };
+        let is_serial = candidates.sends.iter().any(|send| judged[send.judged].serial);
+        let mut left = match (is_down, is_serial) {
+            (true, _) => 1,
+            (false, true) => usize::from(!room.left.iter().any(|(id, _)| *id == account.1)),
+            (false, false) => room_for(room, &account),
+        };
         let about_people = is_about_people(&meters, &account, candidates.portfolio);
         let answers_wait = meters.answers_wait(&account);
         let moved = moves.entry(account).or_default();
@@ -209,7 +222,11 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             let rates = rates(&account, candidates.portfolio, send.heavy);
             let answer_waits = answers_wait.filter(|_| send.lane != NOW_LANE && !answered);
             let obstacle = if calls >= left {
-                Some(if is_down { Obstacle::AccountDown } else { Obstacle::Room })
+                Some(match (is_down, is_serial) {
+                    (true, _) => Obstacle::AccountDown,
+                    (false, true) => Obstacle::Rate(SERIAL_AGAIN),
+                    (false, false) => Obstacle::Room,
+                })
             } else if let Some(wait) = answer_waits {
                 Some(Obstacle::Rate(wait))
             } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting) {
@@ -328,6 +345,7 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
                     judged: judged.len(),
                     attempt_id: AttemptId(row.new_attempt_id),
                     contact_id: row.contact_id,
+                    longer: longer(&row.provider, row.heavy, row.gateway_seconds),
                 };
                 let candidates = eligible.entry((tenant_id, channel_account_id)).or_default();
                 candidates.portfolio = row.portfolio_id;
@@ -355,11 +373,18 @@ async fn judge(tx: &mut FleetTx, held: &[Held]) -> Result<(Vec<Judged>, BTreeMap
             channel: Channel::from_name(&row.channel).unwrap_or(Channel::Whatsapp),
             account_revision: row.account_revision,
             probe: row.probe,
+            serial: row.serial,
             conversation_id: ConversationId(row.conversation_id),
             answer: Answer::NotNow(obstacle),
         });
     }
     Ok((judged, eligible))
+}
+
+fn longer(provider: &str, heavy: bool, gateway_seconds: i32) -> Duration {
+    let class = if heavy { Class::Heavy } else { Class::Light };
+    let fetching = provider.parse().map_or(Duration::ZERO, |provider: Provider| provider.fetches_for(class));
+    fetching + Duration::from_secs(gateway_seconds.max(0).unsigned_abs().into())
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -386,6 +411,7 @@ async fn claim(
     let channels: Vec<String> =
         claims.iter().map(|(_, send)| judged[send.judged].channel.as_str().to_owned()).collect();
     let lanes: Vec<i16> = claims.iter().map(|(_, send)| send.lane).collect();
+    let longer: Vec<f64> = claims.iter().map(|(_, send)| send.longer.as_secs_f64()).collect();
     let rows = sqlx::query_file!(
         "src/db/outbound/claim.sql",
         &tenants,
@@ -397,6 +423,7 @@ async fn claim(
         &channels,
         CAMPAIGN_LANE,
         &lanes,
+        &longer,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -426,6 +453,9 @@ async fn claim(
         let moved = moves.entry((judged.tenant_id, judged.channel_account_id)).or_default();
         taken.add(rates, send.units);
         moved.answered |= send.lane == NOW_LANE;
+        if judged.serial {
+            moved.stopped_for = Some(call_within + send.longer);
+        }
     }
     Ok(taken)
 }

@@ -1,0 +1,87 @@
+//! How long a call may take, and calls that come one at a time.
+
+use super::{PATIENCE, Stage};
+use shared::{
+    db::outbound::{
+        grant::{Answer, Judged, Obstacle},
+        outcomes::{Record, What, record},
+    },
+    domain::ids::MessageId,
+};
+
+impl Stage {
+    /// The seconds from a send's grant to its deadline.
+    async fn within(&mut self, id: MessageId) -> i64 {
+        self.one("SELECT round(EXTRACT(epoch FROM deadline - granted_at))::bigint FROM sends WHERE message_id = $1", id)
+            .await
+    }
+
+    /// The account is one at a gateway whose calls come one at a time, and is limited.
+    async fn with_a_gateway(&mut self) {
+        self.execute(
+            r#"UPDATE channel_accounts SET provider = 'gateway', external_id = 'whatsapp:+919800000001', gateway = '{"timeout_seconds": 20, "serial": true}'"#,
+        )
+        .await;
+        self.execute(
+            "INSERT INTO limits (tenant_id, scope, key, rate, current_rate)
+            SELECT tenant_id, 'account', id, 80, 80 FROM channel_accounts",
+        )
+        .await;
+    }
+
+    async fn ends_with(&self, judged: &Judged, provider_message_id: &str) {
+        let Answer::Granted(grant) = &judged.answer else { panic!("{judged:?}") };
+        let mut place = self.place(judged.conversation_id);
+        place.serial = judged.serial;
+        let what = What::Accepted { attempt_id: grant.attempt_id, provider_message_id: provider_message_id.into() };
+        let answer = What::Answered { attempt_id: grant.attempt_id, answer: r#"{"status":"success"}"#.into() };
+        let of = |what| Record {
+            tenant_id: self.tenant,
+            message_id: judged.message_id,
+            place: Some(place),
+            what,
+            slice: None,
+        };
+        let mut tx = self.fleet().await;
+        record(&mut tx, &[of(what), of(answer)], PATIENCE).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_is_as_late_as_the_kind_of_call_is_long() {
+    let mut stage = Stage::new().await;
+    let (_, text) = stage.lone_send().await;
+    stage.granted(text).await;
+    assert_eq!(stage.within(text).await, 20);
+    stage.execute("UPDATE channel_accounts SET provider = 'messenger'").await;
+    let (_, film) = stage.lone_send().await;
+    stage.execute("UPDATE sends SET heavy = true WHERE state = 'queued'").await;
+    stage.granted(film).await;
+    assert_eq!(stage.within(film).await, 95, "the provider fetches it first");
+    stage.with_a_gateway().await;
+    let (_, by_gateway) = stage.lone_send().await;
+    stage.granted(by_gateway).await;
+    assert_eq!(stage.within(by_gateway).await, 40, "as its description says");
+}
+
+#[tokio::test]
+async fn where_calls_come_one_at_a_time_no_other_is_granted_whoever_asks() {
+    let mut stage = Stage::new().await;
+    stage.with_a_gateway().await;
+    let (one, other) = (stage.lone_send().await.1, stage.lone_send().await.1);
+    let answers = stage.ask(&[one, other]).await;
+    let granted: Vec<&Judged> = answers.iter().filter(|judged| matches!(judged.answer, Answer::Granted(_))).collect();
+    assert_eq!(granted.len(), 1, "{answers:?}");
+    let first = granted[0];
+    let left = if first.message_id == one { other } else { one };
+    let again = stage.ask(&[left]).await;
+    assert!(matches!(again[0].answer, Answer::NotNow(Obstacle::Rate(_))), "{again:?}");
+    stage.ends_with(first, "gateway:1").await;
+    let kept: Option<String> =
+        stage.one("SELECT reason FROM send_attempts WHERE message_id = $1", first.message_id).await;
+    assert_eq!(kept.as_deref(), Some(r#"{"status":"success"}"#), "nobody knows all that it may say");
+    stage.execute("UPDATE limits SET next_at = now()").await;
+    let again = stage.ask(&[left]).await;
+    assert!(matches!(again[0].answer, Answer::Granted(_)), "{again:?}");
+}
