@@ -279,10 +279,7 @@ async fn a_file_that_was_given_up_is_asked_for_again_by_hand_unless_it_may_not_b
     let later = Which { since: Some(Utc::now() + TimeDelta::hours(1)), ..Which::default() };
     assert_eq!(again(&later).await, (vec![], vec![]));
     let task = |media_id| Task::Fetch { media_id, channel_account_id: Some(stage.account) };
-    assert_eq!(
-        again(&Which::default()).await,
-        (vec![failed, elsewhere], vec![task(failed), task(elsewhere)])
-    );
+    assert_eq!(again(&Which::default()).await, (vec![failed, elsewhere], vec![task(failed), task(elsewhere)]));
     assert_eq!(again(&Which::default()).await, (vec![], vec![]), "it is being fetched");
     let states = "SELECT string_agg(state, ' ' ORDER BY id) FROM media";
     assert_eq!(stage.text(states).await, "waiting failed refused failed waiting");

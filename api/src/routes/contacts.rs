@@ -231,7 +231,8 @@ async fn create(
         }
     };
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::new(Kind::Internal))?;
-    let body = serde_json::to_value(ContactView::of(contact, caller.tenant_id, &app)).expect("plain fields are always JSON");
+    let body =
+        serde_json::to_value(ContactView::of(contact, caller.tenant_id, &app)).expect("plain fields are always JSON");
     let answer = Answer::new(StatusCode::CREATED, body);
     key.keep(&mut tx, &digest, &answer).await?;
     tx.commit().await?;

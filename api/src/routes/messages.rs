@@ -9,8 +9,7 @@ mod sending;
 mod templates;
 
 pub(super) use sending::{check_as_written, check_content, check_provider, facts};
-use templates::Sayable;
-pub(super) use templates::{Asked, By, Settled, To, files, read, settle};
+pub(super) use templates::{Asked, By, Sayable, Settled, To, files, read, settle};
 
 use super::{Page, media::FileView};
 use crate::{

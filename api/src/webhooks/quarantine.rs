@@ -75,7 +75,10 @@ async fn run(databases: Databases, mut inbox: mpsc::Receiver<(Suspect, OwnedSema
                 dropped(gone);
                 if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                     said = Some(Instant::now());
-                    tracing::warn!(gone, "the quarantine is full: the oldest wrongly signed webhooks are let go; see mijra webhooks quarantine");
+                    tracing::warn!(
+                        gone,
+                        "the quarantine is full: the oldest wrongly signed webhooks are let go; see mijra webhooks quarantine"
+                    );
                 }
             }
             Err(error) => {

@@ -300,7 +300,9 @@ impl Linked {
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Linked::File, Linked::Thumbnail, Linked::Upload, Linked::Avatar].into_iter().find(|linked| linked.as_str() == name)
+        [Linked::File, Linked::Thumbnail, Linked::Upload, Linked::Avatar]
+            .into_iter()
+            .find(|linked| linked.as_str() == name)
     }
 }
 

@@ -12,8 +12,8 @@ use api::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Method, RequestBuilder};
-use sha1::Sha1;
 use serde_json::json;
+use sha1::Sha1;
 use shared::{
     clock::Clock,
     domain::channel::Provider,
@@ -295,7 +295,12 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
                 80.0,
                 Some(1.0 / 6.0),
             ),
-            (&["twilio", "--sender", "24246", "--account-sid", TWILIO_ACCOUNT, "--rate", "30"], "/webhooks/twilio", 30.0, None),
+            (
+                &["twilio", "--sender", "24246", "--account-sid", TWILIO_ACCOUNT, "--rate", "30"],
+                "/webhooks/twilio",
+                30.0,
+                None,
+            ),
             (
                 &["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"],
                 "/webhooks/whatsapp",
@@ -335,8 +340,15 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
         assert!(!others && said.to_string().contains("belongs to another account"), "{said}");
         assert!(add("demo", &number("331"), &[]).await.0);
         // An address of its own, with two secrets; and an API key instead of the auth token.
-        let arguments =
-            ["twilio", "--sender", "MG2c000000000000000000000000000001", "--account-sid", TWILIO_ACCOUNT, "--api-key", "SK01"];
+        let arguments = [
+            "twilio",
+            "--sender",
+            "MG2c000000000000000000000000000001",
+            "--account-sid",
+            TWILIO_ACCOUNT,
+            "--api-key",
+            "SK01",
+        ];
         let (done, added) = add("demo", &arguments, &[("APP_SECRET", "primary,secondary")]).await;
         assert!(done, "{added}");
         let target = format!("/webhooks/twilio/{}", added["webhook_key"].as_str().unwrap());

@@ -160,7 +160,8 @@ impl PlacementSteps {
     }
 
     async fn run(&self, scheduler: &Scheduler, tenants: &watch::Receiver<Tenants>) {
-        let Scheduler { databases, broker, publisher, clock, log_days, window_closing_minutes, templates_max_age } = scheduler;
+        let Scheduler { databases, broker, publisher, clock, log_days, window_closing_minutes, templates_max_age } =
+            scheduler;
         let placement = &self.placement;
         let tenants = || tenants.borrow().get(placement).cloned().unwrap_or_default();
         let mut analysed = housekeeping::Analysed::default();

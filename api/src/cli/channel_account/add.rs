@@ -211,8 +211,7 @@ async fn endpoint(
     };
     let key = key.unwrap_or_else(random_word);
     let given_token = wanted.verify_token.map(|token| token.expose_secret().to_owned());
-    let verify_token =
-        has_handshake(wanted.provider).then(|| given_token.or(arranged).unwrap_or_else(random_word));
+    let verify_token = has_handshake(wanted.provider).then(|| given_token.or(arranged).unwrap_or_else(random_word));
     let further_secrets = given.filter(|secret| !secret.is_empty()).collect();
     let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
     let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
@@ -227,7 +226,8 @@ pub(super) async fn verify_token(
     keyring: &Keyring,
 ) -> anyhow::Result<Option<String>> {
     let Some(row) = db::receiving::find_endpoint(control, key).await? else { return Ok(None) };
-    let opened = keyring.open(&row.secret_key_id, &endpoint_seal_context(row.channel_account_id), &row.sealed_secrets)?;
+    let opened =
+        keyring.open(&row.secret_key_id, &endpoint_seal_context(row.channel_account_id), &row.sealed_secrets)?;
     // A mistake in the JSON must not show its text.
     let secrets: EndpointSecrets =
         serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
