@@ -2,6 +2,7 @@
 --
 -- Until now a template was known by its account, name and language. It gets an id of its own, because a tenant's own belong to no account.
 -- (Keys are swapped under the table's lock; there are some thousand templates at most.)
+SET LOCAL lock_timeout = '5s';
 ALTER TABLE templates
     ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid(),
     -- provider: as last fetched from there. local: the tenant's own, words to be filled in and sent as any others.
@@ -38,14 +39,17 @@ ALTER TABLE channel_accounts
 GRANT UPDATE (templates_asked_at) ON channel_accounts TO mijra_api;
 
 -- BCP 47, as providers spell it: en, en_US, pt-BR.
-ALTER TABLE contacts ADD COLUMN language text CHECK (language ~ '^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*$');
+ALTER TABLE contacts ADD COLUMN language text;
+-- Nobody has one yet: nothing is looked through.
+ALTER TABLE contacts
+    ADD CONSTRAINT contacts_language_check CHECK (language ~ '^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*$') NOT VALID;
 ALTER TABLE tenant_settings
     ADD COLUMN default_language text CHECK (default_language ~ '^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*$');
 
 -- The tenant's own template whose words a campaign says, to be counted.
 ALTER TABLE campaigns ADD COLUMN template_id uuid;
 
--- How many messages a template was accepted for, by the day; in several rows, so that those who send it at once do not wait for each
+-- How many messages a template was accepted for, by the day (what is older than 30 days stands together on the first of 1970); in several rows, so that those who send it at once do not wait for each
 -- other. Without a foreign key: who counts does not wait for who fetches.
 CREATE TABLE template_uses (
     tenant_id uuid NOT NULL,

@@ -167,7 +167,7 @@ async fn a_list_replaces_what_is_known_for_all_that_share_it_and_nothing_else() 
         tx.commit().await.unwrap();
     }
     let mut tx = stage.fleet().await;
-    making::made(&mut tx, stage.tenant, first, &template("queued")).await.unwrap();
+    making::made(&mut tx, stage.tenant, first, &template("queued"), chrono::Utc::now()).await.unwrap();
     tx.commit().await.unwrap();
     let approved = "SELECT count(*) FROM templates WHERE name = 'queued' AND status = 'APPROVED' AND request IS NULL";
     assert_eq!(stage.count(approved).await, 2, "both that share it have it");

@@ -2,7 +2,7 @@
 
 use crate::{
     auth::{Caller, ConversationsRead},
-    error::{Problem, Result},
+    error::{self, Problem, Result},
     extract::{NotACursor, Params},
     state::App,
 };
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::{
-    db::feed::{self, Feed, Filter, Happened},
+    db::feed::{self, Feed, Filter, Happened, NotYet},
     domain::{feed::Kind, ids::ConversationId},
 };
 use std::{fmt, str::FromStr};
@@ -114,8 +114,12 @@ async fn list(State(app): State<App>, caller: Caller<ConversationsRead>, mut par
     let after = params.take::<Place>("cursor")?.map(|Place(position, id)| (position, id));
     params.finish()?;
     let mut tx = caller.begin(&app).await?;
-    let Feed { events, next: (position, id), more } = feed::list(&mut tx, filter, after, limit).await?;
+    let listed = feed::list(&mut tx, filter, after, limit).await?;
     tx.commit().await?;
+    let Feed { events, next: (position, id), more } = listed.map_err(|NotYet| {
+        let message = "is of another database, or of this one before it was restored: begin anew, with `since`";
+        Problem::new(error::Kind::BadParameter).field("cursor", message)
+    })?;
     let data = events.into_iter().map(EventView::from).collect();
     Ok(View(Events { data, next: Place(position, id).to_string(), more }))
 }

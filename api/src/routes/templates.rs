@@ -65,7 +65,7 @@ pub struct TemplateView {
     name: String,
     language: String,
     /// The provider's word in upper case; APPROVED can be sent at any time. A word of ours while it is made (QUEUED, CALLING), when that came
-    /// to nothing (REFUSED), and while it is deleted (DELETING). Of the tenant's own ACTIVE.
+    /// to nothing (REFUSED), and while it is deleted (DELETING) or if that came to nothing (NOT_DELETED). Of the tenant's own ACTIVE.
     status: String,
     /// Why, in the provider's words.
     #[serde(skip_serializing_if = "Option::is_none")]

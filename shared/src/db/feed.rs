@@ -142,12 +142,21 @@ pub struct Feed {
     pub more: bool,
 }
 
+/// Where somebody says to have been, but nobody has been yet: on another database, or this one before it was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotYet;
+
 /// What has happened to a tenant, in order, after `after` (position and id), as far as nothing can come in between any more; of that,
 /// `limit` at most.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn list(tx: &mut TenantTx, filter: Filter, after: Option<(i64, Uuid)>, limit: i64) -> Result<Feed> {
+pub async fn list(
+    tx: &mut TenantTx,
+    filter: Filter,
+    after: Option<(i64, Uuid)>,
+    limit: i64,
+) -> Result<std::result::Result<Feed, NotYet>> {
     let tenant_id = tx.tenant_id();
     let (position, id) = after.unwrap_or((0, Uuid::nil()));
     let kind = filter.kind.map(Kind::as_str);
@@ -156,6 +165,9 @@ pub async fn list(tx: &mut TenantTx, filter: Filter, after: Option<(i64, Uuid)>,
     let settled = sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "settled!""#)
         .fetch_one(tx.conn())
         .await?;
+    if position >= settled {
+        return Ok(Err(NotYet));
+    }
     // Two statements, each with its index.
     let mut events = match filter.conversation_id {
         None => {
@@ -203,6 +215,6 @@ pub async fn list(tx: &mut TenantTx, filter: Filter, after: Option<(i64, Uuid)>,
     let more = events.len() > wanted;
     events.truncate(wanted);
     let last = events.last().filter(|_| more).map(|event| (event.position, event.id));
-    let next = last.unwrap_or_else(|| (position, id).max((settled - 1, Uuid::max())));
-    Ok(Feed { events, next, more })
+    let next = last.unwrap_or((settled - 1, Uuid::max()));
+    Ok(Ok(Feed { events, next, more }))
 }

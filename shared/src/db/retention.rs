@@ -137,6 +137,34 @@ pub async fn expire_parked_reports(tx: &mut FleetTx) -> Result<Removed> {
     Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
 }
 
+/// Adds up how often templates were used more than 30 days ago: a row for each template, whatever the days.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn add_up_template_uses(tx: &mut FleetTx) -> Result<Removed> {
+    let done = sqlx::query!(
+        "WITH old AS (
+            DELETE FROM template_uses
+            WHERE (tenant_id, template_id, day, slot) IN (
+                SELECT tenant_id, template_id, day, slot
+                FROM template_uses
+                WHERE day < current_date - 30 AND day <> 'epoch'
+                LIMIT $1
+            )
+            RETURNING tenant_id, template_id, uses
+        ), together AS (
+            INSERT INTO template_uses AS t (tenant_id, template_id, day, slot, uses)
+            SELECT tenant_id, template_id, 'epoch', 0, sum(uses) FROM old GROUP BY tenant_id, template_id ORDER BY tenant_id, template_id
+            ON CONFLICT (tenant_id, template_id, day, slot) DO UPDATE SET uses = t.uses + excluded.uses
+        )
+        SELECT FROM old",
+        i64::from(AT_ONCE),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(Removed::of_at_most(AT_ONCE, done.rows_affected()))
+}
+
 /// Lets go of files that may no longer be kept.
 ///
 /// # Errors

@@ -288,8 +288,15 @@ impl TemplateClient {
                 false => twilio::templates::succeeded(answer.status, answer.retry_after, &answer.body),
             };
         }
-        let mut query = vec![("name", name)];
-        query.extend(provider_id.map(|id| ("hsm_id", id)));
+        // Without its id all languages of the name would go, and the name with them for a month (providers/whatsapp section 10.1).
+        let Some(id) = provider_id else {
+            return Err(Failed::Refused {
+                code: "unknown_id".into(),
+                field: None,
+                reason: "its provider's id is not known: fetch the account's templates first".into(),
+            });
+        };
+        let query = [("name", name), ("hsm_id", id)];
         let url = self.url(owner, &self.whatsapp_path(owner)?);
         let answer = read(self.with(owner, self.client.delete(url))?.query(&query)).await?;
         whatsapp::templates::succeeded(answer.status, answer.retry_after, &answer.body)

@@ -24,7 +24,7 @@ fn grace() -> Person {
 impl Stage {
     async fn follow(&self, filter: Filter, after: Option<(i64, Uuid)>) -> Feed {
         let mut tx = self.request().await;
-        let feed = feed::list(&mut tx, filter, after, 2).await.unwrap();
+        let feed = feed::list(&mut tx, filter, after, 2).await.unwrap().expect("a place on this database");
         tx.commit().await.unwrap();
         feed
     }

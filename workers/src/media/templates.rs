@@ -39,7 +39,8 @@ pub struct Said {
 enum What {
     /// All there were when it was asked, or why they could not be had.
     Listed(DateTime<Utc>, Result<Vec<TemplateInfo>, String>),
-    Made(Box<TemplateInfo>),
+    /// Made, since this time at the earliest.
+    Made(DateTime<Utc>, Box<TemplateInfo>),
     Deleted(TemplateId),
     /// It would neither make nor delete one, or nobody knows.
     Not(TemplateId, Value),
@@ -61,7 +62,7 @@ pub(super) async fn record(tx: &mut FleetTx, said: &Said) -> Result<(), db::Erro
     match what {
         What::Listed(at, Ok(templates)) => sync::replace(tx, *tenant_id, *account, templates, *at).await,
         What::Listed(_, Err(why)) => sync::fail(tx, *tenant_id, *account, why).await,
-        What::Made(template) => making::made(tx, *tenant_id, *account, template).await,
+        What::Made(at, template) => making::made(tx, *tenant_id, *account, template, *at).await,
         What::Deleted(id) => making::deleted(tx, *tenant_id, *account, *id).await,
         What::Not(id, problem) => making::failed(tx, *tenant_id, *account, *id, problem).await,
     }
@@ -129,33 +130,48 @@ impl Inner {
 
     /// Makes a template. Who was at it before and did not come back may have made it: it is not made twice.
     pub(super) async fn make_template(&self, of: &Of, id: TemplateId, ticket: Ticket<()>, settle: &Settle<Effect>) {
-        let claiming = || async move {
+        let looking = || async move {
             let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
-            let claimed = making::claim(&mut tx, of.tenant_id, id).await?;
+            let account = making::wanted(&mut tx, of.tenant_id, id).await?;
             tx.commit().await?;
-            Ok(claimed)
+            Ok(account)
         };
-        let Claimed { account, request, again, .. } = match settle.outlast("claiming a template", claiming).await {
-            Ok(Some(claimed)) => claimed,
+        let account = match settle.outlast("looking for a template", looking).await {
+            Ok(Some(account)) => account,
             Ok(None) => return settle.done(ticket, Vec::new()),
             Err(error) => return settle.retry(ticket, None, error),
         };
-        let new: Option<NewTemplate> = request.and_then(|request| serde_json::from_value(request).ok());
-        let what = match (self.asking(of, account, settle).await, new) {
-            (Ok(_), _) if again => What::Not(id, unknown()),
-            (Ok(_), None) => What::Not(id, json!({"code": "request", "message": "what was asked for cannot be read"})),
-            (Ok(asking), Some(new)) => {
-                let token = SecretString::from(asking.secrets.access_token.as_str());
-                // Not broken off when the process ends: it is bounded, and nobody could tell how far it came.
-                match self.templates.make(&asking.owner(&token), &new).await {
-                    Ok(made) => What::Made(Box::new(new.described(asking.provider, &made))),
-                    Err(failed) => What::Not(id, failed.problem()),
+        let what = match self.asking(of, account, settle).await {
+            Ok(asking) => {
+                // Claimed last: whatever of ours is missing, nobody has been called.
+                let claiming = || async move {
+                    let mut tx = self.databases.fleet(&of.placement, &[of.tenant_id]).await?;
+                    let claimed = making::claim(&mut tx, of.tenant_id, id).await?;
+                    tx.commit().await?;
+                    Ok(claimed)
+                };
+                let Claimed { request, again, .. } = match settle.outlast("claiming a template", claiming).await {
+                    Ok(Some(claimed)) => claimed,
+                    Ok(None) => return settle.done(ticket, Vec::new()),
+                    Err(error) => return settle.retry(ticket, None, error),
+                };
+                match request.and_then(|request| serde_json::from_value::<NewTemplate>(request).ok()) {
+                    _ if again => What::Not(id, unknown()),
+                    None => What::Not(id, json!({"code": "request", "message": "what was asked for cannot be read"})),
+                    Some(new) => {
+                        let token = SecretString::from(asking.secrets.access_token.as_str());
+                        // Not broken off when the process ends: it is bounded, and nobody could tell how far it came.
+                        match self.templates.make(&asking.owner(&token), &new).await {
+                            Ok(made) => What::Made(asking.now, Box::new(new.described(asking.provider, &made))),
+                            Err(failed) => What::Not(id, failed.problem()),
+                        }
+                    }
                 }
             }
-            (Err(NotAsked::Unusable(why)), _) => {
+            Err(NotAsked::Unusable(why)) => {
                 What::Not(id, json!({"code": "account_unusable", "field": "channel_account_id", "message": why}))
             }
-            (Err(why), _) => return not_asked(why, ticket, settle),
+            Err(why) => return not_asked(why, ticket, settle),
         };
         settle.done(ticket, vec![of.placed(Effect::Templates(Said { tenant_id: of.tenant_id, account, what }))]);
     }

@@ -152,6 +152,13 @@ pub(super) async fn expire(databases: &Databases, placement: &Placement, tenants
     .await?;
     removed += while_more(REMOVE_FOR, async || {
         let mut tx = databases.fleet(placement, tenants).await?;
+        let removed = retention::add_up_template_uses(&mut tx).await?;
+        tx.commit().await?;
+        Ok(removed)
+    })
+    .await?;
+    removed += while_more(REMOVE_FOR, async || {
+        let mut tx = databases.fleet(placement, tenants).await?;
         let removed = retention::expire_pair_meters(&mut tx).await?;
         tx.commit().await?;
         Ok(removed)

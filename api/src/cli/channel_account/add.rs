@@ -205,13 +205,14 @@ async fn endpoint(
         return Ok((key, None));
     };
     // A handshake that was arranged with the provider goes on as it was.
-    let arranged = match &key {
+    let shakes = has_handshake(wanted.provider);
+    let arranged = match key.as_ref().filter(|_| shakes && wanted.verify_token.is_none()) {
         Some(key) => verify_token(control, key, keyring).await?,
         None => None,
     };
     let key = key.unwrap_or_else(random_word);
     let given_token = wanted.verify_token.map(|token| token.expose_secret().to_owned());
-    let verify_token = has_handshake(wanted.provider).then(|| given_token.or(arranged).unwrap_or_else(random_word));
+    let verify_token = shakes.then(|| given_token.or(arranged).unwrap_or_else(random_word));
     let further_secrets = given.filter(|secret| !secret.is_empty()).collect();
     let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
     let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);

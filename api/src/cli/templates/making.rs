@@ -138,6 +138,11 @@ pub(super) async fn delete(args: Delete, out: &Output) -> anyhow::Result<ExitCod
     let mut tx = desk.databases.tenant(&desk.tenant.placement, desk.tenant.id).await?;
     let found = shared::db::templates::show(&mut tx, args.id).await?;
     let found = found.with_context(|| format!("{} has no template {}", desk.tenant.slug, args.id))?;
+    anyhow::ensure!(
+        !["QUEUED", "CALLING"].contains(&found.status.as_str()),
+        "template {} is being made: delete it once that has come to something",
+        found.name
+    );
     if local::remove(&mut tx, args.id, Actor::Operator).await? {
         tx.commit().await?;
     } else {

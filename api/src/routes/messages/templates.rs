@@ -270,7 +270,7 @@ fn usability(template: &Template, by: By) -> Result<(), Problem> {
     // (providers/twilio section 15).
     let is_free = by.provider == Provider::Twilio
         && (by.channel != Channel::Whatsapp || ["UNSUBMITTED", "RECEIVED", "PENDING"].contains(&status.as_str()));
-    let is_ours = ["QUEUED", "CALLING", "REFUSED", "DELETING"].contains(&status.as_str());
+    let is_ours = ["QUEUED", "CALLING", "REFUSED", "DELETING", "NOT_DELETED"].contains(&status.as_str());
     if is_ours || (status != "APPROVED" && !is_free) {
         return Err(refuse(format!("template {name} in {language} is {status}")));
     }

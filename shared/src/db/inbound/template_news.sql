@@ -4,11 +4,12 @@ WITH told AS MATERIALIZED (
     SELECT t.tenant_id, t.channel_account_id, t.name, t.language, n.status, n.reason, n.quality, n.category,
         n.status_at, n.quality_at, n.category_at,
         (n.status_at, n.status) > (coalesce(t.status_told_at, '-infinity'), CASE WHEN t.status_told_at IS NULL THEN '' ELSE t.status END)
-            AND n.status_at >= date_trunc('second', t.synced_at) AS is_status,
+            AND n.status_at >= date_trunc('second', greatest(t.synced_at, s.templates_synced_at))
+            AND t.status <> 'DELETING' AS is_status,
         (n.quality_at, n.quality) > (coalesce(t.quality_told_at, '-infinity'), coalesce(t.quality, '')) AS is_quality,
         (n.category_at, n.category)
             > (coalesce(t.category_told_at, '-infinity'), CASE WHEN t.category_told_at IS NULL THEN '' ELSE t.category END)
-            AND n.category_at >= date_trunc('second', t.synced_at) AS is_category
+            AND n.category_at >= date_trunc('second', greatest(t.synced_at, s.templates_synced_at)) AS is_category
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::timestamptz[],
         $10::text[], $11::timestamptz[]

@@ -11,6 +11,7 @@ use crate::{
     },
     jobs::media::{MediaJob, Task},
 };
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -137,7 +138,24 @@ pub async fn ask_to_delete(tx: &mut TenantTx, id: TemplateId, actor: audit::Acto
     Ok(asked)
 }
 
-/// Claims a template that is to be made. `None`: that is done.
+/// The account of a template that is to be made. `None`: that is done.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn wanted(tx: &mut FleetTx, tenant_id: TenantId, id: TemplateId) -> Result<Option<ChannelAccountId>> {
+    let account = sqlx::query_scalar!(
+        r#"SELECT channel_account_id AS "account!: ChannelAccountId"
+        FROM templates
+        WHERE tenant_id = $1 AND id = $2 AND status IN ('QUEUED', 'CALLING') AND channel_account_id IS NOT NULL"#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(account)
+}
+
+/// Claims a template that is to be made, right before the call. `None`: that is done.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -191,7 +209,7 @@ pub async fn deleting(tx: &mut FleetTx, tenant_id: TenantId, id: TemplateId) -> 
     }))
 }
 
-/// A template is made: all that share it have it.
+/// A template is made, at that time at the earliest: all that share it have it.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -200,10 +218,10 @@ pub async fn made(
     tenant_id: TenantId,
     account: ChannelAccountId,
     template: &TemplateInfo,
+    at: DateTime<Utc>,
 ) -> Result<()> {
     let accounts = lock(tx.conn(), tenant_id, account).await?;
-    let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(tx.conn()).await?;
-    write(tx.conn(), tenant_id, &accounts, std::slice::from_ref(template), now).await
+    write(tx.conn(), tenant_id, &accounts, std::slice::from_ref(template), at).await
 }
 
 /// Keeps a template that an operator has made, for the account and those that share it. Our id of it.
@@ -294,6 +312,18 @@ pub async fn deleted(tx: &mut FleetTx, tenant_id: TenantId, account: ChannelAcco
     )
     .execute(tx.conn())
     .await?;
+    // A list that was begun before brings it back: the next does not have it.
+    stale(tx, tenant_id, &accounts).await
+}
+
+async fn stale(tx: &mut FleetTx, tenant_id: TenantId, accounts: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        "UPDATE channel_accounts SET templates_stale_at = clock_timestamp() WHERE tenant_id = $1 AND id = ANY ($2)",
+        tenant_id.0,
+        accounts,
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -309,17 +339,11 @@ pub async fn failed(
     problem: &Value,
 ) -> Result<()> {
     let accounts = lock(tx.conn(), tenant_id, account).await?;
-    sqlx::query!(
-        "UPDATE channel_accounts SET templates_stale_at = clock_timestamp() WHERE tenant_id = $1 AND id = ANY ($2)",
-        tenant_id.0,
-        &accounts as &[Uuid],
-    )
-    .execute(tx.conn())
-    .await?;
+    stale(tx, tenant_id, &accounts).await?;
     sqlx::query!(
         "UPDATE templates
-        SET status = 'REFUSED', problem = $3::jsonb, reason = $3::jsonb->>'message'
-        WHERE tenant_id = $1 AND id = $2 AND status IN ('CALLING', 'DELETING')",
+        SET status = CASE status WHEN 'DELETING' THEN 'NOT_DELETED' ELSE 'REFUSED' END, problem = $3::jsonb, reason = $3::jsonb->>'message'
+        WHERE tenant_id = $1 AND id = $2 AND status IN ('QUEUED', 'CALLING', 'DELETING')",
         tenant_id.0,
         id.0,
         problem,

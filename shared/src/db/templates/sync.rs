@@ -230,10 +230,27 @@ pub(super) async fn write(
         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $10::jsonb[], $11::text[], $12::jsonb[], $13::text[])
             AS template (name, language, status, category, body, variables, needs, provider_id, components, reason)
         CROSS JOIN unnest($2::uuid[]) AS account
+        -- Most are as they were, and are not written again: every number of a Twilio account has all of its templates.
+        WHERE NOT EXISTS (
+            SELECT FROM templates t
+            WHERE t.tenant_id = $1 AND t.channel_account_id = account AND t.name = template.name AND t.language = template.language
+                AND (t.status, t.category, t.body, t.variables, t.needs, t.provider_id, t.components)
+                    IS NOT DISTINCT FROM (template.status, template.category, template.body, template.variables, template.needs,
+                        template.provider_id, template.components)
+                AND (template.reason IS NULL OR t.reason IS NOT DISTINCT FROM template.reason)
+                AND t.request IS NULL AND t.problem IS NULL
+        )
         ORDER BY account, name, language
         ON CONFLICT (tenant_id, channel_account_id, name, language) DO UPDATE
-        SET status = excluded.status,
-            reason = coalesce(excluded.reason, CASE WHEN templates.status = excluded.status THEN templates.reason END),
+        -- One that is to be deleted is; and what a webhook has told since counts more.
+        SET status = CASE
+                WHEN templates.status = 'DELETING' OR templates.status_told_at > excluded.synced_at THEN templates.status
+                ELSE excluded.status
+            END,
+            reason = CASE
+                WHEN templates.status = 'DELETING' OR templates.status_told_at > excluded.synced_at THEN templates.reason
+                ELSE coalesce(excluded.reason, CASE WHEN templates.status = excluded.status THEN templates.reason END)
+            END,
             category = excluded.category, body = excluded.body, variables = excluded.variables, synced_at = excluded.synced_at,
             needs = excluded.needs, provider_id = excluded.provider_id, components = excluded.components, request = NULL, problem = NULL",
         tenant_id.0,
