@@ -74,7 +74,7 @@ enum Command {
     Media(media::Command),
     /// Templates
     #[command(subcommand)]
-    Templates(templates::Command),
+    Templates(Box<templates::Command>),
     /// Secrets at rest
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -114,7 +114,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(args, &out).await,
         Command::Contacts(command) => contacts::run(command, &out).await,
         Command::Media(command) => media::run(command, &out).await,
-        Command::Templates(command) => templates::run(command, &out).await,
+        Command::Templates(command) => templates::run(*command, &out).await,
         Command::Secrets(command) => secrets::run(command, &out).await,
         Command::Queues(args) => queues::run(args, &out).await,
         Command::DeadLetters(command) => dead_letters::run(command, &out).await,

@@ -239,7 +239,8 @@ pub(in crate::routes) async fn check_as_written(
     gateway: Option<&Value>,
     asked: &Asked,
 ) -> Result<()> {
-    let Asked::Content(content @ OutboundContent::Template(given)) = asked else { return Ok(()) };
+    let Asked::Content(content) = asked else { return Ok(()) };
+    let OutboundContent::Template(given) = &**content else { return Ok(()) };
     let is_named = by.provider != Provider::Twilio;
     if given.name.is_empty() || (is_named && !given.language.is_empty()) {
         let files = facts(tx, content).await??;

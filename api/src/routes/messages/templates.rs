@@ -64,7 +64,7 @@ pub(crate) struct TypedLocalTemplate {
 #[derive(Clone, Debug)]
 pub(in crate::routes) enum Asked {
     /// As it is, or a provider's template.
-    Content(OutboundContent),
+    Content(Box<OutboundContent>),
     /// A tenant's own template.
     Local(LocalTemplateContent),
 }
@@ -108,7 +108,7 @@ pub(in crate::routes) struct Settled {
 /// Which field is not what it should be.
 pub(in crate::routes) fn read(mut fields: Map<String, Value>) -> Result<Asked, Problem> {
     if fields.get("type").and_then(Value::as_str) != Some(LOCAL_TEMPLATE) {
-        return super::sending::read_content(fields).map(Asked::Content);
+        return super::sending::read_content(fields).map(|content| Asked::Content(Box::new(content)));
     }
     fields.remove("type");
     let read = serde_path_to_error::deserialize(Value::Object(fields));
@@ -125,8 +125,10 @@ pub(in crate::routes) async fn settle(
     let plain = |content| Settled { content, template: None, needs_window: false };
     match asked {
         Asked::Local(given) => own(tx, to, given).await,
-        Asked::Content(OutboundContent::Template(given)) => provided(tx, by, to, given.clone()).await,
-        Asked::Content(content) => Ok(Ok(plain(content.clone()))),
+        Asked::Content(content) => match &**content {
+            OutboundContent::Template(given) => provided(tx, by, to, given.clone()).await,
+            content => Ok(Ok(plain(content.clone()))),
+        },
     }
 }
 
