@@ -70,7 +70,9 @@ pub(super) fn accounts_down(records: &[Record]) -> impl Iterator<Item = (TenantI
 /// Takes accounts down, locked by now, that reports say are, unless they have come back since the attempt. Such a one is tried with a
 /// message, too; but that the provider takes it proves nothing ([`probes::hear`]).
 pub(super) async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut down: BTreeMap<(TenantId, ChannelAccountId), (DateTime<Utc>, &str, &str, MessageId)> = BTreeMap::new();
+    // When its attempt was made, the code, what it means, and with which message.
+    type Latest<'a> = (DateTime<Utc>, &'a str, &'a str, MessageId);
+    let mut down: BTreeMap<(TenantId, ChannelAccountId), Latest<'_>> = BTreeMap::new();
     for (r, Reported { failed, aftermath }) in reported(records) {
         if *aftermath == Aftermath::AccountDown {
             let this = (failed.granted_at, failed.code.as_str(), failed.reason.as_str(), r.message_id);
