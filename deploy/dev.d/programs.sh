@@ -3,8 +3,12 @@
 
 # Scaled kinds and how many of each have ports.
 declare -A programs_most=([inbound]=20 [outbound]=40 [campaign]=10 [media]=7 [scheduler]=10)
-# Longer than the programs' own grace period, in which they finish what they hold.
-programs_grace=$((${GRACE_PERIOD_SECONDS:-25} + 15))
+# program_grace NAME: longer than the program's own grace period, in which it finishes what it holds: of outbound its longest call.
+program_grace() {
+    local usual=25
+    [[ $1 != outbound-* ]] || usual=$((${PROVIDER_CALL_TIMEOUT_SECONDS:-10} + 85))
+    echo $((${GRACE_PERIOD_SECONDS:-$usual} + 15))
+}
 
 # programs_count KIND: how many instances are wanted.
 programs_count() {
@@ -97,7 +101,7 @@ programs_start() {
 programs_stop() {
     local name failed=0
     for name in "$@"; do process_signal "$name" TERM; done
-    for name in "$@"; do process_wait_gone "$name" "$programs_grace" || failed=1; done
+    for name in "$@"; do process_wait_gone "$name" "$(program_grace "$name")" || failed=1; done
     return "$failed"
 }
 

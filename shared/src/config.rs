@@ -32,7 +32,8 @@ pub struct Common {
     /// Prefix of queues and cache keys, so that several installations can share a broker and a cache.
     #[arg(long, env = "MIJRA_NAMESPACE", default_value = "mijra")]
     pub namespace: String,
-    /// How long stopping may take, in seconds; below what the supervisor allows before it kills.
+    /// How long stopping may take, in seconds; below what the supervisor allows before it kills. mijra-outbound, unless it is set: as long
+    /// as its longest call, and 10 to write it down.
     #[arg(long, env = "GRACE_PERIOD_SECONDS", default_value = "25", value_parser = seconds)]
     pub grace_period: Duration,
 }

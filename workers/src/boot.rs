@@ -6,7 +6,7 @@ use crate::{
     runtime::{self, Parts},
     worker::Worker,
 };
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 use shared::{
     clock::Clock,
     config::{BrokerArgs, Common, DatabaseArgs, HealthArgs, Mistake},
@@ -53,7 +53,15 @@ const FAILED: u8 = 1;
 
 /// Runs a worker as this process. `build` makes it from the process's own settings.
 pub fn run<W: Worker, A: Args>(build: impl AsyncFnOnce(&Process<A>) -> anyhow::Result<W>) -> ExitCode {
-    process(W::NAME, async |process: Process<A>| {
+    run_with_grace(|_, usual| usual, build)
+}
+
+/// As [`run`], of a worker whose grace period follows from its own settings, and from the usual one, unless it is set.
+pub fn run_with_grace<W: Worker, A: Args>(
+    grace: impl FnOnce(&A, Duration) -> Duration,
+    build: impl AsyncFnOnce(&Process<A>) -> anyhow::Result<W>,
+) -> ExitCode {
+    process_with_grace(W::NAME, grace, async |process: Process<A>| {
         let worker = build(&process).await?;
         let drained = runtime::run(worker, process.parts).await;
         if drained.left > 0 {
@@ -66,13 +74,24 @@ pub fn run<W: Worker, A: Args>(build: impl AsyncFnOnce(&Process<A>) -> anyhow::R
 /// Runs anything else as this process: `work` is to return when the life is stopping and it has finished. An error that is a
 /// [`Mistake`] is one of the set-up.
 pub fn process<A: Args>(name: &str, work: impl AsyncFnOnce(Process<A>) -> anyhow::Result<()>) -> ExitCode {
+    process_with_grace(name, |_, usual| usual, work)
+}
+
+fn process_with_grace<A: Args>(
+    name: &str,
+    grace: impl FnOnce(&A, Duration) -> Duration,
+    work: impl AsyncFnOnce(Process<A>) -> anyhow::Result<()>,
+) -> ExitCode {
     let matches = Settings::<A>::command()
         .name(Box::leak(format!("mijra-{name}").into_boxed_str()) as &'static str)
         .get_matches();
-    let settings = match Settings::<A>::from_arg_matches(&matches) {
+    let mut settings = match Settings::<A>::from_arg_matches(&matches) {
         Ok(settings) => settings,
         Err(error) => error.exit(),
     };
+    if matches.value_source("grace_period") == Some(ValueSource::DefaultValue) {
+        settings.common.grace_period = grace(&settings.own, settings.common.grace_period);
+    }
     let metrics = match telemetry::init(settings.common.log_format, &settings.common.log_filter) {
         Ok(metrics) => metrics,
         Err(error) => return say(error.into()),

@@ -187,7 +187,13 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
 async fn remove(args: &Remove, out: &Output) -> anyhow::Result<ExitCode> {
     let Which { scope, id, tenant, database } = &args.which;
     let mut tx = begin(database, tenant).await?;
-    let removed = limits::remove(&mut tx, *scope, *id, Actor::Operator).await?;
+    let removed = match limits::remove(&mut tx, *scope, *id, Actor::Operator).await? {
+        limits::Removed::Done => true,
+        limits::Removed::NoSuchLimit => false,
+        limits::Removed::OneAtATime => {
+            anyhow::bail!("this gateway's calls come one at a time, which its rate keeps: set another, or leave it")
+        }
+    };
     tx.commit().await?;
     let text = if removed { "removed" } else { "there was none" };
     out.say(&serde_json::json!({ "removed": removed }), text)?;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     db::{
         self,
-        limits::{Limit, Set},
+        limits::{Limit, Removed, Set},
     },
     domain::limits::{LimitChange, LimitValues, Scope},
 };
@@ -159,7 +159,7 @@ async fn put(
     Ok(View(limit.map(LimitView::from).ok_or_else(|| Problem::not_found("limit"))?))
 }
 
-/// Removes a limit: nothing is held back any more for its sake.
+/// Removes a limit: nothing is held back any more for its sake. The rate of a gateway whose calls come one at a time stays (`wrong_state`).
 #[utoipa::path(
     delete, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
     params(("tenant" = String, Path), ("scope" = String, Path), ("id" = Uuid, Path)),
@@ -175,8 +175,14 @@ async fn remove(
     Id(id): Id<Uuid>,
 ) -> Result<StatusCode> {
     let mut tx = caller.begin(&app).await?;
-    if !db::limits::remove(&mut tx, scope, id, caller.actor()).await? {
-        return Err(Problem::not_found("limit").into());
+    match db::limits::remove(&mut tx, scope, id, caller.actor()).await? {
+        Removed::Done => {}
+        Removed::NoSuchLimit => return Err(Problem::not_found("limit").into()),
+        Removed::OneAtATime => {
+            let detail =
+                "This gateway's calls come one at a time, which its rate keeps: it can be changed, not removed.";
+            return Err(Problem::new(Kind::WrongState).detail(detail).into());
+        }
     }
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

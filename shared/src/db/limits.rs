@@ -91,7 +91,8 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>> {
         .collect())
 }
 
-/// Changes a limit, or sets the first of its kind; what throttling had lowered or stopped is forgotten.
+/// Changes a limit, or sets the first of its kind; what throttling had lowered is forgotten. A stop stays until its time: the provider
+/// asked for it, or a call is under way where they come one at a time.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -123,13 +124,27 @@ pub enum Set {
     Bad(BadLimit),
 }
 
-/// Removes a limit. Whether there was one.
+/// What became of a limit that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Done,
+    /// There was none.
+    NoSuchLimit,
+    /// It is the rate of an account whose calls come one at a time: that is kept by it, too.
+    OneAtATime,
+}
+
+/// Removes a limit.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid, actor: Actor) -> Result<bool> {
+pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid, actor: Actor) -> Result<Removed> {
     let tenant_id = tx.tenant_id();
-    let Some(before) = locked(tx.conn(), tenant_id, scope, key).await? else { return Ok(false) };
+    let Some(before) = locked(tx.conn(), tenant_id, scope, key).await? else { return Ok(Removed::NoSuchLimit) };
+    if scope == Scope::Account && is_serial(tx.conn(), tenant_id, key).await? {
+        return Ok(Removed::OneAtATime);
+    }
     sqlx::query!(
         "DELETE FROM limits WHERE tenant_id = $1 AND scope = $2 AND key = $3",
         tenant_id.0,
@@ -140,7 +155,21 @@ pub async fn remove(tx: &mut TenantTx, scope: Scope, key: Uuid, actor: Actor) ->
     .await?;
     revise(tx.conn(), tenant_id, scope, key).await?;
     note(tx, actor, "limit.removed", scope, key, json!({"before": said(before)})).await?;
-    Ok(true)
+    Ok(Removed::Done)
+}
+
+/// Whether an account's calls come one at a time.
+async fn is_serial(conn: &mut PgConnection, tenant_id: TenantId, account: Uuid) -> Result<bool> {
+    let serial = sqlx::query_scalar!(
+        r#"SELECT provider = 'gateway' AND coalesce((gateway ->> 'serial')::boolean, false) AS "serial!"
+        FROM channel_accounts
+        WHERE tenant_id = $1 AND id = $2"#,
+        tenant_id.0,
+        account,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(serial.unwrap_or(false))
 }
 
 /// A limit as it is set, locked until the end of the transaction.
@@ -213,7 +242,7 @@ async fn write(
             SELECT count(*) FROM portfolio_people WHERE tenant_id = $1 AND portfolio_id = $3
         ) ELSE 0 END)
         ON CONFLICT (tenant_id, scope, key) DO UPDATE
-            SET rate = excluded.rate, current_rate = excluded.rate, wanted = excluded.rate, stopped_until = '-infinity', lowered_at = NULL, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
+            SET rate = excluded.rate, current_rate = excluded.rate, wanted = excluded.rate, lowered_at = NULL, burst = excluded.burst, inbound_cost = excluded.inbound_cost",
         tenant_id.0,
         scope.as_str(),
         key,

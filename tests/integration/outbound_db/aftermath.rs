@@ -255,7 +255,7 @@ async fn a_tenant_may_have_another_rule() {
 }
 
 #[tokio::test]
-async fn an_account_that_a_report_takes_down_keeps_its_messages_and_is_back_when_one_is_reported_as_sent() {
+async fn an_account_that_a_report_takes_down_keeps_its_messages_and_is_back_when_one_is_reported_as_delivered() {
     let mut stage = Stage::new().await;
     let taken = stage.taken().await;
     stage.fails(taken, Aftermath::AccountDown).await;
@@ -282,9 +282,43 @@ async fn an_account_that_a_report_takes_down_keeps_its_messages_and_is_back_when
     let probe = Taken { attempt: attempt_id, ..taken };
     let told =
         Report { state: Sent, status: "sent".into(), provider_message_id: "SM2".into(), ..stage.failure(probe, None) };
-    stage.hear(&[told]).await;
+    stage.hear(std::slice::from_ref(&told)).await;
+    stage.see_to_them().await;
+    assert_eq!(stage.account().await.0, "down", "it was sent on before, too");
+    stage.hear(&[Report { state: Delivered, status: "delivered".into(), ..told }]).await;
     stage.see_to_them().await;
     assert_eq!(stage.account().await, ("active".to_owned(), None));
+    // Down again soon, it goes on being tried as seldom as before.
+    let again = stage.taken().await;
+    stage.fails(again, Aftermath::AccountDown).await;
+    let wait: f64 = sqlx::query_scalar("SELECT EXTRACT(epoch FROM probe_at - now())::float8 FROM channel_accounts")
+        .fetch_one(&mut stage.admin)
+        .await
+        .unwrap();
+    assert_eq!((wait / 60.0).round(), 2.0, "minutes");
+}
+
+#[tokio::test]
+async fn a_message_does_not_wait_for_its_account_without_end() {
+    let mut stage = Stage::new().await;
+    let mut taken = stage.taken().await;
+    for _ in 1..5 {
+        stage.fails(taken, Aftermath::AccountDown).await;
+        assert_eq!(stage.state(taken.message).await, Waiting);
+        stage.execute("UPDATE channel_accounts SET probe_at = now() - interval '1 second'").await;
+        taken = stage.taken_anew(taken).await;
+    }
+    stage.fails(taken, Aftermath::AccountDown).await;
+    assert_eq!(stage.state(taken.message).await, Failed);
+}
+
+#[tokio::test]
+async fn what_is_told_of_an_attempt_a_day_ago_leads_to_nothing() {
+    let mut stage = Stage::new().await;
+    let taken = stage.taken().await;
+    stage.execute("UPDATE sends SET granted_at = now() - interval '25 hours'").await;
+    stage.hear(&[stage.failure(taken, Some(Aftermath::AccountDown))]).await;
+    assert_eq!((stage.state(taken.message).await, stage.aftermath_jobs().await.len()), (Failed, 0));
 }
 
 #[tokio::test]
@@ -371,6 +405,11 @@ async fn a_campaigns_message_is_sent_anew_and_the_campaign_runs_again_for_it() {
     }
     stage.fails(taken, HOURS).await;
     assert_eq!(stage.campaign_row(campaign).await.0, "completed", "until then");
+    let queue: String = sqlx::query_scalar("SELECT queue FROM outbox WHERE job ->> 'kind' = 'outbound.send_anew'")
+        .fetch_one(&mut stage.admin)
+        .await
+        .unwrap();
+    assert_eq!(queue, "outbound.bulk", "behind what people send");
     stage.execute("DELETE FROM outbox").await;
     stage.write_down(taken.message, What::SendAnew { attempt_id: taken.attempt, in_doubt: false }).await;
     assert_eq!((stage.campaign_row(campaign).await.0.as_str(), stage.state(taken.message).await), ("running", Queued));
@@ -455,6 +494,13 @@ async fn a_template_that_is_refused_is_blocked_and_its_campaigns_are_paused() {
     let (spring, taken) = stage.with_a_template("spring").await;
     stage.fails(taken, Aftermath::TemplateBlocked { block: Block::Paused }).await;
     assert_eq!(stage.template("spring").await, "PAUSED");
+    let as_of_the_attempt: bool = stage
+        .one(
+            "SELECT t.status_told_at = s.granted_at FROM templates t, sends s WHERE t.name = 'spring' AND s.message_id = $1",
+            taken.message,
+        )
+        .await;
+    assert!(as_of_the_attempt, "an approval since is news");
     assert_eq!(stage.campaign_row(spring).await, ("paused".to_owned(), Some("30003".to_owned())));
     assert_eq!(
         (stage.template("autumn").await.as_str(), stage.campaign_row(other).await.0.as_str()),
@@ -476,6 +522,26 @@ async fn a_template_that_is_refused_is_blocked_and_its_campaigns_are_paused() {
     stage.record(message, conversation, refused).await;
     assert_eq!((stage.state(message).await, stage.template("autumn").await.as_str()), (Failed, "DISABLED"));
     assert_eq!(stage.campaign_row(other).await, ("paused".to_owned(), Some("132016".to_owned())));
+}
+
+#[tokio::test]
+async fn of_many_messages_with_a_blocked_template_one_leads_to_a_job() {
+    let mut stage = Stage::new().await;
+    let (_, one) = stage.with_a_template("spring").await;
+    let (_, another) = stage.with_a_template("autumn").await;
+    let like_one = stage.taken().await;
+    sqlx::query("UPDATE messages SET content = (SELECT content FROM messages WHERE id = $1) WHERE id = $2")
+        .bind(one.message)
+        .bind(like_one.message)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    let blocked = Some(Aftermath::TemplateBlocked { block: Block::Paused });
+    let reports: Vec<Report> = [one, another, like_one].iter().map(|taken| stage.failure(*taken, blocked)).collect();
+    stage.hear(&reports).await;
+    let jobs = stage.aftermath_jobs().await;
+    assert_eq!(jobs.len(), 2, "one for each template");
+    assert!(jobs.iter().any(|job| job.message_id == another.message));
 }
 
 #[tokio::test]

@@ -2,11 +2,18 @@
 
 use super::{PATIENCE, Stage};
 use shared::{
-    db::outbound::{
-        grant::{Answer, Judged, Obstacle},
-        outcomes::{Record, What, record},
+    db::{
+        audit::Actor,
+        limits::{self, Removed, Set},
+        outbound::{
+            grant::{Answer, Judged, Obstacle},
+            outcomes::{Record, What, record},
+        },
     },
-    domain::ids::MessageId,
+    domain::{
+        ids::{AttemptId, MessageId},
+        limits::{LimitChange, Scope},
+    },
 };
 
 impl Stage {
@@ -30,11 +37,18 @@ impl Stage {
     }
 
     async fn ends_with(&self, judged: &Judged, provider_message_id: &str) {
+        self.hears(judged, |attempt_id| {
+            let answer = What::Answered { attempt_id, answer: r#"{"status":"success"}"#.into() };
+            vec![What::Accepted { attempt_id, provider_message_id: provider_message_id.into() }, answer]
+        })
+        .await;
+    }
+
+    /// What is said of a granted call.
+    async fn hears(&self, judged: &Judged, what: impl FnOnce(AttemptId) -> Vec<What>) {
         let Answer::Granted(grant) = &judged.answer else { panic!("{judged:?}") };
         let mut place = self.place(judged.conversation_id);
         place.serial = judged.serial;
-        let what = What::Accepted { attempt_id: grant.attempt_id, provider_message_id: provider_message_id.into() };
-        let answer = What::Answered { attempt_id: grant.attempt_id, answer: r#"{"status":"success"}"#.into() };
         let of = |what| Record {
             tenant_id: self.tenant,
             message_id: judged.message_id,
@@ -42,9 +56,15 @@ impl Stage {
             what,
             slice: None,
         };
+        let records: Vec<Record> = what(grant.attempt_id).into_iter().map(of).collect();
         let mut tx = self.fleet().await;
-        record(&mut tx, &[of(what), of(answer)], PATIENCE).await.unwrap();
+        record(&mut tx, &records, PATIENCE).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// Nothing is granted before a time in the future.
+    async fn is_stopped(&mut self) -> bool {
+        sqlx::query_scalar("SELECT stopped_until > now() FROM limits").fetch_one(&mut self.admin).await.unwrap()
     }
 }
 
@@ -84,4 +104,35 @@ async fn where_calls_come_one_at_a_time_no_other_is_granted_whoever_asks() {
     stage.execute("UPDATE limits SET next_at = now()").await;
     let again = stage.ask(&[left]).await;
     assert!(matches!(again[0].answer, Answer::Granted(_)), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_is_said_of_an_earlier_call_does_not_let_another_begin() {
+    let mut stage = Stage::new().await;
+    stage.with_a_gateway().await;
+    let one = stage.lone_send().await.1;
+    let answers = stage.ask(&[one]).await;
+    let accepted = |attempt_id| vec![What::Accepted { attempt_id, provider_message_id: "gateway:1".into() }];
+    // As if its time had been over, and another were under way.
+    stage.execute("UPDATE sends SET deadline = now() - interval '1 second'").await;
+    stage.hears(&answers[0], |attempt_id| vec![What::Expired { attempt_id: Some(attempt_id) }]).await;
+    assert!(stage.is_stopped().await, "it is given up");
+    stage.hears(&answers[0], accepted).await;
+    assert!(stage.is_stopped().await, "its own word comes late");
+}
+
+#[tokio::test]
+async fn the_rate_that_keeps_calls_one_at_a_time_stays() {
+    let mut stage = Stage::new().await;
+    stage.with_a_gateway().await;
+    let one = stage.lone_send().await.1;
+    stage.ask(&[one]).await;
+    let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
+    let removed = limits::remove(&mut tx, Scope::Account, stage.account.0, Actor::Operator).await.unwrap();
+    assert_eq!(removed, Removed::OneAtATime);
+    let change = LimitChange { rate: 1.0, burst: None, inbound_cost: None };
+    let set = limits::set(&mut tx, Scope::Account, stage.account.0, change, Actor::Operator).await.unwrap();
+    assert_eq!(set, Set::Done);
+    tx.commit().await.unwrap();
+    assert!(stage.is_stopped().await, "the call that is under way is not joined by another");
 }

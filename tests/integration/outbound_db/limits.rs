@@ -285,7 +285,8 @@ async fn a_limit_holds_from_the_moment_it_is_set_and_no_more_once_it_is_removed(
     let before: i32 =
         sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();
     let mut tx = stage.workers.tenant(&stage.placement, stage.tenant).await.unwrap();
-    assert!(limits::remove(&mut tx, Scope::Account, stage.account.0, Actor::Operator).await.unwrap());
+    let removed = limits::remove(&mut tx, Scope::Account, stage.account.0, Actor::Operator).await.unwrap();
+    assert_eq!(removed, limits::Removed::Done);
     let nobody = limits::set(&mut tx, Scope::Account, Uuid::now_v7(), limit(1.0, None, 0.0), Actor::Operator);
     assert_eq!(nobody.await.unwrap(), Set::NoSuchThing);
     tx.commit().await.unwrap();

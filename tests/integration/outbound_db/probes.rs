@@ -124,6 +124,22 @@ async fn a_message_that_may_not_go_yet_is_not_brought_to_try_an_account() {
 }
 
 #[tokio::test]
+async fn an_account_that_nobody_waits_for_is_looked_at_once_for_each_try_and_tried_by_who_comes_next() {
+    let mut stage = Stage::new().await;
+    stage.goes_down().await;
+    stage.execute("UPDATE sends SET state = 'cancelled'").await;
+    stage.probe_is_due().await;
+    stage.see_to_accounts().await;
+    let looked_at: bool = sqlx::query_scalar("SELECT probe_brought_for = probe_at FROM channel_accounts")
+        .fetch_one(&mut stage.admin)
+        .await
+        .unwrap();
+    assert!(looked_at);
+    let (_, next) = stage.lone_send().await;
+    assert_eq!(granted(&stage.ask(&[next]).await), [next]);
+}
+
+#[tokio::test]
 async fn an_account_that_may_not_be_called_keeps_its_try() {
     let mut stage = Stage::new().await;
     let first = stage.goes_down().await;

@@ -4,7 +4,8 @@ use clap::Args;
 use shared::{
     config::{ProviderApis, PublicUrlArgs, SecretArgs, StorageArgs},
     db::outbound::outcomes::Patience,
-    providers::http::ProviderClient,
+    domain::{channel::Provider, content::Class},
+    providers::{gateway::config::MAX_TIMEOUT_SECONDS, http::ProviderClient},
     seal::Keyring,
     storage::Storage,
 };
@@ -41,8 +42,16 @@ struct Own {
 /// Between the end of the longest call and the deadline of its attempt: time to write down what became of it.
 const AFTER_THE_CALL: Duration = Duration::from_secs(10);
 
+/// What is under way when it stops is waited for until the latest of its deadlines: a call that was cut off would be unknown.
+fn grace(own: &Own, usual: Duration) -> Duration {
+    let fetches = Provider::ALL.iter().map(|provider| provider.fetches_for(Class::Heavy)).max().unwrap_or_default();
+    let longest =
+        (Duration::from_secs(own.call_timeout) + fetches).max(Duration::from_secs(MAX_TIMEOUT_SECONDS.into()));
+    usual.max(longest + AFTER_THE_CALL)
+}
+
 fn main() -> ExitCode {
-    boot::run(async |process: &boot::Process<Own>| {
+    boot::run_with_grace(grace, async |process: &boot::Process<Own>| {
         let own = &process.own;
         let call_timeout = Duration::from_secs(own.call_timeout);
         let client = ProviderClient::new(own.apis.clone(), call_timeout)?;

@@ -4,6 +4,7 @@ use crate::{
     db::{
         error::Result,
         outbound::{
+            aftermath::TOO_OLD,
             counts::Moved,
             turns::{self, CAMPAIGN_LANE},
         },
@@ -19,7 +20,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// So many reports of one id are kept while no send has it.
@@ -321,11 +322,13 @@ async fn settle(
     )
     .fetch_all(tx.conn())
     .await?;
+    let mut follows = Vec::new();
     for row in &rows {
         let send = (TenantId(row.tenant_id), MessageId(row.message_id));
         let Some(sum) = sums.get(&send).filter(|_| row.state == "failed" && row.before != "failed") else { continue };
-        let (Some(aftermath), Some(attempt_id), Some(granted_at)) = (sum.aftermath, row.attempt_id, row.granted_at)
-        else {
+        // Of an attempt so long ago it is no news, however late it was said.
+        let granted_at = row.granted_at.filter(|at| *at > row.now - TOO_OLD);
+        let (Some(aftermath), Some(attempt_id), Some(granted_at)) = (sum.aftermath, row.attempt_id, granted_at) else {
             continue;
         };
         let failed = FailedAttempt {
@@ -336,8 +339,13 @@ async fn settle(
             code: sum.code.clone().unwrap_or_default(),
             reason: sum.reason.clone().unwrap_or_default(),
         };
-        let job = AftermathJob { tenant_id: send.0, message_id: send.1, failed, aftermath };
-        tx.enqueue(send.0, turns::QUEUE, job.to_job(row.now), None);
+        follows.push((AftermathJob { tenant_id: send.0, message_id: send.1, failed, aftermath }, row.lane, row.now));
+    }
+    let said_by_another = said_by_another(tx, &follows).await?;
+    for (job, lane, now) in &follows {
+        if !said_by_another.contains(&(job.tenant_id, job.message_id)) {
+            tx.enqueue(job.tenant_id, turns::queue_of(*lane), job.to_job(*now), None);
+        }
     }
     let settled = rows.iter().filter(|row| row.held_up && row.lane != CAMPAIGN_LANE).map(|row| turns::Settled {
         tenant_id: TenantId(row.tenant_id),
@@ -351,6 +359,49 @@ async fn settle(
         Some(Moved { tenant_id: TenantId(row.tenant_id), campaign_id, before, after })
     });
     Ok((settled.collect(), moved.collect()))
+}
+
+/// Of messages whose template is blocked, all but the latest attempt of each account and template: theirs says it for all, and of the
+/// messages themselves nothing follows.
+async fn said_by_another(
+    tx: &mut FleetTx,
+    follows: &[(AftermathJob, i16, DateTime<Utc>)],
+) -> Result<BTreeSet<(TenantId, MessageId)>> {
+    let mut blocked: Vec<&AftermathJob> = follows
+        .iter()
+        .map(|(job, ..)| job)
+        .filter(|job| matches!(job.aftermath, Aftermath::TemplateBlocked { .. }))
+        .collect();
+    if blocked.len() < 2 {
+        return Ok(BTreeSet::new());
+    }
+    let tenants: Vec<Uuid> = blocked.iter().map(|job| job.tenant_id.0).collect();
+    let messages: Vec<Uuid> = blocked.iter().map(|job| job.message_id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT m.tenant_id AS "tenant_id: TenantId", m.id AS "message_id: MessageId", m.content ->> 'name' AS name,
+            m.content ->> 'language' AS language
+        FROM unnest($1::uuid[], $2::uuid[]) AS blocked (tenant_id, message_id)
+        JOIN messages m ON m.tenant_id = blocked.tenant_id AND m.id = blocked.message_id"#,
+        &tenants,
+        &messages,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let templates: BTreeMap<_, _> =
+        rows.into_iter().map(|row| ((row.tenant_id, row.message_id), (row.name, row.language))).collect();
+    blocked.sort_by_key(|job| std::cmp::Reverse(job.failed.granted_at));
+    let mut said = Vec::new();
+    let mut by_another = BTreeSet::new();
+    for job in blocked {
+        let send = (job.tenant_id, job.message_id);
+        let says = (job.failed.account, job.aftermath, templates.get(&send));
+        if said.contains(&says) {
+            by_another.insert(send);
+        } else {
+            said.push(says);
+        }
+    }
+    Ok(by_another)
 }
 
 async fn record(tx: &mut FleetTx, trail: &[(&Report, MessageId)]) -> Result<()> {

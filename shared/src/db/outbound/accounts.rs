@@ -98,14 +98,21 @@ pub async fn resume(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId)
     put_back(tx.conn(), tenant_id, id).await
 }
 
-/// The same for somebody who asks for it by the API; what waits for the account is woken by and by.
+/// The same for somebody who asks for it by the API; what waits for the account is woken by and by. One that is not down stays as it is.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn resume_for(tx: &mut TenantTx, id: ChannelAccountId, actor: Actor) -> Result<Option<String>> {
     let tenant_id = tx.tenant_id();
-    let before = put_back(tx.conn(), tenant_id, id).await?;
+    let before = sqlx::query_scalar!(
+        "SELECT state FROM channel_accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     if before.as_deref() == Some("down") {
+        put_back(tx.conn(), tenant_id, id).await?;
         probes::wake_by_and_by(tx.conn(), tenant_id, id).await?;
         let (action, target_kind) = ("channel_account.resumed", "channel_account");
         let details = serde_json::json!({"before": "down"});

@@ -43,7 +43,7 @@ const DAY_OVER: Duration = Duration::from_secs(3600);
 /// No message is sent anew sooner: the report took a while, too.
 const SOONEST: Duration = Duration::from_secs(60);
 /// What is older than this is not news any more, and is not sent anew.
-const TOO_OLD: TimeDelta = TimeDelta::hours(24);
+pub(in crate::db) const TOO_OLD: TimeDelta = TimeDelta::hours(24);
 
 impl Reported {
     /// What is to slow down, and for how long nothing goes.
@@ -68,9 +68,12 @@ pub(super) fn accounts_down(records: &[Record]) -> impl Iterator<Item = (TenantI
 }
 
 /// Takes accounts down, locked by now, that reports say are, unless they have come back since the attempt. Such a one is tried with a
-/// message, too; but that the provider takes it proves nothing ([`probes::hear`]).
+/// message, too; but that the provider takes it proves nothing ([`probes::hear`]), and where it was back only just now, it is tried as
+/// seldom as before.
 pub(super) async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let mut down: BTreeMap<(TenantId, ChannelAccountId), (DateTime<Utc>, &str, &str, MessageId)> = BTreeMap::new();
+    // When its attempt was made, the code, what it means, and with which message.
+    type Latest<'a> = (DateTime<Utc>, &'a str, &'a str, MessageId);
+    let mut down: BTreeMap<(TenantId, ChannelAccountId), Latest<'_>> = BTreeMap::new();
     for (r, Reported { failed, aftermath }) in reported(records) {
         if *aftermath == Aftermath::AccountDown {
             let this = (failed.granted_at, failed.code.as_str(), failed.reason.as_str(), r.message_id);
@@ -89,10 +92,17 @@ pub(super) async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()
     let messages: Vec<Uuid> = down.values().map(|(.., message_id)| message_id.0).collect();
     sqlx::query!(
         "UPDATE channel_accounts a
-        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = clock_timestamp(), down_by_report = true, probes = 0,
-            probe_with = d.message_id, probe_at = clock_timestamp() + make_interval(secs => $7)
+        SET state = 'down', down_code = d.code, down_reason = d.reason, down_at = clock_timestamp(), down_by_report = true,
+            probes = before.probes, probe_with = d.message_id,
+            probe_at = clock_timestamp() + make_interval(secs => least(3600, $7 * power(2, least(before.probes, 10))))
         FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[])
             AS d (tenant_id, id, granted_at, code, reason, message_id)
+        -- Locked by now.
+        JOIN LATERAL (
+            SELECT CASE WHEN b.state_told_at > clock_timestamp() - $8::text::interval THEN b.probes ELSE 0 END AS probes
+            FROM channel_accounts b
+            WHERE b.tenant_id = d.tenant_id AND b.id = d.id
+        ) AS before ON true
         WHERE a.tenant_id = d.tenant_id AND a.id = d.id AND a.state = 'active'
             AND d.granted_at > coalesce(a.state_told_at, '-infinity')",
         &tenants,
@@ -102,6 +112,7 @@ pub(super) async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()
         &reasons as &[&str],
         &messages,
         probes::FIRST_AFTER_REFUSAL,
+        probes::SOON,
     )
     .execute(tx.conn())
     .await?;
@@ -242,14 +253,32 @@ pub(super) async fn close_windows(tx: &mut FleetTx, records: &[Record]) -> Resul
     Ok(())
 }
 
+/// With so many attempts reported as not delivered, a message has failed, and does not wait for its account once more: some providers bill
+/// what they do not deliver (providers/twilio section 3).
+const MOST_WITH_ACCOUNT_DOWN: i64 = 5;
+
+/// How a send is made up for.
+#[derive(Clone, Copy)]
+pub(super) struct Anew {
+    attempt_id: AttemptId,
+    in_doubt: bool,
+    /// As long as it has fewer attempts that were reported as not delivered; what was planned has been counted.
+    below: Option<i64>,
+}
+
 /// The sends whose failure may be made up for: their campaigns are locked before they are looked at.
-pub(super) fn perhaps_anew(records: &[Record]) -> impl Iterator<Item = (TenantId, MessageId, AttemptId, bool)> {
-    records.iter().filter_map(|r| match &r.what {
-        What::Reported(reported) if reported.aftermath == Aftermath::AccountDown => {
-            Some((r.tenant_id, r.message_id, reported.failed.attempt_id, false))
-        }
-        What::SendAnew { attempt_id, in_doubt } => Some((r.tenant_id, r.message_id, *attempt_id, *in_doubt)),
-        _ => None,
+pub(super) fn perhaps_anew(records: &[Record]) -> impl Iterator<Item = (TenantId, MessageId, Anew)> {
+    records.iter().filter_map(|r| {
+        let anew = match &r.what {
+            What::Reported(reported) if reported.aftermath == Aftermath::AccountDown => {
+                Anew { attempt_id: reported.failed.attempt_id, in_doubt: false, below: Some(MOST_WITH_ACCOUNT_DOWN) }
+            }
+            What::SendAnew { attempt_id, in_doubt } => {
+                Anew { attempt_id: *attempt_id, in_doubt: *in_doubt, below: None }
+            }
+            _ => return None,
+        };
+        Some((r.tenant_id, r.message_id, anew))
     })
 }
 
@@ -268,7 +297,7 @@ pub(super) async fn plan(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     let attempts: Vec<Uuid> = asked.values().map(|(attempt_id, _)| attempt_id.0).collect();
     let rows = sqlx::query!(
         r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId", s.channel_account_id AS "account: ChannelAccountId",
-            s.created_at, s.expires_at, t.retry AS "retry?: Json<Policy>", clock_timestamp() AS "now!", (
+            s.lane, s.created_at, s.expires_at, t.retry AS "retry?: Json<Policy>", clock_timestamp() AS "now!", (
                 SELECT count(*)
                 FROM send_attempts a
                 WHERE a.tenant_id = s.tenant_id AND a.message_id = s.message_id AND a.class = $4
@@ -299,7 +328,7 @@ pub(super) async fn plan(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         let task = Task::SendAnew { attempt_id, in_doubt };
         let (tenant_id, message_id) = (row.tenant_id, row.message_id);
         let job = OutboundJob { tenant_id, message_id, account: Some(row.account), task };
-        tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), TimeDelta::from_std(wait).ok());
+        tx.enqueue(tenant_id, turns::queue_of(row.lane), job.to_job(row.now), TimeDelta::from_std(wait).ok());
         tenants.push(tenant_id.0);
         messages.push(message_id.0);
         due.push(at);
@@ -339,25 +368,31 @@ fn anew(aftermath: Aftermath, policy: &Policy, before: u32) -> Option<(Duration,
 /// Sends anew what has still failed with the attempt in question: at once, or when its account or campaign goes on. A campaign that was
 /// completed meanwhile runs again. Returns those of campaigns that moved.
 pub(super) async fn send_anew(tx: &mut FleetTx, records: &[Record]) -> Result<Vec<Moved>> {
-    let asked: BTreeMap<(TenantId, MessageId), (AttemptId, bool)> = perhaps_anew(records)
-        .map(|(tenant_id, message_id, attempt_id, in_doubt)| ((tenant_id, message_id), (attempt_id, in_doubt)))
-        .collect();
+    let asked: BTreeMap<(TenantId, MessageId), Anew> =
+        perhaps_anew(records).map(|(tenant_id, message_id, anew)| ((tenant_id, message_id), anew)).collect();
     if asked.is_empty() {
         return Ok(Vec::new());
     }
     let tenants: Vec<Uuid> = asked.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = asked.keys().map(|(_, id)| id.0).collect();
-    let attempts: Vec<Uuid> = asked.values().map(|(attempt_id, _)| attempt_id.0).collect();
+    let attempts: Vec<Uuid> = asked.values().map(|anew| anew.attempt_id.0).collect();
+    let below: Vec<Option<i64>> = asked.values().map(|anew| anew.below).collect();
     let rows = sqlx::query!(
         r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId", s.channel_account_id AS "account: ChannelAccountId",
             s.lane, s.campaign_id AS "campaign_id: CampaignId", c.state AS "campaign_state?", a.state <> 'active' AS "is_down!", now() AS "now!"
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked (tenant_id, message_id, attempt_id)
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $5::bigint[]) AS asked (tenant_id, message_id, attempt_id, below)
         JOIN sends s ON s.tenant_id = asked.tenant_id AND s.message_id = asked.message_id
         JOIN channel_accounts a ON a.tenant_id = s.tenant_id AND a.id = s.channel_account_id
         LEFT JOIN campaigns c ON c.tenant_id = s.tenant_id AND c.id = s.campaign_id
         WHERE s.state = 'failed' AND s.attempt_id = asked.attempt_id
             AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()) AND s.created_at > clock_timestamp() - $4::interval
             AND (s.campaign_id IS NULL OR c.state IN ('running', 'paused', 'completed'))
+            -- The one that has failed now is one of them, and not yet written down as such.
+            AND (asked.below IS NULL OR asked.below > 1 + (
+                SELECT count(*)
+                FROM send_attempts b
+                WHERE b.tenant_id = s.tenant_id AND b.message_id = s.message_id AND b.class = $6
+            ))
         ORDER BY s.tenant_id, s.message_id
         FOR UPDATE OF s"#,
         &tenants,
@@ -365,12 +400,14 @@ pub(super) async fn send_anew(tx: &mut FleetTx, records: &[Record]) -> Result<Ve
         &attempts,
         // What was planned may come a little late.
         sqlx::postgres::types::PgInterval::try_from(TOO_OLD + TimeDelta::hours(1)).expect("whole hours"),
+        &below as &[Option<i64>],
+        Class::Undelivered.as_str(),
     )
     .fetch_all(tx.conn())
     .await?;
     let mut sends = Vec::with_capacity(rows.len());
     for row in &rows {
-        let (_, in_doubt) = asked[&(row.tenant_id, row.message_id)];
+        let in_doubt = asked[&(row.tenant_id, row.message_id)].in_doubt;
         let (waits_for, wait) = match (row.is_down, row.campaign_state.as_deref()) {
             (true, _) => (Some(ACCOUNT_DOWN), Some(ACCOUNT_DOWN_AGAIN)),
             (false, Some("paused")) => (Some(CAMPAIGN), None),

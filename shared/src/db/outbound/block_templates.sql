@@ -16,7 +16,8 @@ WITH refused AS MATERIALIZED (
     GROUP BY 1, 2, 3, 4, 5
 ),
 known AS MATERIALIZED (
-    SELECT t.tenant_id, t.channel_account_id, t.name, t.language, r.status, r.code, r.reason,
+    SELECT t.tenant_id, t.channel_account_id, t.name, t.language, r.status, r.code, r.reason, r.as_of,
+        coalesce(greatest(t.status_told_at, t.synced_at), '-infinity') <= r.as_of AS is_news,
         t.status = 'APPROVED' AND greatest(t.status_told_at, t.synced_at) > r.as_of AS is_back
     FROM refused r
     JOIN templates t
@@ -26,10 +27,11 @@ known AS MATERIALIZED (
 ),
 blocked AS (
     UPDATE templates t
-    SET status = known.status, reason = known.reason, status_told_at = clock_timestamp()
+    -- As of the attempt: what is told of the time since, and comes later, is news.
+    SET status = known.status, reason = known.reason, status_told_at = known.as_of
     FROM known
     WHERE t.tenant_id = known.tenant_id AND t.channel_account_id = known.channel_account_id AND t.name = known.name
-        AND t.language = known.language AND known.status IS NOT NULL AND t.status <> known.status AND NOT known.is_back
+        AND t.language = known.language AND known.status IS NOT NULL AND t.status <> known.status AND known.is_news
 ),
 running AS MATERIALIZED (
     SELECT c.tenant_id, c.id, r.code, r.reason

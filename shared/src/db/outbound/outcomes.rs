@@ -442,23 +442,31 @@ impl Went {
     }
 }
 
-/// The call of an account whose calls come one at a time has ended: the next may be granted.
+/// The call of an account whose calls come one at a time has ended: the next may be granted. Up to its deadline no other is; what is
+/// said later, or of an attempt that is given up, says nothing about the one that may be under way now.
 async fn let_next_call(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let ended: BTreeSet<(TenantId, ChannelAccountId)> = records
+    let ended: BTreeSet<(TenantId, ChannelAccountId, MessageId, AttemptId)> = records
         .iter()
-        .filter(|r| r.what.attempt_id().is_some())
-        .filter_map(|r| Some((r.tenant_id, r.place.filter(|place| place.serial)?.channel_account_id)))
+        .filter(|r| !matches!(r.what, What::Expired { .. }))
+        .filter_map(|r| {
+            let account = r.place.filter(|place| place.serial)?.channel_account_id;
+            Some((r.tenant_id, account, r.message_id, r.what.attempt_id()?))
+        })
         .collect();
     if ended.is_empty() {
         return Ok(());
     }
-    let tenants: Vec<Uuid> = ended.iter().map(|(tenant_id, _)| tenant_id.0).collect();
-    let accounts: Vec<Uuid> = ended.iter().map(|(_, id)| id.0).collect();
+    let tenants: Vec<Uuid> = ended.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = ended.iter().map(|(_, id, ..)| id.0).collect();
+    let messages: Vec<Uuid> = ended.iter().map(|(.., id, _)| id.0).collect();
+    let attempts: Vec<Uuid> = ended.iter().map(|(.., id)| id.0).collect();
     sqlx::query!(
         "WITH ended AS MATERIALIZED (
             SELECT l.tenant_id, l.scope, l.key
-            FROM unnest($1::uuid[], $2::uuid[]) AS ended (tenant_id, id)
+            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[]) AS ended (tenant_id, id, message_id, attempt_id)
+            JOIN sends s ON s.tenant_id = ended.tenant_id AND s.message_id = ended.message_id AND s.attempt_id = ended.attempt_id
             JOIN limits l ON l.tenant_id = ended.tenant_id AND l.scope = 'account' AND l.key = ended.id
+            WHERE s.state = 'sending' AND s.deadline > clock_timestamp()
             ORDER BY l.tenant_id, l.scope, l.key
             FOR UPDATE OF l
         )
@@ -468,6 +476,8 @@ async fn let_next_call(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         WHERE l.tenant_id = ended.tenant_id AND l.scope = ended.scope AND l.key = ended.key",
         &tenants,
         &accounts,
+        &messages,
+        &attempts,
     )
     .execute(tx.conn())
     .await?;

@@ -116,21 +116,15 @@ pub async fn see_to(tx: &mut FleetTx) -> Result<bool> {
 /// A try of which so long nothing bad is heard was a good one: not every provider tells of what arrives.
 const NO_NEWS_IS_GOOD: &str = "10 minutes";
 
-/// Puts accounts back to work that a report had taken down, once their try is reported as sent on or delivered.
+/// Puts accounts back to work that a report had taken down, once their try is reported as delivered: that it is sent on was said of the
+/// message they went down with, too. How often they have been tried is kept for a while, in case they go down again.
 async fn hear(tx: &mut FleetTx) -> Result<()> {
     let back = sqlx::query!(
-        r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId"
+        r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.probes
         FROM channel_accounts a
         JOIN sends s ON s.tenant_id = a.tenant_id AND s.message_id = a.probe_with
         WHERE a.state = 'down' AND a.down_by_report AND s.granted_at > a.down_at
-            AND (s.state IN ('delivered', 'read') OR (s.state = 'sent' AND (
-                s.granted_at < clock_timestamp() - $1::text::interval
-                OR EXISTS (
-                    SELECT FROM trail t
-                    WHERE t.tenant_id = s.tenant_id AND t.message_id = s.message_id AND t.event = 'sent'
-                        AND t.at >= date_trunc('second', s.granted_at)
-                )
-            )))
+            AND (s.state IN ('delivered', 'read') OR (s.state = 'sent' AND s.granted_at < clock_timestamp() - $1::text::interval))
         ORDER BY a.tenant_id, a.id
         FOR NO KEY UPDATE OF a SKIP LOCKED"#,
         NO_NEWS_IS_GOOD,
@@ -139,9 +133,25 @@ async fn hear(tx: &mut FleetTx) -> Result<()> {
     .await?;
     for row in back {
         if accounts::resume(tx, row.tenant_id, row.id).await?.as_deref() == Some("down") {
+            remember_tries(tx, row.tenant_id, row.id, row.probes).await?;
             wake_later(tx, row.tenant_id, row.id).await?;
         }
     }
+    Ok(())
+}
+
+/// An account that goes down again so soon after its return goes on being tried as seldom as before ([`super::aftermath::take_down`]).
+pub(super) const SOON: &str = "1 hour";
+
+async fn remember_tries(tx: &mut FleetTx, tenant_id: TenantId, id: ChannelAccountId, probes: i32) -> Result<()> {
+    sqlx::query!(
+        "UPDATE channel_accounts SET probes = $3 WHERE tenant_id = $1 AND id = $2",
+        tenant_id.0,
+        id.0,
+        probes,
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -151,17 +161,25 @@ const LOOKED_THROUGH: i64 = 20_000;
 async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
     let due = sqlx::query!(
         r#"WITH due AS MATERIALIZED (
-            SELECT a.tenant_id, a.id, s.message_id, s.lane
+            SELECT a.tenant_id, a.id, CASE WHEN s.may_go THEN s.message_id END AS message_id, s.lane
             FROM channel_accounts a
-            CROSS JOIN LATERAL (
-                SELECT tenant_id, message_id, state, due_at, wait_reason, campaign_id, lane
+            LEFT JOIN LATERAL (
+                SELECT tenant_id, message_id, lane, true AS is_its_own,
+                    state = 'waiting' AND (due_at IS NULL OR due_at <= clock_timestamp() OR wait_reason = 'account_down')
+                        AND NOT EXISTS (
+                            SELECT FROM campaigns c
+                            WHERE c.tenant_id = sends.tenant_id AND c.id = sends.campaign_id AND c.state = 'paused'
+                        ) AS may_go
                 FROM sends
                 WHERE tenant_id = a.tenant_id AND message_id = a.probe_with AND state IN ('waiting', 'queued', 'sending', 'unknown')
                 UNION ALL
                 -- What it went down with is settled: the earliest of the newest that wait for it.
                 SELECT *
                 FROM (
-                    SELECT tenant_id, message_id, state, due_at, wait_reason, campaign_id, lane
+                    SELECT tenant_id, message_id, lane, false, NOT EXISTS (
+                        SELECT FROM campaigns c
+                        WHERE c.tenant_id = newest.tenant_id AND c.id = newest.campaign_id AND c.state = 'paused'
+                    )
                     FROM (
                         SELECT *
                         FROM sends
@@ -174,13 +192,11 @@ async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
                     LIMIT 1
                 ) AS another
                 LIMIT 1
-            ) AS s
-            -- What could not be let through now would be brought again and again.
+            ) AS s ON true
+            -- What could not be let through now would be brought again and again. The message it went down with is found by its key,
+            -- and goes in a while; where there is nothing, all is not looked through again before the next try.
             WHERE a.state = 'down' AND a.probe_at <= clock_timestamp() AND a.probe_brought_for IS DISTINCT FROM a.probe_at
-                AND s.state = 'waiting' AND (s.due_at IS NULL OR s.due_at <= clock_timestamp() OR s.wait_reason = 'account_down')
-                AND NOT EXISTS (
-                    SELECT FROM campaigns c WHERE c.tenant_id = s.tenant_id AND c.id = s.campaign_id AND c.state = 'paused'
-                )
+                AND (s.may_go OR s.is_its_own IS NOT TRUE)
             ORDER BY a.tenant_id, a.id
             FOR NO KEY UPDATE OF a SKIP LOCKED
         )
@@ -188,19 +204,21 @@ async fn bring_probes(tx: &mut FleetTx) -> Result<()> {
         SET probe_brought_for = a.probe_at
         FROM due
         WHERE a.tenant_id = due.tenant_id AND a.id = due.id
-        RETURNING due.tenant_id AS "tenant_id: TenantId", due.message_id AS "message_id!: MessageId", due.id AS "account: ChannelAccountId",
-            due.lane AS "lane!", now() AS "now!""#,
+        RETURNING due.tenant_id AS "tenant_id: TenantId", due.message_id AS "message_id?: MessageId", due.id AS "account: ChannelAccountId",
+            due.lane AS "lane?", now() AS "now!""#,
         LOOKED_THROUGH,
     )
     .fetch_all(tx.conn())
     .await?;
     for row in due {
         let (tenant_id, account) = (row.tenant_id, row.account);
-        if row.lane == CAMPAIGN_LANE {
-            let slice = OutboundSlice { tenant_id, account, message_ids: vec![row.message_id] };
+        // Nobody waits: the next that comes finds the account due.
+        let Some(message_id) = row.message_id else { continue };
+        if row.lane == Some(CAMPAIGN_LANE) {
+            let slice = OutboundSlice { tenant_id, account, message_ids: vec![message_id] };
             tx.enqueue(tenant_id, turns::BULK_QUEUE, slice.to_job(row.now), None);
         } else {
-            let job = OutboundJob { tenant_id, message_id: row.message_id, account: Some(account), task: Task::Send };
+            let job = OutboundJob { tenant_id, message_id, account: Some(account), task: Task::Send };
             tx.enqueue(tenant_id, turns::QUEUE, job.to_job(row.now), None);
         }
     }

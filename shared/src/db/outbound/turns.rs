@@ -25,6 +25,11 @@ pub const CAMPAIGN_LANE: i16 = 1;
 /// The lane of what people and automation send: before all campaigns, and in the order of its conversation.
 pub const NOW_LANE: i16 = 0;
 
+/// The queue of what is to be done about a lane's sends.
+pub(in crate::db) fn queue_of(lane: i16) -> &'static str {
+    if lane == CAMPAIGN_LANE { BULK_QUEUE } else { QUEUE }
+}
+
 /// A send that no longer holds up its conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {

@@ -9,7 +9,8 @@ use url::Url;
 /// What stands before the id of an account that is a number on WhatsApp: its channel is told by its id alone, as at Twilio.
 pub const WHATSAPP_PREFIX: &str = TWILIO_WHATSAPP_PREFIX;
 
-const MAX_TIMEOUT_SECONDS: u32 = 60;
+/// No gateway is waited for longer.
+pub const MAX_TIMEOUT_SECONDS: u32 = 60;
 /// The kinds of content that a gateway may carry.
 const KINDS: &[&str] = &["text", "image", "video", "audio", "document"];
 
