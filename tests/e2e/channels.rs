@@ -634,6 +634,10 @@ async fn a_file_sent_by_whatsapp_is_uploaded_once_and_anew_when_its_id_is_over()
     let id = fleet.sandbox.handed()[0].name.clone();
     assert!(fleet.sandbox.named().iter().all(|(_, file)| *file == id));
     fleet.sandbox.forget_files();
+    // An id that is new is not what a refusal is about.
+    let mut admin = fleet.database.admin().await;
+    let not_new = "UPDATE provider_files SET expires_at = expires_at - interval '15 minutes'";
+    assert_eq!(sqlx::query(not_new).execute(&mut admin).await.unwrap().rows_affected(), 1);
     let (outcomes, uploads) = send().await;
     assert_eq!(uploads, 2, "it is uploaded anew, once");
     assert!(outcomes.contains_key(&words(&["not_sent", "accepted"])), "somebody has to find out: {outcomes:?}");
@@ -641,7 +645,6 @@ async fn a_file_sent_by_whatsapp_is_uploaded_once_and_anew_when_its_id_is_over()
     assert_eq!(send().await, (all_taken.clone(), 2), "by its new id");
 
     // Ours is known to be over by its time: nobody has to be refused.
-    let mut admin = fleet.database.admin().await;
     let over = "UPDATE provider_files SET expires_at = now() + interval '5 minutes'";
     assert_eq!(sqlx::query(over).execute(&mut admin).await.unwrap().rows_affected(), 1);
     assert_eq!(send().await, (all_taken, 3));

@@ -198,6 +198,9 @@ async fn by(fleet: &Fleet, stage: &Stage, way: Way, command: &Command) -> Row {
     for (round, at_once) in [at_once, 1, 1].into_iter().enumerate() {
         if round == 2 {
             fleet.sandbox.forget_files();
+            // An id that is new is not what a refusal is about.
+            let not_new = "UPDATE provider_files SET expires_at = expires_at - interval '15 minutes'";
+            sqlx::query(not_new).execute(&mut fleet.database.admin().await).await.unwrap();
         }
         let before = fleet.sandbox.handed().len();
         let mut sent = Vec::new();

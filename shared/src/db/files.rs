@@ -5,9 +5,12 @@ use super::{
     media::objects,
     scope::{FleetTx, TenantTx},
 };
-use crate::domain::ids::{ApiTokenId, ChannelAccountId, FileId, TenantId};
+use crate::domain::{
+    content::OutboundContent,
+    ids::{ApiTokenId, ChannelAccountId, FileId, MessageId, TenantId},
+};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// A file that lies in storage and is to be known.
@@ -111,17 +114,26 @@ pub type Wanted = (TenantId, ChannelAccountId, FileId);
 /// An id is not used any more when so little of its life is left.
 const LITTLE_LEFT: TimeDelta = TimeDelta::minutes(10);
 
+/// A file that a provider keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptFile {
+    /// The provider's id of it.
+    pub provider_file_id: String,
+    /// For how long still.
+    pub left: TimeDelta,
+}
+
 /// The ids by which the accounts' providers keep these files, of those that they still keep.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn kept(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Wanted, String>> {
+pub async fn kept(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Wanted, KeptFile>> {
     let tenants: Vec<Uuid> = wanted.iter().map(|(tenant_id, ..)| tenant_id.0).collect();
     let accounts: Vec<Uuid> = wanted.iter().map(|(_, account, _)| account.0).collect();
     let files: Vec<Uuid> = wanted.iter().map(|(.., file)| file.0).collect();
     let rows = sqlx::query!(
         r#"SELECT p.tenant_id AS "tenant_id: TenantId", p.channel_account_id AS "account: ChannelAccountId", p.file_id AS "file_id: FileId",
-            p.provider_file_id AS "provider_file_id!"
+            p.provider_file_id AS "provider_file_id!", extract(epoch FROM p.expires_at - now())::bigint AS "left_seconds!"
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS wanted (tenant_id, account, file_id)
         JOIN provider_files p ON p.tenant_id = wanted.tenant_id AND p.channel_account_id = wanted.account AND p.file_id = wanted.file_id
         WHERE p.provider_file_id IS NOT NULL AND p.expires_at > now() + make_interval(secs => $4)"#,
@@ -132,7 +144,11 @@ pub async fn kept(tx: &mut FleetTx, wanted: &[Wanted]) -> Result<HashMap<Wanted,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(|row| ((row.tenant_id, row.account, row.file_id), row.provider_file_id)).collect())
+    let kept = rows.into_iter().map(|row| {
+        let (provider_file_id, left) = (row.provider_file_id, TimeDelta::seconds(row.left_seconds));
+        ((row.tenant_id, row.account, row.file_id), KeptFile { provider_file_id, left })
+    });
+    Ok(kept.collect())
 }
 
 /// A provider keeps a file under this id from now on, for so long.
@@ -170,6 +186,68 @@ pub async fn lose(tx: &mut FleetTx, of: &[(Wanted, &str)]) -> Result<()> {
             account.0,
             file.0,
             provider_file_id,
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
+/// A message that failed for what may be the ids of its files.
+#[derive(Clone, Copy, Debug)]
+pub struct InDoubt {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub message_id: MessageId,
+    /// From which account.
+    pub account: ChannelAccountId,
+    /// An id that is kept until later than this was too new to be over.
+    pub until: DateTime<Utc>,
+}
+
+/// The ids by which these messages named their files are not used any more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn lose_in_doubt(tx: &mut FleetTx, messages: &[InDoubt]) -> Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = messages.iter().map(|m| m.tenant_id.0).collect();
+    let ids: Vec<Uuid> = messages.iter().map(|m| m.message_id.0).collect();
+    let accounts: Vec<Uuid> = messages.iter().map(|m| m.account.0).collect();
+    let untils: Vec<DateTime<Utc>> = messages.iter().map(|m| m.until).collect();
+    let rows = sqlx::query!(
+        r#"SELECT m.tenant_id AS "tenant_id: TenantId", told.account AS "account!: ChannelAccountId", told.until AS "until!",
+            m.content::text AS "content!"
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS told (tenant_id, message_id, account, until)
+        JOIN messages m ON m.tenant_id = told.tenant_id AND m.id = told.message_id"#,
+        &tenants,
+        &ids,
+        &accounts,
+        &untils,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    // A campaign's messages name the same file, and are reported together.
+    let mut lost: BTreeMap<Wanted, DateTime<Utc>> = BTreeMap::new();
+    for row in rows {
+        // What cannot be read was not sent by us.
+        let Ok(content) = serde_json::from_str::<OutboundContent>(&row.content) else { continue };
+        for id in content.files().into_iter().filter_map(|(_, file)| file.id) {
+            let until = lost.entry((row.tenant_id, row.account, id)).or_insert(row.until);
+            *until = (*until).max(row.until);
+        }
+    }
+    for ((tenant_id, account, file), until) in lost {
+        sqlx::query!(
+            "DELETE FROM provider_files
+            WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3 AND provider_file_id IS NOT NULL AND expires_at <= $4",
+            tenant_id.0,
+            account.0,
+            file.0,
+            until,
         )
         .execute(tx.conn())
         .await?;
@@ -244,7 +322,8 @@ pub async fn claim_upload(tx: &mut FleetTx, of: Wanted, within: TimeDelta, for_e
         return Ok(Claimed::Ours(Upload { storage_key, size_bytes, content_type, until }));
     }
     // Somebody was first: how it stands is seen by a statement that begins after they committed.
-    Ok(kept(tx, &[of]).await?.remove(&of).map_or(Claimed::Others, Claimed::Kept))
+    let kept = kept(tx, &[of]).await?.remove(&of);
+    Ok(kept.map_or(Claimed::Others, |kept| Claimed::Kept(kept.provider_file_id)))
 }
 
 /// An upload that was to be done until then came to nothing: anybody may try.

@@ -21,3 +21,4 @@ pub mod sends;
 pub mod sms;
 pub mod templates;
 pub mod tenants;
+pub mod uploads;

@@ -16,6 +16,7 @@ use crate::{
         events::SendToken,
         outcome::{Class, NotSent, Outcome},
         people::Recipient,
+        uploads,
     },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -260,7 +261,7 @@ impl ProviderClient {
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = read(answer).await.map_err(|why| whatsapp::upload::not_uploaded("upload", why))?;
         let provider_file_id = whatsapp::upload::uploaded(status, retry_after.as_deref(), &body)?;
-        Ok(Uploaded { provider_file_id, lives: whatsapp::upload::LIVES })
+        Ok(Uploaded { provider_file_id, lives: uploads::LIVES })
     }
 
     /// Tells a person that they are read or that an answer is being written. Lost signals are lost: nothing depends on them.

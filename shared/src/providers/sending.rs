@@ -31,6 +31,8 @@ pub struct Sender {
 pub enum Handle {
     /// The provider has it under this id.
     Id(String),
+    /// It was given this id a few minutes ago, and cannot have forgotten it yet.
+    NewId(String),
     /// The provider can fetch it here for a while.
     Link(String),
 }
@@ -73,7 +75,9 @@ impl Outgoing<'_> {
     pub fn link(&self, file: &FileRef) -> Result<String, Unsendable> {
         match self.file(file)? {
             Handle::Link(link) => Ok(link),
-            Handle::Id(_) => Err(Unsendable("a file of the message has to be given by its address".to_owned())),
+            Handle::Id(_) | Handle::NewId(_) => {
+                Err(Unsendable("a file of the message has to be given by its address".to_owned()))
+            }
         }
     }
 

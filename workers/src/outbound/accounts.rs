@@ -7,7 +7,7 @@ use shared::{
     db::{
         self, Databases, Placement,
         channel_accounts::{self, AccountSecrets},
-        files::{self, Wanted},
+        files::{self, KeptFile, Wanted},
         outbound::accounts,
     },
     domain::{
@@ -113,7 +113,7 @@ impl Accounts {
         &self,
         placement: &Placement,
         wanted: &[Wanted],
-    ) -> db::Result<HashMap<Wanted, String>> {
+    ) -> db::Result<HashMap<Wanted, KeptFile>> {
         let mut tenants: Vec<TenantId> = wanted.iter().map(|(tenant_id, ..)| *tenant_id).collect();
         tenants.dedup();
         let mut tx = self.databases.fleet(placement, &tenants).await?;

@@ -5,7 +5,7 @@ use super::{
     accounts::{Account, Accounts, Unusable},
     breaker::Breakers,
     hold::HeldSend,
-    uploads::{End, OUR_FAULT, UNDER_WAY, Uploads},
+    uploads::{NotUploaded, Uploads},
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
@@ -13,7 +13,7 @@ use shared::{
     crash::{self, CrashPoint},
     db::{
         self, Placement,
-        files::Wanted,
+        files::{KeptFile, Wanted},
         outbound::{
             grant::{Grant, Room},
             outcomes::{Place, Says, What},
@@ -28,6 +28,7 @@ use shared::{
         outcome::{Accepted, Class, NotSent, Outcome},
         people::{Recipient, RecipientKind},
         retrying::{Next, Policy},
+        uploads::{LIVES, NEW_FOR},
     },
     health::Condition,
     lifecycle::Lifecycle,
@@ -62,7 +63,7 @@ const ACCOUNT_SHARE: usize = 4;
 type Granted = (HeldSend, Place, Box<Grant>);
 type Readable = (HeldSend, Place, Box<Grant>, OutboundContent);
 /// By which ids providers keep files.
-type Kept = HashMap<Wanted, String>;
+type Kept = HashMap<Wanted, KeptFile>;
 
 /// Makes calls.
 pub(super) struct Caller {
@@ -247,7 +248,10 @@ impl Caller {
         for id in content.files().into_iter().filter_map(|(_, file)| file.id) {
             let wanted = (tenant_id, account, id);
             let handle = match kept.get(&wanted).filter(|_| way != HandOver::Link) {
-                Some(provider_file_id) => Handle::Id(provider_file_id.clone()),
+                Some(kept) if way == HandOver::Upload && kept.left > LIVES - NEW_FOR => {
+                    Handle::NewId(kept.provider_file_id.clone())
+                }
+                Some(kept) => Handle::Id(kept.provider_file_id.clone()),
                 None => {
                     if way == HandOver::Upload {
                         uploads.push(wanted);
@@ -340,14 +344,6 @@ struct Said {
     uploads: Vec<Wanted>,
 }
 
-/// Why a send's file is not with its provider.
-enum NotUploaded {
-    /// It is not done yet, or something of ours failed: the send comes again after this time.
-    Later(String, Duration),
-    /// The provider did not take it.
-    Refused(Outcome),
-}
-
 impl Said {
     /// Hands over what has to be uploaded, and waits for it until then.
     async fn upload(
@@ -358,16 +354,9 @@ impl Said {
         until: Instant,
     ) -> Result<(), NotUploaded> {
         for wanted in std::mem::take(&mut self.uploads) {
-            match uploads.upload(placement, account, wanted, until).await {
-                End::Kept(id) => drop(self.handles.insert(wanted.2, Handle::Id(id))),
-                // By the link that is there already.
-                End::NotHere => {}
-                End::NotYet => return Err(NotUploaded::Later("its file is being uploaded".to_owned(), UNDER_WAY)),
-                End::OurFault(reason) => {
-                    tracing::warn!(reason, "a file could not be uploaded, the message waits");
-                    return Err(NotUploaded::Later(reason, OUR_FAULT));
-                }
-                End::Refused(outcome) => return Err(NotUploaded::Refused(outcome)),
+            // What our storage lacks goes by the link that is there already.
+            if let Some(id) = uploads.upload(placement, account, wanted, until).await? {
+                self.handles.insert(wanted.2, Handle::NewId(id));
             }
         }
         Ok(())
@@ -422,7 +411,7 @@ fn about_file(said: &Said, news: &FileNews) -> Option<What> {
         FileNews::Lost => {
             let by_id = |(file, handle): (&FileId, &Handle)| match handle {
                 Handle::Id(theirs) => Some((*file, theirs.clone())),
-                Handle::Link(_) => None,
+                Handle::NewId(_) | Handle::Link(_) => None,
             };
             Some(What::FilesLost { files: said.handles.iter().filter_map(by_id).collect() })
         }

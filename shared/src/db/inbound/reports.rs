@@ -3,6 +3,7 @@
 use crate::{
     db::{
         error::Result,
+        files::{self, InDoubt},
         outbound::{
             aftermath::TOO_OLD,
             counts::Moved,
@@ -15,6 +16,7 @@ use crate::{
         ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
         outcome::Aftermath,
         sends::SendState,
+        uploads::{FILE_NOT_PROCESSED, LIVES, NEW_FOR},
     },
     jobs::outbound::{AftermathJob, FailedAttempt},
 };
@@ -108,14 +110,17 @@ pub async fn apply(tx: &mut FleetTx, reports: &[Report]) -> Result<Vec<Moved>> {
             trail.push((report, message_id));
         }
     }
-    let (mut settled, mut moved) = (Vec::new(), Vec::new());
+    let (mut settled, mut moved, mut in_doubt) = (Vec::new(), Vec::new(), Vec::new());
     for round in rounds(&trail) {
-        let (of_round, by_round) = settle(tx, &round).await?;
+        let (of_round, by_round, doubted) = settle(tx, &round).await?;
         settled.extend(of_round);
         moved.extend(by_round);
+        in_doubt.extend(doubted);
     }
     record(tx, &trail).await?;
     turns::wake_next(tx, &settled).await?;
+    // After all sends and conversations: of a campaign many batches come for the same file.
+    files::lose_in_doubt(tx, &in_doubt).await?;
     Ok(moved)
 }
 
@@ -290,11 +295,12 @@ fn rounds(reports: &[(&Report, MessageId)]) -> Vec<BTreeMap<(TenantId, MessageId
     rounds
 }
 
-/// Moves sends on as reported. Returns those that no longer hold up their conversation and did before, and those of campaigns.
+/// Moves sends on as reported. Returns those that no longer hold up their conversation and did before, those of campaigns,
+/// and those that failed for what may be their files' ids.
 async fn settle(
     tx: &mut FleetTx,
     sums: &BTreeMap<(TenantId, MessageId), Sum>,
-) -> Result<(Vec<turns::Settled>, Vec<Moved>)> {
+) -> Result<(Vec<turns::Settled>, Vec<Moved>, Vec<InDoubt>)> {
     let tenants: Vec<Uuid> = sums.keys().map(|(tenant_id, _)| tenant_id.0).collect();
     let messages: Vec<Uuid> = sums.keys().map(|(_, id)| id.0).collect();
     let states: Vec<String> = sums.values().map(|s| s.state.expect("a sum has a report").as_str().to_owned()).collect();
@@ -322,15 +328,18 @@ async fn settle(
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut follows = Vec::new();
+    let (mut follows, mut in_doubt) = (Vec::new(), Vec::new());
     for row in &rows {
         let send = (TenantId(row.tenant_id), MessageId(row.message_id));
         let Some(sum) = sums.get(&send).filter(|_| row.state == "failed" && row.before != "failed") else { continue };
+        let (Some(attempt_id), Some(granted_at)) = (row.attempt_id, row.granted_at) else { continue };
+        // No other provider that keeps files has this code.
+        if sum.code.as_deref() == Some(FILE_NOT_PROCESSED) {
+            let (account, until) = (ChannelAccountId(row.channel_account_id), granted_at + LIVES - NEW_FOR);
+            in_doubt.push(InDoubt { tenant_id: send.0, message_id: send.1, account, until });
+        }
         // Of an attempt so long ago it is no news, however late it was said.
-        let granted_at = row.granted_at.filter(|at| *at > row.now - TOO_OLD);
-        let (Some(aftermath), Some(attempt_id), Some(granted_at)) = (sum.aftermath, row.attempt_id, granted_at) else {
-            continue;
-        };
+        let Some(aftermath) = sum.aftermath.filter(|_| granted_at > row.now - TOO_OLD) else { continue };
         let failed = FailedAttempt {
             attempt_id: AttemptId(attempt_id),
             account: ChannelAccountId(row.channel_account_id),
@@ -358,7 +367,7 @@ async fn settle(
         let campaign_id = CampaignId(row.campaign_id?);
         Some(Moved { tenant_id: TenantId(row.tenant_id), campaign_id, before, after })
     });
-    Ok((settled.collect(), moved.collect()))
+    Ok((settled.collect(), moved.collect(), in_doubt))
 }
 
 /// Of messages whose template is blocked, all but the latest attempt of each account and template: theirs says it for all, and of the

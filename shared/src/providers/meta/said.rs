@@ -30,7 +30,7 @@ pub(in crate::providers) fn attachment(
     reusable: bool,
 ) -> Result<Value, Unsendable> {
     let payload = match message.file(file)? {
-        Handle::Id(id) => json!({"attachment_id": id}),
+        Handle::Id(id) | Handle::NewId(id) => json!({"attachment_id": id}),
         Handle::Link(link) if reusable => json!({"url": link, "is_reusable": true}),
         Handle::Link(link) => json!({"url": link}),
     };

@@ -43,7 +43,7 @@ pub(in crate::providers) fn components(message: &Outgoing<'_>, template: &Templa
 /// If it is not at hand.
 pub(in crate::providers) fn file(message: &Outgoing<'_>, file: &FileRef) -> Result<Map<String, Value>, Unsendable> {
     let (key, value) = match message.file(file)? {
-        Handle::Id(id) => ("id", id),
+        Handle::Id(id) | Handle::NewId(id) => ("id", id),
         Handle::Link(link) => ("link", link),
     };
     Ok(Map::from_iter([(key.to_owned(), value.into())]))

@@ -19,7 +19,8 @@ use std::time::Duration;
 const PERHAPS_ITS_FILE: [&str; 3] = ["100", "131009", "131053"];
 
 /// What an answer to `message` means. `retry_after` is the header's value; only seconds are understood. Where it names a file by an id
-/// and is refused for a value of it, it may be the id, which nothing tells: the file is handed over anew, once.
+/// and is refused for a value of it, it may be the id, which nothing tells: the file is handed over anew, once. An id of a few minutes ago
+/// is known: it is another value then.
 pub fn outcome(message: &Outgoing<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     match answered(status, retry_after, body) {
         Outcome::Failed { code, reason }
@@ -200,17 +201,20 @@ mod tests {
 
     #[test]
     fn a_file_whose_id_may_be_unknown_is_handed_over_anew() {
-        let said = |by_id: bool, code: u32| {
+        let said = |handle: fn(String) -> Handle, code: u32| {
             let text = content(serde_json::json!({"type": "text", "text": "x"}));
             let mut example = Example::new(Provider::Whatsapp, Channel::Whatsapp, text);
-            example.files.retain(|_, handle| by_id && matches!(handle, Handle::Id(_)));
+            example.files.values_mut().for_each(|file| *file = handle("770000000000031".into()));
             kind(&super::outcome(&example.outgoing(), 400, None, error(code).as_bytes()))
         };
         for code in [100, 131_009, 131_053] {
-            assert_eq!(said(true, code), "not sent, file");
-            assert_eq!(said(false, code), format!("failed {code}"), "it names no file by an id");
+            assert_eq!(said(Handle::Id, code), "not sent, file");
+            assert_eq!(said(Handle::NewId, code), format!("failed {code}"), "it is still known");
+            assert_eq!(said(Handle::Link, code), format!("failed {code}"), "it names no file by an id");
         }
-        assert_eq!((said(true, 131_026), said(true, 190)), ("failed 131026".to_owned(), "down 190".to_owned()));
+        for (code, expected) in [(131_026, "failed 131026"), (190, "down 190")] {
+            assert_eq!(said(Handle::Id, code), expected);
+        }
     }
 
     #[test]

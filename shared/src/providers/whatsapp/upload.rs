@@ -6,11 +6,7 @@ use crate::{
     domain::outcome::{Class, NotSent, Outcome},
     providers::{checking::canonical, json::Object, repair::readable},
 };
-use chrono::TimeDelta;
 use uuid::Uuid;
-
-/// For so long an upload can be sent.
-pub const LIVES: TimeDelta = TimeDelta::days(30);
 
 /// For documents, a message says how it is called; WhatsApp wants some name here.
 const NAME: &str = "file";
