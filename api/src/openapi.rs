@@ -87,6 +87,8 @@ mod tests {
                 "/api/{tenant}/campaigns/{id}/resume",
                 "/api/{tenant}/campaigns/{id}/retry-failed",
                 "/api/{tenant}/campaigns/{id}/start",
+                "/api/{tenant}/channel-accounts",
+                "/api/{tenant}/channel-accounts/{id}/resume",
                 "/api/{tenant}/contacts",
                 "/api/{tenant}/contacts/import",
                 "/api/{tenant}/contacts/{id}",

@@ -255,7 +255,8 @@ impl Default for Behaviour {
             read_rate: 0.6,
             skip_delivered_rate: 0.1,
             fail_later_rate: 0.0,
-            fail_later_codes: vec![131_026, 131_047, 131_049, 131_053],
+            // Whose window is closed is for `window` to say.
+            fail_later_codes: vec![131_026, 131_049, 131_053],
             held_rate: 0.0,
             held_drop_share: 0.0,
             duplicate_rate: 0.0,
