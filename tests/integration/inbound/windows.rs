@@ -81,6 +81,7 @@ async fn a_window_is_told_of_before_it_ends_when_it_has_and_when_it_opens_again(
     stage.look().await;
     assert_eq!(stage.kinds().await, ["conversation.window_closing"], "once, and of one");
 
+    stage.execute("UPDATE clocks SET at = now() - interval '1 minute' WHERE name = 'window_closed'").await;
     stage.execute("UPDATE conversations SET window_expires_at = now() - interval '40 seconds' WHERE window_expires_at < now() + interval '1 hour'").await;
     stage.look().await;
     stage.look().await;
