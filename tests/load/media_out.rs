@@ -200,7 +200,7 @@ async fn by(fleet: &Fleet, stage: &Stage, way: Way, command: &Command) -> Row {
             fleet.sandbox.forget_files();
             // An id that is new is not what a refusal is about.
             let not_new = "UPDATE provider_files SET expires_at = expires_at - interval '15 minutes'";
-            sqlx::query(not_new).execute(&mut fleet.database.admin().await).await.unwrap();
+            sqlx::query(not_new).execute(&mut fleet.database.admin().await).await.expect("the database answers");
         }
         let before = fleet.sandbox.handed().len();
         let mut sent = Vec::new();
@@ -319,7 +319,7 @@ fn refused(fleet: &Fleet, way: Way) -> u64 {
     let summary = fleet.sandbox.ledger().summary();
     let of_provider = summary.providers.get(&way.api());
     let codes = ["131009", "100/2018074"];
-    of_provider.map_or(0, |of| codes.iter().filter_map(|code| of.refused.get(*code)).map(|count| *count as u64).sum())
+    of_provider.map_or(0, |of| codes.iter().filter_map(|code| of.refused.get(*code)).copied().sum())
 }
 
 impl std::fmt::Display for Came {
