@@ -167,14 +167,22 @@ impl Meters {
     }
 
     /// How long a send must wait that takes so much, after what has been taken and what waits before it; `None` if it may go now.
-    pub(super) fn wait(&self, rates: &Rates, taken: &Taken, units: usize, waiting: usize) -> Option<Duration> {
+    /// What is only stopped is asked about again after `look_again` at the latest: a stop may end early.
+    pub(super) fn wait(
+        &self,
+        rates: &Rates,
+        taken: &Taken,
+        units: usize,
+        waiting: usize,
+        look_again: Duration,
+    ) -> Option<Duration> {
         let wait = |key: &RateKey| {
             let (meter, before) = (self.rates.get(key)?, taken.of(key));
             let needed = meter.shape.needed(units);
             if before + needed <= meter.allowed(self.now) {
                 return None;
             }
-            let stopped = (meter.stopped_until - self.now).to_std().unwrap_or_default();
+            let stopped = (meter.stopped_until - self.now).to_std().unwrap_or_default().min(look_again);
             Some(meter.shape.wait(meter.next_at - self.now, before + waiting + needed).max(stopped))
         };
         rates.iter().flatten().filter_map(wait).max()

@@ -215,6 +215,8 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
         };
         let about_people = is_about_people(&meters, &account, candidates.portfolio);
         let answers_wait = meters.answers_wait(&account);
+        // The call that is under way ends when it ends, and nobody is told.
+        let look_again = if is_serial { SERIAL_AGAIN } else { Duration::MAX };
         let moved = moves.entry(account).or_default();
         let (mut calls, mut waiting, mut answered) = (0, 0, false);
         for send in candidates.sends {
@@ -229,7 +231,7 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
                 })
             } else if let Some(wait) = answer_waits {
                 Some(Obstacle::Rate(wait))
-            } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting) {
+            } else if let Some(wait) = meters.wait(&rates, &taken, send.units, waiting, look_again) {
                 waiting += send.units;
                 if is_down {
                     left = 0;
