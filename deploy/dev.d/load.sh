@@ -30,6 +30,7 @@ load_help() {
     for profile in release dev; do
         binary=$(mijra_folder "$profile" 2>/dev/null)/load || continue
         [[ -x $binary ]] || continue
+        # shellcheck disable=SC2093 # What follows is for when there is none.
         exec "$binary" "$@"
     done
     usage_of load
