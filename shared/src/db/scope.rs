@@ -30,7 +30,7 @@ pub struct ControlTx {
 
 impl TenantTx {
     pub(super) async fn begin(pool: &PgPool, tenant_id: TenantId) -> Result<Self> {
-        let tx = pool.begin_with(scope(&[tenant_id])).await?;
+        let tx = pool.begin_with(scope(&[tenant_id], "")).await?;
         Ok(Self { tx, tenant_id, outbox: Vec::new() })
     }
 
@@ -62,7 +62,7 @@ impl TenantTx {
 
 impl FleetTx {
     pub(super) async fn begin(pool: &PgPool, tenants: &[TenantId]) -> Result<Self> {
-        let tx = pool.begin_with(scope(tenants)).await?;
+        let tx = pool.begin_with(scope(tenants, BATCH)).await?;
         Ok(Self { tx, outbox: Vec::new() })
     }
 
@@ -119,13 +119,17 @@ impl ControlTx {
     }
 }
 
-/// Begins and sets the scope in one round trip. Ids are formatted by us, so there is nothing to escape. With one tenant
-/// both settings name it, so that the same code serves the API's role and the workers'.
-fn scope(tenants: &[TenantId]) -> AssertSqlSafe<String> {
+/// What a batch's transaction has set beside its scope. Its statements look rows up by key, for arrays of any length. A plan made for one
+/// array of hundreds would rather walk through all of a tenant that is not large, and compare each row with each element.
+const BATCH: &str = ", set_config('plan_cache_mode', 'force_generic_plan', true)";
+
+/// Begins and sets the scope, and what else is to be set, in one round trip. Ids are formatted by us, so there is nothing to escape. With
+/// one tenant both settings name it, so that the same code serves the API's role and the workers'.
+fn scope(tenants: &[TenantId], more: &'static str) -> AssertSqlSafe<String> {
     let ids: Vec<String> = tenants.iter().map(|id| id.0.to_string()).collect();
     let one = if let [one] = ids.as_slice() { one.as_str() } else { "" };
     AssertSqlSafe(format!(
-        "BEGIN; SELECT set_config('app.tenant_id', '{one}', true), set_config('app.tenant_ids', '{{{}}}', true)",
+        "BEGIN; SELECT set_config('app.tenant_id', '{one}', true), set_config('app.tenant_ids', '{{{}}}', true){more}",
         ids.join(",")
     ))
 }

@@ -45,7 +45,7 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct ProviderClient {
     client: Client,
-    apis: ProviderApis,
+    apis: Arc<ProviderApis>,
     call_timeout: Duration,
 }
 
@@ -163,7 +163,7 @@ impl ProviderClient {
             .redirect(Policy::none())
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { client, apis, call_timeout })
+        Ok(Self { client, apis: Arc::new(apis), call_timeout })
     }
 
     /// Where an account's messages are handed over.

@@ -272,13 +272,17 @@ impl Caller {
         (send, place, grant): Granted,
         mut said: Said,
     ) {
-        let uploads = self.uploads.clone();
+        let uploads = (!said.uploads.is_empty()).then(|| self.uploads.clone());
         let (client, call) = (self.client.clone(), self.calls.begin(place.channel_account_id));
         let breakers = self.breakers.clone();
         let spacing = account.rate.map(|rate| self.spacing(place.channel_account_id, rate));
         self.life.spawn(async move {
             let _call = call;
-            let handed_over = said.upload(&uploads, &placement, &account, asked_at + GRANT_GOOD_FOR).await;
+            let handed_over = match &uploads {
+                // Rare, and too large to be moved about with every call.
+                Some(uploads) => Box::pin(said.upload(uploads, &placement, &account, asked_at + GRANT_GOOD_FOR)).await,
+                None => Ok(()),
+            };
             let refused = match handed_over {
                 Ok(()) => None,
                 Err(NotUploaded::Later(reason, after)) => {

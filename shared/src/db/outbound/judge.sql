@@ -9,7 +9,7 @@ SELECT
     CASE WHEN a.provider = 'gateway' THEN coalesce((a.gateway ->> 'timeout_seconds')::int, 0) ELSE 0 END AS "gateway_seconds!",
     a.provider = 'gateway' AND coalesce((a.gateway ->> 'serial')::boolean, false) AS "serial!",
     -- Whose consent is looked up at the claim.
-    (SELECT contact_id FROM conversations WHERE tenant_id = s.tenant_id AND id = s.conversation_id LIMIT 1) AS "contact_id!",
+    v.contact_id AS "contact_id!",
     s.conversation_id AS "conversation_id!",
     s.lane AS "lane!", s.state AS "state!", s.attempt_id, s.units AS "units!", s.heavy AS "heavy!",
     EXTRACT(epoch FROM s.due_at - clock_timestamp())::float8 AS due_in_seconds,
@@ -23,10 +23,9 @@ SELECT
         WHEN s.expires_at <= clock_timestamp() THEN 'expired'
         WHEN a.state <> 'active' AND (a.state <> 'down' OR a.probe_at IS NULL OR a.probe_at > clock_timestamp()) THEN 'account_down'
         -- A person's answer may be given for seven days, of which the window is the first.
-        WHEN s.needs_window AND NOT EXISTS (
-            SELECT FROM conversations
-            WHERE tenant_id = s.tenant_id AND id = s.conversation_id
-                AND window_expires_at > clock_timestamp() - CASE WHEN s.human_agent THEN interval '6 days' ELSE interval '0' END
+        WHEN s.needs_window AND coalesce(
+            v.window_expires_at <= clock_timestamp() - CASE WHEN s.human_agent THEN interval '6 days' ELSE interval '0' END,
+            true
         ) THEN 'window_closed'
         -- The first of a conversation waits for none.
         WHEN s.lane = 0 AND s.seq > 1 AND EXISTS (
@@ -37,8 +36,14 @@ SELECT
     END AS obstacle
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS held (tenant_id, message_id, attempt_id)
 CROSS JOIN LATERAL (
-    SELECT * FROM sends WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
+    SELECT tenant_id, message_id, conversation_id, channel_account_id, campaign_id, seq, lane, state, wait_reason, due_at, expires_at,
+        attempt_id, deadline, units, heavy, needs_window, human_agent
+    FROM sends
+    WHERE tenant_id = held.tenant_id AND message_id = held.message_id LIMIT 1
 ) AS s
+LEFT JOIN LATERAL (
+    SELECT contact_id, window_expires_at FROM conversations WHERE tenant_id = held.tenant_id AND id = s.conversation_id LIMIT 1
+) AS v ON true
 CROSS JOIN LATERAL (
     SELECT state, revision, portfolio_id, channel, probe_at, provider, gateway FROM channel_accounts WHERE tenant_id = held.tenant_id AND id = s.channel_account_id LIMIT 1
 ) AS a
