@@ -240,18 +240,22 @@ pub async fn lose_in_doubt(tx: &mut FleetTx, messages: &[InDoubt]) -> Result<()>
             *until = (*until).max(row.until);
         }
     }
-    for ((tenant_id, account, file), until) in lost {
-        sqlx::query!(
-            "DELETE FROM provider_files
-            WHERE tenant_id = $1 AND channel_account_id = $2 AND file_id = $3 AND provider_file_id IS NOT NULL AND expires_at <= $4",
-            tenant_id.0,
-            account.0,
-            file.0,
-            until,
-        )
-        .execute(tx.conn())
-        .await?;
-    }
+    let tenants: Vec<Uuid> = lost.keys().map(|(tenant_id, ..)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = lost.keys().map(|(_, account, _)| account.0).collect();
+    let files: Vec<Uuid> = lost.keys().map(|(.., file)| file.0).collect();
+    let untils: Vec<DateTime<Utc>> = lost.into_values().collect();
+    sqlx::query!(
+        "DELETE FROM provider_files f
+        USING unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS lost (tenant_id, account, file, until)
+        WHERE f.tenant_id = lost.tenant_id AND f.channel_account_id = lost.account AND f.file_id = lost.file
+            AND f.provider_file_id IS NOT NULL AND f.expires_at <= lost.until",
+        &tenants,
+        &accounts,
+        &files,
+        &untils,
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

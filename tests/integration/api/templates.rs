@@ -11,6 +11,8 @@ use shared::{
     jobs::media::{MediaJob, Task},
     queue::topology::MEDIA,
 };
+use sqlx::Connection;
+use std::time::Duration;
 
 fn template(name: &str, language: &str, status: &str) -> TemplateInfo {
     TemplateInfo {
@@ -220,6 +222,34 @@ async fn what_a_template_of_ones_own_lacks_is_named() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_that_take_one_name_at_once_the_second_is_told() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        own(stage, &tenant, "hello", "en", "Hello!").await;
+        let second = own(stage, &tenant, "good_day", "en", "Good day!").await;
+        let mut somebody = stage.database.admin().await;
+        let mut first = somebody.begin().await.unwrap();
+        sqlx::query("UPDATE templates SET name = 'welcome' WHERE name = 'hello'").execute(&mut *first).await.unwrap();
+        let (path, change) = (format!("/templates/{second}"), json!({"name": "welcome"}));
+        let told = request(stage, &tenant, Method::PATCH, &path, &change);
+        let meanwhile = async {
+            let mut admin = stage.database.admin().await;
+            while sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut admin).await.unwrap() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            first.commit().await.unwrap();
+        };
+        let (told, ()) = tokio::join!(told, meanwhile);
+        assert_eq!(told.problem(), (409, "exists", vec!["name"]));
+    })
+    .await;
+}
+
+/// Who waits for a lock.
+const WAITING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
 async fn what_is_to_be_made_at_a_provider_is_written_down_with_its_job() {

@@ -10,6 +10,9 @@ use crate::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+/// What can become of a webhook.
+pub const OUTCOMES: [&str; 5] = ["stored", "duplicate", "notice", "partly_bad", "erased"];
+
 /// One webhook of one tenant.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -23,7 +26,7 @@ pub struct Entry {
     pub provider: Provider,
     /// For which account, if it was one.
     pub channel_account_id: Option<ChannelAccountId>,
-    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`.
+    /// What became of it: one of [`OUTCOMES`].
     pub outcome: &'static str,
     /// More, for a person.
     pub detail: Option<String>,

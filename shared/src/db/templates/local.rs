@@ -1,7 +1,10 @@
 //! A tenant's own templates.
 
 use crate::{
-    db::{TenantTx, audit, error::Result},
+    db::{
+        TenantTx, audit,
+        error::{Error, Result},
+    },
     domain::{
         ids::{FileId, TemplateId},
         local_templates,
@@ -109,7 +112,7 @@ pub enum Changed {
     Done,
     /// There is no such template of the tenant's own.
     NoSuchThing,
-    /// Another has that name in the language.
+    /// Another has that name in the language. The transaction is not to be committed.
     NameTaken,
 }
 
@@ -155,7 +158,7 @@ pub async fn change(tx: &mut TenantTx, id: TemplateId, change: &Change<'_>, acto
     {
         return Ok(Changed::Done);
     }
-    sqlx::query!(
+    let changed = sqlx::query!(
         "UPDATE templates
         SET name = $3, category = $4, body = $5, variables = $6, files = $7, synced_at = now()
         WHERE tenant_id = $1 AND id = $2",
@@ -168,7 +171,13 @@ pub async fn change(tx: &mut TenantTx, id: TemplateId, change: &Change<'_>, acto
         &files,
     )
     .execute(tx.conn())
-    .await?;
+    .await
+    .map_err(Error::from);
+    match changed {
+        // By somebody who took it since it was looked for above.
+        Err(error) if error.constraint() == Some("templates_local_key") => return Ok(Changed::NameTaken),
+        changed => changed?,
+    };
     let details = json!({
         "before": {"name": before.name, "category": before.category, "body": before.body, "files": before.files},
         "after": {"name": name, "category": category, "body": body, "files": files},
