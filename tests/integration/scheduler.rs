@@ -4,7 +4,7 @@ use crate::queue::{SOON, staged, until};
 use serde_json::json;
 use shared::{
     clock::Clock,
-    db::receiving,
+    db::{Databases, receiving},
     domain::{
         channel::Provider,
         ids::{TenantId, WebhookId},
@@ -12,6 +12,7 @@ use shared::{
     health::Readiness,
     jobs::inbound::{Meta, RawWebhook},
     lifecycle::Lifecycle,
+    queue::{Broker, Publisher},
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use support::database::{Role, database, placement};
@@ -29,6 +30,18 @@ const UNREADABLE: [(&str, i64, &str); 3] = [
 
 async fn count(admin: &mut PgConnection, table: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).fetch_one(admin).await.unwrap()
+}
+
+fn scheduler(databases: Databases, broker: Broker, publisher: Publisher) -> Scheduler {
+    Scheduler {
+        databases,
+        broker,
+        publisher,
+        clock: Clock::system(),
+        log_days: workers::scheduler::LOG_DAYS,
+        window_closing_minutes: workers::scheduler::WINDOW_CLOSING_MINUTES,
+        templates_max_age: None,
+    }
 }
 
 #[tokio::test]
@@ -82,16 +95,7 @@ query: None,
         let condition = readiness.condition("sweep");
         let broker = stage.broker();
         let publisher = stage.publisher(&broker).await;
-        let scheduler = Scheduler {
-            databases,
-            broker,
-            publisher,
-            clock: Clock::system(),
-            log_days: workers::scheduler::LOG_DAYS,
-            window_closing_minutes: workers::scheduler::WINDOW_CLOSING_MINUTES,
-            templates_max_age: None,
-        };
-        let running = workers::scheduler::run(scheduler, life.clone(), condition);
+        let running = workers::scheduler::run(scheduler(databases, broker, publisher), life.clone(), condition);
         let watching = async {
             for (table, unreadable, _) in UNREADABLE {
                 until(table, async || count(&mut admin, table).await == unreadable).await;
@@ -107,6 +111,48 @@ query: None,
         for (table, unreadable, _) in UNREADABLE {
             assert_eq!(count(&mut admin, table).await, unreadable, "{table}: kept for a release that can read them");
         }
+    })
+    .await;
+}
+
+/// A tenant with a conversation whose window has just ended.
+const CLOSING: [&str; 4] = [
+    "INSERT INTO control.tenants (id, slug, name) VALUES ($1, 'acme', 'Acme')",
+    "INSERT INTO channel_accounts (tenant_id, id, provider, name, external_id, sealed_secrets, secret_key_id)
+    VALUES ($1, $1, 'whatsapp', 'Shop', '106', 'sealed', 'test')",
+    "INSERT INTO contacts (tenant_id, id, name) VALUES ($1, $1, 'Ada')",
+    "INSERT INTO conversations (tenant_id, id, contact_id, channel_account_id, state, origin, last_message_at, last_message_direction,
+        window_expires_at)
+    VALUES ($1, $1, $1, $1, 'open', 'inbound', now(), 'in', now() - interval '30 seconds')",
+];
+
+#[tokio::test]
+async fn windows_are_told_of_by_the_clock_alone() {
+    staged(async |stage| {
+        let database = database().await;
+        let mut admin = database.admin().await;
+        let tenant = TenantId::new();
+        for statement in CLOSING {
+            sqlx::query(statement).bind(tenant).execute(&mut admin).await.unwrap();
+        }
+        // As if nobody had looked for a minute.
+        sqlx::query("UPDATE clocks SET at = now() - interval '1 minute'").execute(&mut admin).await.unwrap();
+        let (readiness, life) = (Readiness::default(), Lifecycle::new(SOON));
+        let condition = readiness.condition("sweep");
+        let broker = stage.broker();
+        let publisher = stage.publisher(&broker).await;
+        let scheduler = scheduler(database.databases(Role::Worker), broker, publisher);
+        let running = workers::scheduler::run(scheduler, life.clone(), condition);
+        let watching = async {
+            let told = "SELECT coalesce(string_agg(kind, ' ' ORDER BY position), '') FROM events";
+            let both = "conversation.window_closing conversation.window_closed";
+            until("both are told", async || {
+                sqlx::query_scalar::<_, String>(told).fetch_one(&mut admin).await.unwrap() == both
+            })
+            .await;
+            life.stop();
+        };
+        tokio::join!(running, watching);
     })
     .await;
 }

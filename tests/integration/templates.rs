@@ -175,4 +175,13 @@ async fn a_list_replaces_what_is_known_for_all_that_share_it_and_nothing_else() 
     assert!(making::claim(&mut tx, stage.tenant, queued).await.unwrap().is_none(), "it is made");
     assert!(making::claim(&mut tx, stage.tenant, TemplateId::new()).await.unwrap().is_none());
     tx.commit().await.unwrap();
+
+    // A list that was begun while one was being made may lack it.
+    let queued = "SELECT count(*) FROM templates WHERE name = 'queued'";
+    stage.execute("UPDATE templates SET status = 'PENDING' WHERE name = 'queued'").await;
+    stage.fetched(first, &["a"], Clock::system().now()).await;
+    assert_eq!(stage.count(queued).await, 2);
+    stage.execute("UPDATE templates SET synced_at = now() - interval '11 minutes' WHERE name = 'queued'").await;
+    stage.fetched(first, &["a"], Clock::system().now()).await;
+    assert_eq!(stage.count(queued).await, 0);
 }

@@ -99,6 +99,19 @@ pub fn busiest(moments: &[Moment]) -> u64 {
     seconds(moments).last().copied().unwrap_or_default()
 }
 
+/// When the sliding second ended in which most was taken.
+pub fn busiest_until(moments: &[Moment]) -> i64 {
+    let until = moments.iter().map(|(at, _)| *at).max_by_key(|until| taken_until(moments, *until));
+    until.unwrap_or_default()
+}
+
+/// How much was taken in the second that ends with a moment.
+pub fn taken_until(moments: &[Moment], until: i64) -> u64 {
+    let first = moments.partition_point(|(at, _)| *at <= until - 1_000_000);
+    let end = moments.partition_point(|(at, _)| *at <= until);
+    sum(&moments[first..end])
+}
+
 /// How much in all.
 pub fn sum(moments: &[Moment]) -> u64 {
     moments.iter().map(|(_, units)| units).sum()
@@ -124,6 +137,8 @@ mod tests {
         let moments = [(0, 1), (500_000, 3), (999_999, 1), (1_000_000, 1), (2_500_000, 2)];
         assert_eq!(seconds(&moments), [1, 2, 4, 5, 5]);
         assert_eq!((busiest(&moments), sum(&moments), busiest(&[])), (5, 8, 0));
+        assert_eq!((taken_until(&moments, 999_999), taken_until(&moments, 1_000_000)), (5, 5));
+        assert_eq!(taken_until(&moments, busiest_until(&moments)), 5);
     }
 
     #[test]

@@ -245,10 +245,18 @@ pub async fn lose_in_doubt(tx: &mut FleetTx, messages: &[InDoubt]) -> Result<()>
     let files: Vec<Uuid> = lost.keys().map(|(.., file)| file.0).collect();
     let untils: Vec<DateTime<Utc>> = lost.into_values().collect();
     sqlx::query!(
-        "DELETE FROM provider_files f
-        USING unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS lost (tenant_id, account, file, until)
-        WHERE f.tenant_id = lost.tenant_id AND f.channel_account_id = lost.account AND f.file_id = lost.file
-            AND f.provider_file_id IS NOT NULL AND f.expires_at <= lost.until",
+        "WITH lost AS MATERIALIZED (
+            SELECT f.tenant_id, f.channel_account_id, f.file_id
+            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[]) AS lost (tenant_id, account, file, until)
+            JOIN provider_files f
+                ON f.tenant_id = lost.tenant_id AND f.channel_account_id = lost.account AND f.file_id = lost.file
+            WHERE f.provider_file_id IS NOT NULL AND f.expires_at <= lost.until
+            ORDER BY f.tenant_id, f.channel_account_id, f.file_id
+            FOR UPDATE OF f
+        )
+        DELETE FROM provider_files f
+        USING lost
+        WHERE f.tenant_id = lost.tenant_id AND f.channel_account_id = lost.channel_account_id AND f.file_id = lost.file_id",
         &tenants,
         &accounts,
         &files,

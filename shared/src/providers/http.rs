@@ -145,6 +145,8 @@ pub struct Send<'a> {
     pub refers_to: Option<&'a str>,
     /// Whether it goes as a person's answer outside the window.
     pub human_agent: bool,
+    /// For how long it is of use; `None`: as long as it takes.
+    pub valid_for: Option<Duration>,
 }
 
 impl ProviderClient {
@@ -213,8 +215,9 @@ impl ProviderClient {
 
     /// Hands one message over.
     pub async fn send(&self, send: Send<'_>) -> Outcome {
-        let Send { endpoint, recipient, content, files, token, refers_to, human_agent } = send;
-        let outgoing = Outgoing { sender: &endpoint.sender, recipient, content, files, token, refers_to, human_agent };
+        let Send { endpoint, recipient, content, files, token, refers_to, human_agent, valid_for } = send;
+        let sender = &endpoint.sender;
+        let outgoing = Outgoing { sender, recipient, content, files, token, refers_to, human_agent, valid_for };
         let call = match self.call(endpoint, &outgoing) {
             Ok(call) => call,
             Err(Unsendable(reason)) => return Outcome::Failed { code: "content".into(), reason },
@@ -543,6 +546,7 @@ mod tests {
                 token: &send_token,
                 refers_to: None,
                 human_agent: false,
+                valid_for: None,
             };
             let request = client.call(&endpoint, &outgoing).unwrap().build().unwrap();
             assert_eq!(request.timeout(), Some(&Duration::from_secs(seconds)), "{account:?} {content:?}");

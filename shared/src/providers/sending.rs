@@ -8,7 +8,7 @@ use crate::domain::{
     ids::FileId,
     people::Recipient,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use url::Url;
 
 /// From whom: an account, as far as its requests show it.
@@ -57,6 +57,8 @@ pub struct Outgoing<'a> {
     pub refers_to: Option<&'a str>,
     /// Whether the customer service window is closed and it goes as a person's answer (Messenger and Instagram: HUMAN_AGENT).
     pub human_agent: bool,
+    /// For how long it is of use, where that is known: a provider that keeps a queue need not keep it longer.
+    pub valid_for: Option<Duration>,
 }
 
 impl Outgoing<'_> {

@@ -388,6 +388,14 @@ async fn a_throttle_that_a_report_tells_slows_the_account_down_once() {
     let rate: f64 = sqlx::query_scalar("SELECT current_rate FROM limits").fetch_one(&mut stage.admin).await.unwrap();
     assert_eq!(rate, 40.0, "both were sent before it was lowered");
     assert!(stage.due_at(one.message).await.is_some(), "and it is sent anew");
+    let stopped = "SELECT stopped_until > now() + interval '50 minutes' FROM limits";
+    assert_eq!(sqlx::query_scalar::<_, Option<bool>>(stopped).fetch_one(&mut stage.admin).await.unwrap(), Some(false));
+    let third = stage.taken().await;
+    stage.execute("UPDATE sends SET granted_at = granted_at - interval '1 minute'").await;
+    stage.fails(third, Aftermath::Slow { class: Class::Day }).await;
+    assert_eq!(sqlx::query_scalar::<_, Option<bool>>(stopped).fetch_one(&mut stage.admin).await.unwrap(), Some(true));
+    let rate: f64 = sqlx::query_scalar("SELECT current_rate FROM limits").fetch_one(&mut stage.admin).await.unwrap();
+    assert_eq!(rate, 40.0, "the day is over all the same");
 }
 
 #[tokio::test]
@@ -547,13 +555,20 @@ async fn of_many_messages_with_a_blocked_template_one_leads_to_a_job() {
 #[tokio::test]
 async fn a_report_says_nothing_of_a_template_that_has_come_back_since() {
     let mut stage = Stage::new().await;
-    let (campaign, taken) = stage.with_a_template("spring").await;
-    stage.execute("UPDATE templates SET status_told_at = now() + interval '1 second'").await;
-    stage.fails(taken, Aftermath::TemplateBlocked { block: Block::Paused }).await;
-    assert_eq!(
-        (stage.template("spring").await.as_str(), stage.campaign_row(campaign).await.0.as_str()),
-        ("APPROVED", "running")
-    );
+    for (name, since) in [
+        ("spring", "UPDATE templates SET status_told_at = now() + interval '1 second'"),
+        // Fetched, and found as it was.
+        ("summer", "UPDATE channel_accounts SET templates_synced_at = now() + interval '1 second'"),
+    ] {
+        let (campaign, taken) = stage.with_a_template(name).await;
+        stage.execute(since).await;
+        stage.fails(taken, Aftermath::TemplateBlocked { block: Block::Paused }).await;
+        assert_eq!(
+            (stage.template(name).await.as_str(), stage.campaign_row(campaign).await.0.as_str()),
+            ("APPROVED", "running"),
+            "{name}"
+        );
+    }
 }
 
 #[tokio::test]

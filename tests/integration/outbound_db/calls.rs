@@ -87,6 +87,24 @@ async fn a_deadline_is_as_late_as_the_kind_of_call_is_long() {
 }
 
 #[tokio::test]
+async fn a_grant_says_for_how_long_the_message_is_of_use() {
+    let mut stage = Stage::new().await;
+    let (of_use, always) = (stage.lone_send().await.1, stage.lone_send().await.1);
+    sqlx::query("UPDATE sends SET expires_at = now() + interval '1 minute' WHERE message_id = $1")
+        .bind(of_use)
+        .execute(&mut stage.admin)
+        .await
+        .unwrap();
+    for judged in stage.ask(&[of_use, always]).await {
+        let Answer::Granted(grant) = &judged.answer else { panic!("{judged:?}") };
+        let seconds = grant.valid_for.map(|left| left.as_secs());
+        let expected = if judged.message_id == of_use { 50..=60 } else { 0..=0 };
+        assert_eq!(seconds.is_some(), judged.message_id == of_use);
+        assert!(expected.contains(&seconds.unwrap_or_default()), "{seconds:?}");
+    }
+}
+
+#[tokio::test]
 async fn where_calls_come_one_at_a_time_no_other_is_granted_whoever_asks() {
     let mut stage = Stage::new().await;
     stage.with_a_gateway().await;
@@ -106,6 +124,24 @@ async fn where_calls_come_one_at_a_time_no_other_is_granted_whoever_asks() {
     stage.execute("UPDATE limits SET next_at = now()").await;
     let again = stage.ask(&[left]).await;
     assert!(matches!(again[0].answer, Answer::Granted(_)), "{again:?}");
+}
+
+#[tokio::test]
+async fn of_many_that_wait_for_a_call_the_later_ask_later() {
+    let mut stage = Stage::new().await;
+    stage.with_a_gateway().await;
+    stage.execute("UPDATE limits SET rate = 0.2, current_rate = 0.2").await;
+    let sends = [stage.lone_send().await.1, stage.lone_send().await.1, stage.lone_send().await.1];
+    let answers = stage.ask(&sends).await;
+    let mut waits: Vec<Duration> = answers
+        .iter()
+        .filter_map(|judged| match judged.answer {
+            Answer::NotNow(Obstacle::Rate(wait)) => Some(wait),
+            _ => None,
+        })
+        .collect();
+    waits.sort_unstable();
+    assert!(waits[0] >= Duration::from_secs(4) && waits[1] >= Duration::from_secs(9), "{waits:?}");
 }
 
 #[tokio::test]

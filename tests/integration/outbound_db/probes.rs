@@ -154,6 +154,50 @@ async fn an_account_that_may_not_be_called_keeps_its_try() {
 }
 
 #[tokio::test]
+async fn a_try_that_was_not_made_does_not_count() {
+    let mut stage = Stage::new().await;
+    let first = stage.goes_down().await;
+    stage.execute("UPDATE channel_accounts SET probes = 5").await;
+    stage.probe_is_due().await;
+    let tried = "SELECT probes || CASE WHEN probe_at < now() + interval '10 seconds' THEN ' soon' ELSE ' later' END
+        FROM channel_accounts WHERE EXISTS (SELECT FROM sends WHERE message_id = $1)";
+    let answers = stage.ask(&[first]).await;
+    assert_eq!(stage.one::<String>(tried, first).await, "6 later");
+    let uploading = |attempt_id| What::GivenBack {
+        attempt_id,
+        reason: "its file is being uploaded".into(),
+        after: Some(Duration::from_secs(2)),
+    };
+    stage.ends(&answers[0], uploading).await;
+    assert_eq!(stage.one::<String>(tried, first).await, "5 soon");
+
+    stage.probe_is_due().await;
+    stage.execute("UPDATE sends SET due_at = now()").await;
+    stage
+        .execute(
+            "INSERT INTO suppressions (tenant_id, contact_id, channel, purpose, state, since, source)
+            SELECT tenant_id, id, 'whatsapp', 'all', 'opted_out', now(), 'test' FROM contacts",
+        )
+        .await;
+    let answers = stage.ask(&[first]).await;
+    assert!(matches!(answers[0].answer, Answer::NotNow(Obstacle::OptedOut)), "{answers:?}");
+    assert_eq!(stage.one::<String>(tried, first).await, "5 soon");
+}
+
+#[tokio::test]
+async fn an_account_that_somebody_has_brought_back_is_not_brought_back_once_more() {
+    let mut stage = Stage::new().await;
+    let first = stage.goes_down().await;
+    stage.probe_is_due().await;
+    let answers = stage.ask(&[first]).await;
+    stage.execute("UPDATE channel_accounts SET state = 'active', probe_at = NULL, revision = 7").await;
+    stage.ends(&answers[0], |attempt_id| What::Accepted { attempt_id, provider_message_id: "wamid.1".into() }).await;
+    let revision: i32 =
+        sqlx::query_scalar("SELECT revision FROM channel_accounts").fetch_one(&mut stage.admin).await.unwrap();
+    assert_eq!((revision, stage.state(first).await), (7, Sent));
+}
+
+#[tokio::test]
 async fn an_opt_out_at_the_provider_of_somebody_who_was_erased_ends_the_send_alone() {
     let mut stage = Stage::new().await;
     let (conversation, attempt) = (stage.conversation().await, AttemptId::new());

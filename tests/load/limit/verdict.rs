@@ -81,6 +81,14 @@ pub(super) async fn report(
         metering::sum(&grants) as f64 / seconds,
         received.len() as f64 / seconds
     ));
+    let until = metering::busiest_until(&both);
+    say(&format!(
+        "the busiest sliding second: {} granted + {} received; of each alone at most {} and {}",
+        metering::taken_until(&grants, until),
+        metering::taken_until(&received, until),
+        metering::busiest(&grants),
+        metering::busiest(&received),
+    ));
     show(&rows);
     Ok(busiest <= most && refused == 0 && ended_well)
 }

@@ -378,6 +378,7 @@ impl Said {
             token,
             refers_to: grant.refers_to.as_deref(),
             human_agent: grant.human_agent,
+            valid_for: grant.valid_for,
         }
     }
 }
@@ -516,6 +517,7 @@ mod tests {
             content: String::new(),
             refers_to: None,
             human_agent: false,
+            valid_for: None,
         };
         let away = NotSent { code: "connect".into(), reason: "connection refused".into(), retry_after: None, class };
         what(Outcome::NotSent(away), &grant, &Policy::default(), longest, limited)

@@ -49,7 +49,7 @@ const AFTER_GIVING_UP: Duration = Duration::from_secs(10);
 /// A message whose file is still on its way comes again after the time that it has been on its way, within these: a large file does not
 /// cost its messages a grant every moment.
 const SOONEST: Duration = Duration::from_secs(2);
-const LATEST: Duration = Duration::from_secs(30);
+const LATEST: Duration = Duration::from_secs(9);
 /// Since when a file is on its way is forgotten when no message has come again for so long.
 const NOBODY_CAME: Duration = Duration::from_secs(60);
 /// What failed by our own fault is tried again after this time.
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_large_file_waits_ever_longer() {
-        for (under_way, middle) in [(0, 2.0), (8, 8.0), (300, 30.0)] {
+        for (under_way, middle) in [(0, 2.0), (8, 8.0), (300, 9.0)] {
             let end = End::NotYet.meet(Duration::from_secs(under_way));
             let Err(NotUploaded::Later(_, wait)) = end else { panic!("{end:?}") };
             assert!((middle * 0.5..=middle * 1.5).contains(&wait.as_secs_f64()), "{under_way}: {wait:?}");

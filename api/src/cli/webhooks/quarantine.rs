@@ -159,6 +159,8 @@ enum Outcome {
     Cut,
     /// The address it came to is nobody's any more.
     NobodysAddress,
+    /// The secrets it would be verified with cannot be opened.
+    Unusable,
     /// There is none with this id.
     NotThere,
 }
@@ -172,6 +174,9 @@ impl Outcome {
             Outcome::StillWrong => "its signature fits none of the secrets as they are now",
             Outcome::Cut => "larger than what is kept of it (64 KiB), so that it cannot be verified",
             Outcome::NobodysAddress => "the address it came to is nobody's any more",
+            Outcome::Unusable => {
+                "the secrets of its address cannot be opened here (MIJRA_SECRET_KEYS), or are not what they should be"
+            }
             Outcome::NotThere => "not in quarantine",
         }
     }
@@ -332,7 +337,8 @@ impl Verifier {
         } else {
             match db::receiving::find_endpoint(&mut tx, &suspect.endpoint).await? {
                 Some(row) => {
-                    let endpoint = Endpoint::open(&row, &self.keyring)?;
+                    // Those of one account keep nobody else's from being played again.
+                    let Ok(endpoint) = Endpoint::open(&row, &self.keyring) else { return Ok(Outcome::Unusable) };
                     (Some(endpoint.account), endpoint.secrets)
                 }
                 None => return Ok(Outcome::NobodysAddress),

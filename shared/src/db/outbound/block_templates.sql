@@ -3,7 +3,9 @@
 -- from before says nothing about a template that has come back.
 WITH refused AS MATERIALIZED (
     SELECT m.tenant_id, s.id AS account_id, m.content ->> 'name' AS name, coalesce(m.content ->> 'language', '') AS language,
-        r.status, max(r.code) AS code, max(r.reason) AS reason, max(coalesce(r.as_of, clock_timestamp())) AS as_of
+        r.status, max(r.code) AS code, max(r.reason) AS reason, max(coalesce(r.as_of, clock_timestamp())) AS as_of,
+        -- What was fetched and found unchanged is not written anew.
+        max(s.templates_synced_at) AS fetched_at
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
         AS r (tenant_id, message_id, status, code, reason, as_of)
     JOIN messages m ON m.tenant_id = r.tenant_id AND m.id = r.message_id
@@ -17,8 +19,8 @@ WITH refused AS MATERIALIZED (
 ),
 known AS MATERIALIZED (
     SELECT t.tenant_id, t.channel_account_id, t.name, t.language, r.status, r.code, r.reason, r.as_of,
-        coalesce(greatest(t.status_told_at, t.synced_at), '-infinity') <= r.as_of AS is_news,
-        t.status = 'APPROVED' AND greatest(t.status_told_at, t.synced_at) > r.as_of AS is_back
+        coalesce(greatest(t.status_told_at, t.synced_at, r.fetched_at), '-infinity') <= r.as_of AS is_news,
+        t.status = 'APPROVED' AND greatest(t.status_told_at, t.synced_at, r.fetched_at) > r.as_of AS is_back
     FROM refused r
     JOIN templates t
         ON t.tenant_id = r.tenant_id AND t.channel_account_id = r.account_id AND t.name = r.name AND r.language IN ('', t.language)

@@ -22,7 +22,8 @@ granted AS (
     WHERE s.tenant_id = claim.tenant_id AND s.message_id = claim.message_id AND s.state IN ('waiting', 'queued')
         AND (s.due_at IS NULL OR s.due_at <= $4 OR s.wait_reason = 'account_down')
         AND NOT claim.opted_out
-    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.attempts, s.recipient_kind, s.recipient, s.retried_at, s.needs_window AND s.human_agent AS by_a_person
+    RETURNING s.tenant_id, s.message_id, s.conversation_id, s.attempts, s.recipient_kind, s.recipient, s.retried_at, s.needs_window AND s.human_agent AS by_a_person,
+        s.expires_at
 )
 SELECT
     g.tenant_id AS "tenant_id!", g.message_id AS "message_id!", false AS "opted_out!", g.attempts AS "attempts!",
@@ -49,10 +50,11 @@ SELECT
     -- Only as a person's answer, if the window has closed.
     CASE WHEN g.by_a_person THEN NOT EXISTS (
         SELECT FROM conversations v WHERE v.tenant_id = g.tenant_id AND v.id = g.conversation_id AND v.window_expires_at > $4
-    ) ELSE false END AS "human_agent!"
+    ) ELSE false END AS "human_agent!",
+    EXTRACT(epoch FROM g.expires_at - $4)::float8 AS valid_for_seconds
 FROM granted g
 CROSS JOIN LATERAL (
     SELECT content, refers_to FROM messages WHERE tenant_id = g.tenant_id AND id = g.message_id LIMIT 1
 ) AS m
 UNION ALL
-SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL, NULL, false FROM claim WHERE opted_out
+SELECT tenant_id, message_id, true, 0, '', '', $4, '', NULL, NULL, false, NULL FROM claim WHERE opted_out

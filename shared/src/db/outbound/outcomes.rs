@@ -528,19 +528,20 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
             ) AS shared ON true
         ),
         slow AS MATERIALIZED (
-            SELECT l.tenant_id, l.scope, l.key, asked.stop
+            SELECT l.tenant_id, l.scope, l.key, asked.stop, asked.as_of > coalesce(l.lowered_at, '-infinity') AS is_news
             FROM (SELECT tenant_id, scope, key, max(stop) AS stop, max(as_of) AS as_of FROM asked GROUP BY 1, 2, 3) AS asked
             JOIN limits l ON l.tenant_id = asked.tenant_id AND l.scope = asked.scope AND l.key = asked.key
-            WHERE asked.as_of > coalesce(l.lowered_at, '-infinity')
+            -- That a day's limit is reached stays true whatever was lowered since.
+            WHERE asked.as_of > coalesce(l.lowered_at, '-infinity') OR asked.stop >= 60
             ORDER BY l.tenant_id, l.scope, l.key
             FOR UPDATE OF l
         )
         UPDATE limits l
         SET current_rate = CASE
-                WHEN l.lowered_at > clock_timestamp() - interval '1 second' THEN l.current_rate
+                WHEN NOT slow.is_news OR l.lowered_at > clock_timestamp() - interval '1 second' THEN l.current_rate
                 ELSE greatest(least(1, l.rate), l.current_rate / 2)
             END,
-            lowered_at = CASE WHEN l.lowered_at > clock_timestamp() - interval '1 second' THEN l.lowered_at ELSE clock_timestamp() END,
+            lowered_at = CASE WHEN NOT slow.is_news OR l.lowered_at > clock_timestamp() - interval '1 second' THEN l.lowered_at ELSE clock_timestamp() END,
             stopped_until = greatest(l.stopped_until, clock_timestamp() + make_interval(secs => slow.stop))
         FROM slow
         WHERE l.tenant_id = slow.tenant_id AND l.scope = slow.scope AND l.key = slow.key",
@@ -987,8 +988,18 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
     Ok(())
 }
 
-/// An account that was down and with which the provider has taken a message is back.
+/// The next try of an account that is down comes after so long, where one was given back that said no time.
+const TRIED_AGAIN: Duration = Duration::from_secs(2);
+
+/// An account that was down and with which the provider has taken a message is back. Of a try that was given back nothing is known.
 async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let given_back = |r: &Record| match (&r.what, r.place) {
+        (What::GivenBack { after, .. }, Some(place)) if place.probe => {
+            Some(((r.tenant_id, place.channel_account_id), after.unwrap_or(TRIED_AGAIN)))
+        }
+        _ => None,
+    };
+    probes::not_made(tx, &records.iter().filter_map(given_back).collect()).await?;
     let is_back = |r: &&Record| matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.probe);
     let back: BTreeMap<(TenantId, ChannelAccountId), MessageId> = records
         .iter()

@@ -11,7 +11,10 @@ use crate::{
     jobs::outbound::{OutboundJob, OutboundSlice, Task},
 };
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// Seconds until an account is tried again the first time, by why it is down: a provider that fails is back sooner than one that
@@ -60,6 +63,36 @@ pub(super) async fn claim(
     Ok(rows.into_iter().map(|row| (row.tenant_id, row.id)).collect())
 }
 
+/// Tries that came to nothing before a call was made do not count: the next may be made after so long.
+pub(super) async fn not_made(tx: &mut FleetTx, tries: &BTreeMap<(TenantId, ChannelAccountId), Duration>) -> Result<()> {
+    if tries.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = tries.keys().map(|(tenant_id, _)| tenant_id.0).collect();
+    let accounts: Vec<Uuid> = tries.keys().map(|(_, id)| id.0).collect();
+    let waits: Vec<f64> = tries.values().map(Duration::as_secs_f64).collect();
+    sqlx::query!(
+        "WITH tried AS MATERIALIZED (
+            SELECT a.tenant_id, a.id, tried.wait
+            FROM unnest($1::uuid[], $2::uuid[], $3::float8[]) AS tried (tenant_id, id, wait)
+            JOIN channel_accounts a ON a.tenant_id = tried.tenant_id AND a.id = tried.id
+            WHERE a.state = 'down' AND a.probe_at IS NOT NULL
+            ORDER BY a.tenant_id, a.id
+            FOR NO KEY UPDATE OF a
+        )
+        UPDATE channel_accounts a
+        SET probes = greatest(0, a.probes - 1), probe_at = least(a.probe_at, clock_timestamp() + make_interval(secs => tried.wait))
+        FROM tried
+        WHERE a.tenant_id = tried.tenant_id AND a.id = tried.id",
+        &tenants,
+        &accounts,
+        &waits,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Puts accounts back to work with which a message was taken although they were down. Where a report had taken the account down, one has
 /// to say that it is back ([`hear`]).
 pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeMap<(TenantId, ChannelAccountId), MessageId>) -> Result<()> {
@@ -75,7 +108,16 @@ pub(super) async fn passed(tx: &mut FleetTx, taken: &BTreeMap<(TenantId, Channel
         if waits_for_reports.rows_affected() == 1 {
             continue;
         }
-        if accounts::resume(tx, *tenant_id, *id).await?.as_deref() == Some("down") {
+        // One that somebody has brought back meanwhile is not changed once more.
+        let is_down = sqlx::query_scalar!(
+            r#"SELECT state = 'down' AS "is_down!" FROM channel_accounts WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"#,
+            tenant_id.0,
+            id.0,
+        )
+        .fetch_optional(tx.conn())
+        .await?;
+        if is_down == Some(true) {
+            accounts::resume(tx, *tenant_id, *id).await?;
             wake_later(tx, *tenant_id, *id).await?;
         }
     }

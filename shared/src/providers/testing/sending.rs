@@ -28,6 +28,8 @@ pub(in crate::providers) struct Example {
     pub(in crate::providers) files: Handles,
     pub(in crate::providers) refers_to: Option<&'static str>,
     pub(in crate::providers) human_agent: bool,
+    /// For how long it is of use.
+    pub(in crate::providers) valid_for: Option<std::time::Duration>,
     pub(in crate::providers) token: SendToken,
 }
 
@@ -51,7 +53,7 @@ impl Example {
         ];
         let token = SendToken::decode(TOKEN).unwrap();
         let files = Handles::from(files);
-        Self { sender, recipient, content, files, refers_to: None, human_agent: false, token }
+        Self { sender, recipient, content, files, refers_to: None, human_agent: false, valid_for: None, token }
     }
 
     /// As a provider is given it.
@@ -65,6 +67,7 @@ impl Example {
             token: &self.token,
             refers_to: self.refers_to,
             human_agent: self.human_agent,
+            valid_for: self.valid_for,
         }
     }
 

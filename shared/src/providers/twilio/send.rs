@@ -13,6 +13,7 @@ use crate::{
     },
 };
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 use url::form_urlencoded::Serializer;
 
 /// The path of the call, with its leading slash: of the account, even where an API key of its signs in.
@@ -35,6 +36,11 @@ pub(in crate::providers) fn signal(channel: Channel, signal: Signal<'_>) -> Opti
     }
 }
 
+/// What is of use for longer stays in Twilio's queue for as long as anything does; shorter than five seconds is advised against
+/// (contract, section 7).
+const LONGEST_VALIDITY: Duration = Duration::from_secs(36_000);
+const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
+
 /// The body of the call. The token comes back with every report, in the query of the address it is sent to: it is the evidence of an
 /// attempt whose answer was lost, for the call has no idempotency key.
 ///
@@ -52,6 +58,9 @@ pub fn request(message: &Outgoing<'_>) -> Result<Body, Unsendable> {
         let mut url = url.clone();
         url.query_pairs_mut().append_pair(TOKEN_PARAMETER, &message.token.encode());
         form.append_pair("StatusCallback", url.as_str());
+    }
+    if let Some(valid_for) = message.valid_for.filter(|valid_for| *valid_for < LONGEST_VALIDITY) {
+        form.append_pair("ValidityPeriod", &valid_for.max(SHORTEST_VALIDITY).as_secs().to_string());
     }
     Ok(Body::Form(form.finish()))
 }
@@ -125,6 +134,18 @@ mod tests {
 
     fn example(channel: Channel, said: Value) -> Example {
         Example::new(Provider::Twilio, channel, content(said))
+    }
+
+    #[test]
+    fn what_is_of_use_for_a_while_waits_at_twilio_for_no_longer() {
+        for (seconds, expected) in [(None, None), (Some(600), Some("600")), (Some(2), Some("6")), (Some(36_000), None)]
+        {
+            let valid_for = seconds.map(Duration::from_secs);
+            let text = example(Channel::Sms, json!({"type": "text", "text": "x"}));
+            let written = Example { valid_for, ..text }.written(request);
+            let found = written.as_array().unwrap().iter().find(|pair| pair[0] == "ValidityPeriod");
+            assert_eq!(found.map(|pair| pair[1].as_str().unwrap()), expected, "{seconds:?}");
+        }
     }
 
     #[test]

@@ -274,6 +274,7 @@ mod tests {
             token: &token,
             refers_to,
             human_agent: false,
+            valid_for: None,
         };
         match request(&message) {
             Ok(Body::Json(body)) => serde_json::from_slice(&body).unwrap(),

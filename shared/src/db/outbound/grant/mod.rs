@@ -110,6 +110,8 @@ pub struct Grant {
     pub refers_to: Option<String>,
     /// Whether the window is closed, and it goes as a person's answer.
     pub human_agent: bool,
+    /// For how long it is of use, if that is said.
+    pub valid_for: Option<Duration>,
 }
 
 /// Why a send may not go now.
@@ -226,7 +228,12 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
             let obstacle = if calls >= left {
                 Some(match (is_down, is_serial) {
                     (true, _) => Obstacle::AccountDown,
-                    (false, true) => Obstacle::Rate(SERIAL_AGAIN),
+                    // Of many that wait for a call only the first asks again soon.
+                    (false, true) => {
+                        let wait = meters.wait(&rates, &taken, send.units, waiting, look_again);
+                        waiting += send.units;
+                        Obstacle::Rate(wait.unwrap_or_default().max(SERIAL_AGAIN))
+                    }
                     (false, false) => Obstacle::Room,
                 })
             } else if let Some(wait) = answer_waits {
@@ -273,6 +280,12 @@ pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room:
         goes
     });
     let taken = claim(tx, &mut judged, &claims, meters.now, call_within, &mut moves).await?;
+    // One that somebody else has, or who has opted out, was no try.
+    let mut not_made: BTreeMap<Account, Duration> = tried.iter().map(|account| (*account, Duration::ZERO)).collect();
+    judged.iter().filter(|judged| matches!(judged.answer, Answer::Granted(_))).for_each(|granted| {
+        not_made.remove(&account(granted));
+    });
+    probes::not_made(tx, &not_made).await?;
     let granted: Vec<Asked> = judged
         .iter()
         .filter(|judged| matches!(judged.answer, Answer::Granted(_)))
@@ -451,6 +464,7 @@ async fn claim(
             content: row.content,
             refers_to: row.refers_to,
             human_agent: row.human_agent,
+            valid_for: row.valid_for_seconds.map(seconds),
         }));
         let moved = moves.entry((judged.tenant_id, judged.channel_account_id)).or_default();
         taken.add(rates, send.units);
