@@ -19,7 +19,7 @@ pub(super) fn traffic(comparison: &Comparison, received: &Received, sent: &Sent)
     let refused: u64 = received.webhooks - answered("200");
     row("webhooks accepted", String::new(), answered("200").to_string());
     row("webhooks refused: forged on purpose", String::new(), refused.to_string());
-    row("  the last 20 of a sender are kept in quarantine", counted(comparison.quarantined), String::new());
+    row("  kept in quarantine", counted(comparison.quarantined), String::new());
     row("webhooks that were only duplicates", counted(comparison.duplicates), String::new());
     for (platform, answers) in &received.platforms {
         let of = |forged: bool| -> u64 {
