@@ -145,6 +145,25 @@ fn every_setting_is_in_the_example() {
     assert!(twice.is_empty(), "twice in .env.example: {twice:?}");
 }
 
+/// The fuzz targets are a workspace of their own, which nothing else builds.
+#[test]
+fn the_fuzz_targets_lock_is_that_of_what_they_test() {
+    let manifest = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
+    let wanted: BTreeSet<&str> = manifest
+        .lines()
+        .skip_while(|line| *line != "[dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty() && !name.starts_with('#')))
+        .collect();
+    let lock = fs::read_to_string(root().join("tests/fuzz/Cargo.lock")).unwrap();
+    let (_, package) = lock.split_once("name = \"mijra-shared\"\n").unwrap();
+    let (package, _) = package.split_once("\n\n").unwrap_or((package, ""));
+    let locked: BTreeSet<&str> =
+        package.lines().filter_map(|line| line.strip_prefix(" \"")?.split([' ', '"']).next()).collect();
+    assert_eq!(locked, wanted, "run `cargo metadata` in tests/fuzz and commit its Cargo.lock");
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
 }
