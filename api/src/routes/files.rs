@@ -84,7 +84,7 @@ impl UploadedView {
 /// Uploads a file: the body is its bytes.
 #[utoipa::path(
     post, path = "/files", tag = "files",
-    description = "Needs `messages:send`. At most 100 MiB; what a channel takes of it is said when it is sent.",
+    description = "Needs `messages:send`. The body is the file's bytes, no form (curl: `--data-binary @FILE`). At most 100 MiB; what a channel takes of it is said when it is sent.",
     params(
         ("tenant" = String, Path),
         ("filename" = Option<String>, Query, description = "The name it is shown with"),
@@ -110,6 +110,14 @@ async fn upload(
         return Err(Problem::new(Kind::BadParameter).field("filename", message).into());
     }
     let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let of_type =
+        |kind: &str| declared.is_some_and(|declared| declared.trim_start().to_ascii_lowercase().starts_with(kind));
+    if of_type("multipart/") {
+        let message = "must be the bytes of the file and nothing else, not a form (curl: --data-binary @FILE)";
+        return Err(Problem::new(Kind::Invalid).field("body", message).into());
+    }
+    // What curl says of any bytes.
+    let declared = declared.filter(|_| !of_type("application/x-www-form-urlencoded"));
     let received = tokio::time::timeout(UPLOAD_TIMEOUT, receive(body)).await;
     let Received { file, head, sha256, size_bytes } =
         received.map_err(|_| Problem::new(Kind::BodyBroken).detail("It took too long."))??;

@@ -30,12 +30,13 @@ impl Purpose {
         Self::ALL.iter().copied().find(|purpose| purpose.as_str() == name)
     }
 
-    /// What a word like STOP ends on a channel. Carriers then refuse everything (providers/twilio section 11); elsewhere people end
-    /// what is sent to many and are answered when they write.
-    pub fn of_keyword(channel: Channel) -> Self {
-        match channel {
-            Channel::Sms => Purpose::All,
-            Channel::Whatsapp | Channel::Messenger | Channel::Instagram => Purpose::Marketing,
+    /// What a word like STOP or START is about on a channel. After STOP carriers refuse everything (providers/twilio section 11);
+    /// elsewhere people end what is sent to many and are answered when they write. START is about whatever had ended, by whomever.
+    pub fn of_keyword(channel: Channel, said: Consent) -> &'static [Self] {
+        match (said, channel) {
+            (Consent::OptedIn, _) => Self::ALL,
+            (Consent::OptedOut, Channel::Sms) => &[Purpose::All],
+            (Consent::OptedOut, Channel::Whatsapp | Channel::Messenger | Channel::Instagram) => &[Purpose::Marketing],
         }
     }
 }

@@ -163,16 +163,12 @@ async fn a_file_is_uploaded_once_shown_and_named_in_messages() {
         let account = stage.account(&tenant).await;
         let conversation = stage.conversation(&tenant, &account, TimeDelta::hours(1)).await;
         let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0".to_vec();
-        let upload = |tenant: &Tenant, bytes: Vec<u8>| {
+        let upload_as = |tenant: &Tenant, kind: &'static str, bytes: Vec<u8>| {
             let path = format!("/api/{}/files?filename=map.png", tenant.slug);
-            answer(
-                stage
-                    .request(Method::POST, &path)
-                    .bearer_auth(&tenant.token)
-                    .header("Content-Type", "image/png")
-                    .body(bytes),
-            )
+            let request = stage.request(Method::POST, &path).bearer_auth(&tenant.token);
+            answer(request.header("Content-Type", kind).body(bytes))
         };
+        let upload = |tenant: &Tenant, bytes: Vec<u8>| upload_as(tenant, "image/png", bytes);
         let uploaded = upload(&tenant, png.clone()).await;
         assert_eq!(uploaded.status, 201, "{}", uploaded.body);
         assert_eq!((&uploaded.body["type"], &uploaded.body["size_bytes"]), (&json!("image/png"), &json!(png.len())));
@@ -184,6 +180,12 @@ async fn a_file_is_uploaded_once_shown_and_named_in_messages() {
         assert_eq!(upload(&tenant, Vec::new()).await.problem().2, ["body"]);
         let script = b"<html><script>alert(1)</script></html>".to_vec();
         assert_eq!(upload(&tenant, script).await.problem().2, ["body"], "a page in a picture's clothes");
+        let form = upload_as(&tenant, "Multipart/form-data; boundary=x", b"--x\r\n".to_vec()).await;
+        assert_eq!(form.problem(), (422, "invalid", vec!["body"]), "the envelope is not the file");
+        let by_curl = upload_as(&tenant, "application/x-www-form-urlencoded", png.clone()).await;
+        assert_eq!(by_curl.body["type"], "image/png", "{}", by_curl.body);
+        let unknown = upload_as(&tenant, "application/x-www-form-urlencoded", b"a,b\n".to_vec()).await;
+        assert_ne!(unknown.body["type"], "application/x-www-form-urlencoded", "{}", unknown.body);
 
         let path = format!("/conversations/{conversation}/messages");
         let image = |id: &str| json!({"type": "image", "file": {"id": id}, "caption": "The way"});

@@ -222,9 +222,12 @@ async fn what_was_said_last_holds_in_whatever_order_it_comes() {
         for what in &order {
             stage.tell(vec![events[*what].take().unwrap()]).await;
         }
-        assert_eq!(stage.wishes().await, json!([["whatsapp", "marketing", "opted_out", "keyword"]]), "{order:?}");
+        let wishes = |marketing| {
+            json!([["whatsapp", "all", "opted_in", "keyword"], ["whatsapp", "marketing", marketing, "keyword"]])
+        };
+        assert_eq!(stage.wishes().await, wishes("opted_out"), "{order:?}");
         stage.tell(vec![said(&ada(), "wamid.5", "START", second(5))]).await;
-        assert_eq!(stage.wishes().await[0][2], "opted_in", "{order:?}");
+        assert_eq!(stage.wishes().await, wishes("opted_in"), "{order:?}");
         // Played again, and said long ago, it is no news.
         let all = stage.everything().await;
         stage.apply(&[stage.replay(vec![said(&ada(), "wamid.1", "STOP", second(1))])]).await;
@@ -261,6 +264,23 @@ async fn a_providers_word_counts_as_the_persons_own_and_a_hand_is_audited() {
     assert_eq!(stage.wishes().await, json!([["whatsapp", "marketing", "opted_in", "by hand"]]), "that was before");
     let audited = "SELECT jsonb_agg(jsonb_build_array(action, details ->> 'before', details ->> 'after')) FROM audit";
     assert_eq!(stage.row(audited).await, json!([["contact.opted_in", "opted_out", "opted_in"]]));
+}
+
+#[tokio::test]
+async fn who_says_start_undoes_also_what_was_ended_by_hand() {
+    let mut stage = Stage::on(Provider::Whatsapp).await;
+    stage.tell(vec![said(&ada(), "wamid.1", "Hello", second(1))]).await;
+    let contact = stage.contact(&ada()).await.unwrap();
+    for purpose in Purpose::ALL {
+        let mut tx = stage.request().await;
+        let (channel, consent) = (Channel::Whatsapp, Consent::OptedOut);
+        suppressions::set_by_hand(&mut tx, contact, channel, *purpose, consent, Actor::Operator).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    stage.execute("UPDATE suppressions SET since = '2020-01-01'").await;
+    stage.tell(vec![said(&ada(), "wamid.2", "START", second(2))]).await;
+    let wishes = json!([["whatsapp", "all", "opted_in", "keyword"], ["whatsapp", "marketing", "opted_in", "keyword"]]);
+    assert_eq!(stage.wishes().await, wishes);
 }
 
 /// People opt out at any moment while two campaigns are released, granted and sent: what is granted to somebody is granted before

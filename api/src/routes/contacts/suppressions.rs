@@ -96,7 +96,7 @@ async fn list(
 }
 
 /// Sets by hand what a person wants. From now on no campaign's message is granted to who has opted out; what the person says later
-/// counts more.
+/// counts more: a word like START opts in again for everything on its channel, one like STOP ends everything on SMS and marketing elsewhere.
 #[utoipa::path(
     put, path = "/contacts/{id}/suppressions", tag = "contacts", description = "Needs `contacts:write`.",
     params(("tenant" = String, Path), ("id" = Uuid, Path)),

@@ -39,14 +39,17 @@ pub(super) fn wishes(
     for (item, _) in items.iter().zip(&people.items).filter(|(_, contact)| contact.is_none()) {
         let Some(consent) = said(item) else { continue };
         let wish = Wish { consent, since: item.at().min(item.received_at()), source: KEYWORD };
-        let purpose = Purpose::of_keyword(item.channel());
-        wishes.add_of_erased(item.tenant_id(), &names(item), item.channel(), purpose, wish);
+        for purpose in Purpose::of_keyword(item.channel(), consent) {
+            wishes.add_of_erased(item.tenant_id(), &names(item), item.channel(), *purpose, wish);
+        }
     }
     let stored: HashSet<_> = placed.iter().map(|p| p.item.webhook_key()).collect();
     for Placed { item, pair: (_, contact_id, _), .. } in placed {
         let (Some(said), contact_id) = (said(item), *contact_id) else { continue };
         let wish = Wish { consent: said, since: item.at().min(item.received_at()), source: KEYWORD };
-        wishes.add((item.tenant_id(), contact_id, item.channel(), Purpose::of_keyword(item.channel())), wish);
+        for purpose in Purpose::of_keyword(item.channel(), said) {
+            wishes.add((item.tenant_id(), contact_id, item.channel(), *purpose), wish);
+        }
     }
     for (heard, contact) in consents.iter().zip(&people.consents) {
         let change = heard.what;
