@@ -30,7 +30,7 @@ pub struct ControlTx {
 
 impl TenantTx {
     pub(super) async fn begin(pool: &PgPool, tenant_id: TenantId) -> Result<Self> {
-        let tx = pool.begin_with(scope(&[tenant_id], "")).await?;
+        let tx = pool.begin_with(scope(&[tenant_id])).await?;
         Ok(Self { tx, tenant_id, outbox: Vec::new() })
     }
 
@@ -62,7 +62,7 @@ impl TenantTx {
 
 impl FleetTx {
     pub(super) async fn begin(pool: &PgPool, tenants: &[TenantId]) -> Result<Self> {
-        let tx = pool.begin_with(scope(tenants, BATCH)).await?;
+        let tx = pool.begin_with(scope(tenants)).await?;
         Ok(Self { tx, outbox: Vec::new() })
     }
 
@@ -86,6 +86,16 @@ impl FleetTx {
         let due = self.write_outbox().await?;
         self.tx.commit().await?;
         Ok(due)
+    }
+
+    /// From here on the planner keeps to plans for arrays of any length. Made for one of some hundreds, a plan walks through all rows of a
+    /// tenant that has few, and compares each with each element, instead of looking each up by key. (For thousands the planner knows better.)
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn look_up_by_key(&mut self) -> Result<()> {
+        sqlx::query!("SET LOCAL plan_cache_mode = 'force_generic_plan'").execute(&mut *self.tx).await?;
+        Ok(())
     }
 
     /// The database's clock at the start of this transaction.
@@ -119,17 +129,13 @@ impl ControlTx {
     }
 }
 
-/// What a batch's transaction has set beside its scope. Its statements look rows up by key, for arrays of any length. A plan made for one
-/// array of hundreds would rather walk through all of a tenant that is not large, and compare each row with each element.
-const BATCH: &str = ", set_config('plan_cache_mode', 'force_generic_plan', true)";
-
-/// Begins and sets the scope, and what else is to be set, in one round trip. Ids are formatted by us, so there is nothing to escape. With
-/// one tenant both settings name it, so that the same code serves the API's role and the workers'.
-fn scope(tenants: &[TenantId], more: &'static str) -> AssertSqlSafe<String> {
+/// Begins and sets the scope in one round trip. Ids are formatted by us, so there is nothing to escape. With one tenant
+/// both settings name it, so that the same code serves the API's role and the workers'.
+fn scope(tenants: &[TenantId]) -> AssertSqlSafe<String> {
     let ids: Vec<String> = tenants.iter().map(|id| id.0.to_string()).collect();
     let one = if let [one] = ids.as_slice() { one.as_str() } else { "" };
     AssertSqlSafe(format!(
-        "BEGIN; SELECT set_config('app.tenant_id', '{one}', true), set_config('app.tenant_ids', '{{{}}}', true){more}",
+        "BEGIN; SELECT set_config('app.tenant_id', '{one}', true), set_config('app.tenant_ids', '{{{}}}', true)",
         ids.join(",")
     ))
 }

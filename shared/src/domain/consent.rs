@@ -31,12 +31,13 @@ impl Purpose {
     }
 
     /// What a word like STOP or START is about on a channel. After STOP carriers refuse everything (providers/twilio section 11);
-    /// elsewhere people end what is sent to many and are answered when they write. START is about whatever had ended, by whomever.
-    pub fn of_keyword(channel: Channel, said: Consent) -> &'static [Self] {
+    /// elsewhere people end what is sent to many and are answered when they write. START is about whatever had ended, by whomever; but
+    /// what was only tapped may be the word of a menu.
+    pub fn of_keyword(channel: Channel, said: Consent, tapped: bool) -> &'static [Self] {
         match (said, channel) {
-            (Consent::OptedIn, _) => Self::ALL,
-            (Consent::OptedOut, Channel::Sms) => &[Purpose::All],
-            (Consent::OptedOut, Channel::Whatsapp | Channel::Messenger | Channel::Instagram) => &[Purpose::Marketing],
+            (Consent::OptedIn, _) if !tapped => Self::ALL,
+            (_, Channel::Sms) => &[Purpose::All],
+            (_, Channel::Whatsapp | Channel::Messenger | Channel::Instagram) => &[Purpose::Marketing],
         }
     }
 }

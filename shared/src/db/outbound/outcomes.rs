@@ -343,6 +343,7 @@ pub async fn record(tx: &mut FleetTx, records: &[Record], patience: Patience) ->
     if records.is_empty() {
         return Ok(());
     }
+    tx.look_up_by_key().await?;
     let_next_call(tx, records).await?;
     slow_down(tx, records).await?;
     take_down(tx, records).await?;
@@ -528,7 +529,7 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
             ) AS shared ON true
         ),
         slow AS MATERIALIZED (
-            SELECT l.tenant_id, l.scope, l.key, asked.stop, asked.as_of > coalesce(l.lowered_at, '-infinity') AS is_news
+            SELECT l.tenant_id, l.scope, l.key, asked.stop, asked.as_of, asked.as_of > coalesce(l.lowered_at, '-infinity') AS is_news
             FROM (SELECT tenant_id, scope, key, max(stop) AS stop, max(as_of) AS as_of FROM asked GROUP BY 1, 2, 3) AS asked
             JOIN limits l ON l.tenant_id = asked.tenant_id AND l.scope = asked.scope AND l.key = asked.key
             -- That a day's limit is reached stays true whatever was lowered since.
@@ -542,7 +543,11 @@ async fn slow_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
                 ELSE greatest(least(1, l.rate), l.current_rate / 2)
             END,
             lowered_at = CASE WHEN NOT slow.is_news OR l.lowered_at > clock_timestamp() - interval '1 second' THEN l.lowered_at ELSE clock_timestamp() END,
-            stopped_until = greatest(l.stopped_until, clock_timestamp() + make_interval(secs => slow.stop))
+            -- What is told late holds from when it happened.
+            stopped_until = greatest(
+                l.stopped_until,
+                CASE WHEN slow.is_news THEN clock_timestamp() ELSE slow.as_of END + make_interval(secs => slow.stop)
+            )
         FROM slow
         WHERE l.tenant_id = slow.tenant_id AND l.scope = slow.scope AND l.key = slow.key",
         &tenants,
@@ -934,6 +939,8 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
                 down.entry(account).or_insert((place.account_revision, probes::ERROR_RATE, reason, r.message_id));
             }
             What::Waits { reason: ACCOUNT_DOWN, .. } => drop(waited_for.insert(account)),
+            // Changed further on ([`put_back`]).
+            What::Accepted { .. } | What::GivenBack { .. } if place.probe => drop(waited_for.insert(account)),
             _ => {}
         }
     }
@@ -993,13 +1000,7 @@ const TRIED_AGAIN: Duration = Duration::from_secs(2);
 
 /// An account that was down and with which the provider has taken a message is back. Of a try that was given back nothing is known.
 async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let given_back = |r: &Record| match (&r.what, r.place) {
-        (What::GivenBack { after, .. }, Some(place)) if place.probe => {
-            Some(((r.tenant_id, place.channel_account_id), after.unwrap_or(TRIED_AGAIN)))
-        }
-        _ => None,
-    };
-    probes::not_made(tx, &records.iter().filter_map(given_back).collect()).await?;
+    give_back_tries(tx, records).await?;
     let is_back = |r: &&Record| matches!(r.what, What::Accepted { .. }) && r.place.is_some_and(|place| place.probe);
     let back: BTreeMap<(TenantId, ChannelAccountId), MessageId> = records
         .iter()
@@ -1007,6 +1008,47 @@ async fn put_back(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
         .filter_map(|r| Some(((r.tenant_id, r.place?.channel_account_id), r.message_id)))
         .collect();
     probes::passed(tx, &back).await
+}
+
+/// Tries that were given back, by who still has them and of the time for which the account is down: not what is said twice, or late.
+async fn give_back_tries(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
+    let given_back: Vec<(&Record, Place, AttemptId, Duration)> = records
+        .iter()
+        .filter_map(|r| match (&r.what, r.place) {
+            (What::GivenBack { attempt_id, after, .. }, Some(place)) if place.probe => {
+                Some((r, place, *attempt_id, after.unwrap_or(TRIED_AGAIN)))
+            }
+            _ => None,
+        })
+        .collect();
+    if given_back.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<Uuid> = given_back.iter().map(|(r, ..)| r.tenant_id.0).collect();
+    let messages: Vec<Uuid> = given_back.iter().map(|(r, ..)| r.message_id.0).collect();
+    let attempts: Vec<Uuid> = given_back.iter().map(|(.., id, _)| id.0).collect();
+    let revisions: Vec<i32> = given_back.iter().map(|(_, place, ..)| place.account_revision).collect();
+    let rows = sqlx::query!(
+        r#"SELECT s.tenant_id AS "tenant_id: TenantId", s.message_id AS "message_id: MessageId"
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[]) AS tried (tenant_id, message_id, attempt_id, revision)
+        JOIN sends s
+            ON s.tenant_id = tried.tenant_id AND s.message_id = tried.message_id AND s.attempt_id = tried.attempt_id
+        JOIN channel_accounts a
+            ON a.tenant_id = s.tenant_id AND a.id = s.channel_account_id AND a.revision = tried.revision
+        WHERE s.state = 'sending' AND s.granted_at > a.down_at"#,
+        &tenants,
+        &messages,
+        &attempts,
+        &revisions,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let theirs: HashSet<(TenantId, MessageId)> = rows.into_iter().map(|row| (row.tenant_id, row.message_id)).collect();
+    let not_made = given_back
+        .into_iter()
+        .filter(|(r, ..)| theirs.contains(&(r.tenant_id, r.message_id)))
+        .map(|(r, place, _, after)| ((r.tenant_id, place.channel_account_id), after));
+    probes::not_made(tx, &not_made.collect()).await
 }
 
 /// When a rate that was lowered may creep back: so long after the last refusal.

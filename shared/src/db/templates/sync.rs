@@ -146,7 +146,7 @@ pub async fn replace(
                 -- What was made since is not in the list, and what was never made is not missing from it.
                 AND t.synced_at <= $5 AND t.status NOT IN ('QUEUED', 'CALLING', 'REFUSED')
                 -- It may have been made while the list was, and is said to be as old as the call that made it.
-                AND NOT (t.status = 'PENDING' AND t.synced_at > $5 - interval '10 minutes')
+                AND NOT (t.status IN ('PENDING', 'UNSUBMITTED', 'RECEIVED') AND t.synced_at > $5 - interval '10 minutes')
                 AND NOT EXISTS (
                     SELECT FROM unnest($3::text[], $4::text[]) AS kept (name, language) WHERE kept.name = t.name AND kept.language = t.language
                 )

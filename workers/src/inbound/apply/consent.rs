@@ -39,7 +39,7 @@ pub(super) fn wishes(
     for (item, _) in items.iter().zip(&people.items).filter(|(_, contact)| contact.is_none()) {
         let Some(consent) = said(item) else { continue };
         let wish = Wish { consent, since: item.at().min(item.received_at()), source: KEYWORD };
-        for purpose in Purpose::of_keyword(item.channel(), consent) {
+        for purpose in Purpose::of_keyword(item.channel(), consent, tapped(item)) {
             wishes.add_of_erased(item.tenant_id(), &names(item), item.channel(), *purpose, wish);
         }
     }
@@ -47,7 +47,7 @@ pub(super) fn wishes(
     for Placed { item, pair: (_, contact_id, _), .. } in placed {
         let (Some(said), contact_id) = (said(item), *contact_id) else { continue };
         let wish = Wish { consent: said, since: item.at().min(item.received_at()), source: KEYWORD };
-        for purpose in Purpose::of_keyword(item.channel(), said) {
+        for purpose in Purpose::of_keyword(item.channel(), said, tapped(item)) {
             wishes.add((item.tenant_id(), contact_id, item.channel(), *purpose), wish);
         }
     }
@@ -79,4 +79,8 @@ fn said(item: &Item<'_>) -> Option<consent::Consent> {
         MessageKind::Text | MessageKind::Button | MessageKind::Postback | MessageKind::Interactive
     );
     consent::keyword(item.channel(), message.text.as_deref().filter(|_| may_say)?)
+}
+
+fn tapped(item: &Item<'_>) -> bool {
+    item.inbound().is_some_and(|message| message.kind != MessageKind::Text)
 }

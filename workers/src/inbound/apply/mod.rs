@@ -81,6 +81,7 @@ fn heard<'a, T>(effects: &'a [Inbound], pick: impl Fn(&'a Event) -> Option<&'a T
 
 /// Writes a batch down.
 pub(super) async fn apply(tx: &mut FleetTx, effects: &[Inbound], now: DateTime<Utc>) -> Result<(), db::Error> {
+    tx.look_up_by_key().await?;
     news::apply(tx, effects).await?;
     let items = messages::distinct(effects, now);
     let consents = consent::heard(effects);

@@ -185,6 +185,7 @@ const SPARE: usize = 20;
 /// # Errors
 /// If the database does not answer.
 pub async fn grant(tx: &mut FleetTx, held: &[Held], call_within: Duration, room: &Room) -> Result<Vec<Judged>> {
+    tx.look_up_by_key().await?;
     let (mut judged, mut eligible) = judge(tx, held).await?;
     if eligible.is_empty() {
         return Ok(judged);
