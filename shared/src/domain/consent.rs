@@ -185,6 +185,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn start_is_about_everything_where_it_is_written_and_stop_about_what_the_channel_says() {
+        use Consent::{OptedIn, OptedOut};
+        for channel in [Channel::Whatsapp, Channel::Messenger, Channel::Instagram] {
+            assert_eq!(Purpose::of_keyword(channel, OptedIn, false), Purpose::ALL);
+            assert_eq!(Purpose::of_keyword(channel, OptedIn, true), [Purpose::Marketing], "it may be a menu's");
+            assert_eq!(Purpose::of_keyword(channel, OptedOut, false), [Purpose::Marketing]);
+        }
+        assert_eq!(Purpose::of_keyword(Channel::Sms, OptedIn, false), Purpose::ALL);
+        assert_eq!(Purpose::of_keyword(Channel::Sms, OptedOut, false), [Purpose::All]);
+    }
+
+    #[test]
     fn a_word_alone_says_it_and_a_sentence_does_not() {
         for text in ["STOP", " stop. ", "Stop!", "\"stop\"", "Arrêt", "СТОП", "退订", "opt out", "ABMELDEN"] {
             assert_eq!(keyword(Channel::Whatsapp, text), Some(Consent::OptedOut), "{text}");

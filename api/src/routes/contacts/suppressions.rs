@@ -96,7 +96,8 @@ async fn list(
 }
 
 /// Sets by hand what a person wants. From now on no campaign's message is granted to who has opted out; what the person says later
-/// counts more: a word like START opts in again for everything on its channel, one like STOP ends everything on SMS and marketing elsewhere.
+/// counts more: who writes a word like START is opted in again for everything on the channel, who taps one for what STOP ends there:
+/// everything on SMS, marketing elsewhere.
 #[utoipa::path(
     put, path = "/contacts/{id}/suppressions", tag = "contacts", description = "Needs `contacts:write`.",
     params(("tenant" = String, Path), ("id" = Uuid, Path)),
