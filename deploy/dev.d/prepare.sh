@@ -26,6 +26,7 @@ verb_prepare() {
             SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh unlocked cargo check --locked -p mijra-shared >&2
     ) || fail "compiling against the scratch database failed; .sqlx is as it was"
     psql_as_admin postgres -qc "DROP DATABASE $prepare_database_name"
+    [[ -n $(find "$fresh" -name '*.json' -print -quit) ]] || fail "the compiler did not look again; .sqlx is as it was"
     if [[ -n $check ]]; then
         mkdir -p "$root/.sqlx"
         diff -rq "$fresh" "$root/.sqlx" >&2 || fail ".sqlx does not fit the code and the migrations: deploy/dev prepare"

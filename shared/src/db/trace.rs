@@ -7,7 +7,10 @@ use super::{
     messages::Message,
     webhook_log::{self, Bounds, Filter, Listed},
 };
-use crate::domain::ids::{ChannelAccountId, MessageId};
+use crate::{
+    domain::ids::{ChannelAccountId, MessageId},
+    jobs::outbound::Task,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// A send as it stands.
@@ -100,6 +103,7 @@ const ROWS_LOOKED_THROUGH: i64 = 20_000;
 /// If the database does not answer.
 pub async fn jobs(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Job>> {
     let tenant_id = tx.tenant_id();
+    let timers = [Task::Send, Task::ReleaseTurn, Task::Settle].map(Task::kind);
     let jobs = sqlx::query_as!(
         Job,
         r#"SELECT near.queue AS "queue!", coalesce(near.job ->> 'kind', '') AS "kind!", near.publish_after AS "publish_after!"
@@ -115,12 +119,15 @@ pub async fn jobs(tx: &mut TenantTx, id: MessageId) -> Result<Vec<Job>> {
             LIMIT $4
         ) AS near
         WHERE s.tenant_id = $1 AND s.message_id = $2 AND position(convert_to($2::uuid::text, 'UTF8') IN near.body) > 0
+            -- Timers that have outlived what they are for find nothing to do.
+            AND (s.state IN ('waiting', 'queued', 'sending', 'unknown') OR near.job ->> 'kind' <> ALL ($5))
         ORDER BY near.publish_after
         LIMIT $3"#,
         tenant_id.0,
         id.0,
         MOST_JOBS,
         ROWS_LOOKED_THROUGH,
+        &timers as &[&str],
     )
     .fetch_all(tx.conn())
     .await?;

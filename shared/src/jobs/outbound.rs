@@ -48,7 +48,8 @@ pub enum Decision {
 }
 
 impl Task {
-    fn kind(self) -> &'static str {
+    /// The kind of its job.
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Task::Send => "outbound.send",
             Task::ReleaseTurn => "outbound.release_turn",

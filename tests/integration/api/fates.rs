@@ -61,6 +61,25 @@ async fn a_trace_shows_the_send_its_attempts_what_it_waits_for_and_the_webhooks_
         let trace = stage.get(&tenant, &format!("/messages/{third}/trace")).await;
         assert_eq!(trace.body["send"]["waits_for"], json!(second), "{}", trace.body);
 
+        // A timer that has outlived what it was for brings nobody anything.
+        for (id, kind) in [(first, "outbound.release_turn"), (second, "outbound.send"), (first, "outbound.send_anew")] {
+            sqlx::query(
+                "INSERT INTO outbox (tenant_id, id, queue, job, body, publish_after)
+                VALUES ($1, gen_random_uuid(), 'outbound.now', jsonb_build_object('kind', $3), convert_to($2::uuid::text, 'UTF8'), now())",
+            )
+            .bind(tenant.id)
+            .bind(id)
+            .bind(kind)
+            .execute(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+        }
+        for (id, kind) in [(first, "outbound.send_anew"), (second, "outbound.send")] {
+            let trace = stage.get(&tenant, &format!("/messages/{id}/trace")).await;
+            let kinds: Vec<&Value> = trace.body["jobs"].as_array().unwrap().iter().map(|job| &job["kind"]).collect();
+            assert_eq!(kinds, [kind], "{}", trace.body);
+        }
+
         let (content, said) = mijra(stage, &["trace", "--tenant", "demo", &first.to_string()], &[]).await;
         assert!(content, "{said}");
         let whats: Vec<&str> =

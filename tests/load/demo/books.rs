@@ -78,13 +78,19 @@ impl Books {
         .await?)
     }
 
-    /// Conversations in which free words may be sent now, by an account that can send: this release's only do on WhatsApp.
+    /// Conversations in which free words may be sent now, by an account that can send, to people who have not forbidden all of it: this
+    /// release's only do on WhatsApp.
     pub(super) async fn open_conversations(&self) -> Result<Vec<Uuid>> {
         Ok(sqlx::query_scalar(
             "SELECT c.id
             FROM conversations c
             JOIN channel_accounts a ON a.tenant_id = c.tenant_id AND a.id = c.channel_account_id
             WHERE c.window_expires_at > now() + interval '5 minutes' AND a.provider = 'whatsapp' AND c.merged_into IS NULL
+                AND NOT EXISTS (
+                    SELECT FROM suppressions x
+                    WHERE x.tenant_id = c.tenant_id AND x.contact_id = c.contact_id AND x.channel = 'whatsapp' AND x.purpose = 'all'
+                        AND x.state = 'opted_out'
+                )
             ORDER BY c.last_message_at DESC, c.id",
         )
         .fetch_all(&self.pool)
@@ -161,6 +167,20 @@ impl Books {
         rows.iter().map(ours).collect()
     }
 
+    /// How many of the campaign's people have opted out of what it sends.
+    async fn opted_out(&self, campaign: &Campaign) -> Result<usize> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(DISTINCT r.contact_id)
+            FROM campaign_recipients r
+            JOIN suppressions x ON x.tenant_id = r.tenant_id AND x.contact_id = r.contact_id
+            WHERE r.campaign_id = $1 AND x.channel = 'whatsapp' AND x.state = 'opted_out'",
+        )
+        .bind(campaign.id)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(count)?)
+    }
+
     /// How many messages are under way, or have been reported on what the books do not hold yet.
     pub(super) async fn open(&self, stand_in: &StandIn, sent: &[Uuid], campaign: &Campaign) -> Result<u64> {
         let theirs = stand_in.messages().await?;
@@ -201,7 +221,7 @@ impl Books {
         if frozen != campaign.people as u64 {
             disagreements.push(format!("the campaign is to {} people, {frozen} are frozen", campaign.people));
         }
-        let reachable = campaign.people - campaign.without_address;
+        let reachable = campaign.people - campaign.without_address - self.opted_out(campaign).await?;
         let persons: BTreeSet<&str> = people.iter().map(|ours| ours.recipient.as_str()).collect();
         if persons.len() != reachable || people.len() != reachable {
             disagreements.push(format!(
