@@ -11,7 +11,7 @@ use shared::{
     db::{
         Placement,
         audit::Actor,
-        inbound::log::{self, Entry},
+        inbound::log::{self, Entry, Outcome},
         webhook_log::replays::{self, Published},
     },
     domain::{
@@ -39,7 +39,7 @@ struct Logged {
     at: DateTime<Utc>,
     provider: Provider,
     account: ChannelAccountId,
-    outcome: &'static str,
+    outcome: Outcome,
     query: Option<&'static str>,
     body: Vec<u8>,
 }
@@ -54,7 +54,7 @@ impl Logged {
             at,
             provider: Provider::Whatsapp,
             account,
-            outcome: "stored",
+            outcome: Outcome::Stored,
             query: None,
             body: format!("{{\"minutes\": {minutes}}}").into(),
         }
@@ -86,7 +86,7 @@ async fn write(stage: &Stage, tenant: TenantId, webhooks: &[Logged]) {
 
 /// So many, the newest first, of two accounts and all outcomes and providers.
 fn mixed(accounts: [ChannelAccountId; 2], many: i64) -> Vec<Logged> {
-    let outcomes = ["stored", "duplicate", "partly_bad"];
+    let outcomes = [Outcome::Stored, Outcome::Duplicate, Outcome::PartlyBad];
     (1..=many)
         .map(|minutes| {
             let nth = usize::try_from(minutes).unwrap();
@@ -176,13 +176,13 @@ async fn the_log_is_searched_page_by_page_by_what_is_asked_for() {
             assert_eq!(search(stage, &tenant, &between, limit).await, between_ids, "{limit}");
             let by_account = format!("&account={}", accounts[1]);
             assert_eq!(search(stage, &tenant, &by_account, limit).await, of(&|w| w.account == accounts[1]));
-            for outcome in ["stored", "duplicate", "partly_bad"] {
+            for outcome in [Outcome::Stored, Outcome::Duplicate, Outcome::PartlyBad] {
                 let query = format!("&outcome={outcome}");
                 assert_eq!(search(stage, &tenant, &query, limit).await, of(&|w| w.outcome == outcome), "{outcome}");
             }
             for provider in Provider::WITH_WEBHOOKS {
                 let query = format!("&provider={provider}&outcome=partly_bad");
-                let expected = of(&|w: &Logged| w.provider == *provider && w.outcome == "partly_bad");
+                let expected = of(&|w: &Logged| w.provider == *provider && w.outcome == Outcome::PartlyBad);
                 assert_eq!(search(stage, &tenant, &query, limit).await, expected, "{provider}");
             }
         }

@@ -1,9 +1,10 @@
 //! Which webhooks of a log, as the command line says it.
 
-use crate::{cli::when::When, routes::webhooks::checked_outcome};
+use crate::cli::when::When;
 use chrono::{DateTime, Utc};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use shared::{
-    db::webhook_log::Filter,
+    db::{inbound::log::Outcome, webhook_log::Filter},
     domain::{channel::Provider, ids::ChannelAccountId},
 };
 
@@ -18,9 +19,9 @@ pub(in crate::cli) struct Select {
     /// Only of this provider.
     #[arg(long)]
     pub(super) provider: Option<Provider>,
-    /// Only what became this: stored, duplicate, notice, partly_bad or erased.
-    #[arg(long, value_parser = outcome)]
-    pub(super) outcome: Option<String>,
+    /// Only what became this.
+    #[arg(long, value_parser = outcomes())]
+    pub(super) outcome: Option<Outcome>,
     /// Only for this channel account, as `mijra channel-account list` shows it.
     #[arg(long)]
     pub(super) account: Option<ChannelAccountId>,
@@ -32,12 +33,12 @@ impl Select {
             since: self.since.map(|when| when.before(now)),
             until: self.until.map(|when| when.before(now)),
             provider: self.provider,
-            outcome: self.outcome.clone(),
+            outcome: self.outcome,
             channel_account_id: self.account,
         }
     }
 }
 
-fn outcome(text: &str) -> Result<String, String> {
-    checked_outcome(text).map(|()| text.to_owned())
+fn outcomes() -> impl TypedValueParser<Value = Outcome> {
+    PossibleValuesParser::new(Outcome::ALL.iter().map(|outcome| outcome.as_str())).try_map(|name| name.parse())
 }

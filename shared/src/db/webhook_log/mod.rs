@@ -3,7 +3,7 @@
 
 pub mod replays;
 
-use super::{TenantTx, error::Result};
+use super::{TenantTx, error::Result, inbound::log::Outcome};
 use crate::{
     domain::{
         channel::Provider,
@@ -20,7 +20,7 @@ pub const LOOK: u16 = 10_000;
 /// A receiver makes a webhook's id when it takes the webhook in: so far apart are the times in both at most.
 const ID_WITHIN: TimeDelta = TimeDelta::hours(1);
 /// What became of most webhooks; those of other outcomes have an index.
-const ORDINARY: &str = "stored";
+const ORDINARY: Outcome = Outcome::Stored;
 
 /// A webhook's place in the log.
 pub type Place = (DateTime<Utc>, WebhookId);
@@ -35,7 +35,7 @@ pub struct Filter {
     /// Only of this provider.
     pub provider: Option<Provider>,
     /// Only what became this.
-    pub outcome: Option<String>,
+    pub outcome: Option<Outcome>,
     /// Only for this account.
     pub channel_account_id: Option<ChannelAccountId>,
 }
@@ -51,7 +51,7 @@ pub struct Listed {
     pub provider: String,
     /// For which account, if it was one.
     pub channel_account_id: Option<ChannelAccountId>,
-    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`, `erased`.
+    /// What became of it: an [`Outcome`], or one that a newer release knows.
     pub outcome: String,
     /// More, for a person.
     pub detail: Option<String>,
@@ -113,6 +113,10 @@ impl Filter {
 
     fn provider(&self) -> Option<&'static str> {
         self.provider.map(Provider::as_str)
+    }
+
+    fn outcome(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::as_str)
     }
 
     fn account(&self) -> Option<Uuid> {
@@ -185,7 +189,7 @@ impl From<Looked> for Listed {
 /// # Errors
 /// If the database does not answer.
 pub async fn list(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: usize) -> Result<Page> {
-    let looked = match filter.outcome.as_deref() {
+    let looked = match filter.outcome {
         Some(outcome) if outcome != ORDINARY && is_indexed(tx, filter, before).await? => {
             look_by_outcome(tx, filter, outcome, before, limit + 1).await?
         }
@@ -240,7 +244,7 @@ async fn look(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: 
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::max(),
         i64::from(LOOK),
@@ -284,7 +288,7 @@ async fn is_indexed(tx: &mut TenantTx, filter: &Filter, before: Option<Place>) -
 async fn look_by_outcome(
     tx: &mut TenantTx,
     filter: &Filter,
-    outcome: &str,
+    outcome: Outcome,
     before: Option<Place>,
     limit: usize,
 ) -> Result<Vec<Looked>> {
@@ -317,7 +321,7 @@ async fn look_by_outcome(
         filter.until,
         at,
         id.map(|id| id.0),
-        outcome,
+        outcome.as_str(),
         filter.provider(),
         filter.account(),
         Uuid::max(),
@@ -404,7 +408,7 @@ pub async fn count(tx: &mut TenantTx, filter: &Filter, behind: Option<Place>, lo
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::nil(),
         i64::from(look),
@@ -475,7 +479,7 @@ async fn look_ahead(
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::nil(),
         i64::from(look),

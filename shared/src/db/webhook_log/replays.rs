@@ -7,6 +7,7 @@ use crate::{
         FleetTx, TenantTx,
         audit::{self, Actor, Entry},
         error::Result,
+        inbound::log::Outcome,
     },
     domain::{
         channel::Provider,
@@ -103,7 +104,7 @@ impl Replay {
         let mut details = json!({"since": since, "until": until});
         let parts = [
             ("provider", provider.map(|provider| provider.as_str().to_owned())),
-            ("outcome", outcome.clone()),
+            ("outcome", outcome.map(|outcome| outcome.as_str().to_owned())),
             ("channel_account_id", channel_account_id.map(|id| id.to_string())),
         ];
         for (name, value) in parts {
@@ -143,7 +144,7 @@ pub async fn ask(tx: &mut TenantTx, filter: &Filter, actor: Actor) -> Result<Ask
         filter.since,
         filter.until,
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         token_id,
     )
@@ -237,7 +238,7 @@ pub async fn stop(tx: &mut TenantTx, id: ReplayId, actor: Actor) -> Result<Optio
 pub struct UnderWay {
     /// Those to go on with.
     pub ours: Vec<(TenantId, ReplayId)>,
-    /// So many are for a provider that only a newer release knows: by us all would be played that they are not about.
+    /// So many are for a provider or an outcome that only a newer release knows: by us all would be played that they are not about.
     pub newer: usize,
 }
 
@@ -246,16 +247,20 @@ pub struct UnderWay {
 /// # Errors
 /// If the database does not answer.
 pub async fn under_way(tx: &mut FleetTx) -> Result<UnderWay> {
-    let known: Vec<String> = Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect();
+    let providers: Vec<String> = Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect();
+    let outcomes: Vec<String> = Outcome::ALL.iter().map(|outcome| outcome.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId",
-            (provider IS NULL OR provider = ANY ($2)) AS "is_ours!"
-        FROM webhook_replays
-        WHERE state IN ('counting', 'running')
-        ORDER BY (provider IS NULL OR provider = ANY ($2)) DESC, worked_at
+        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId", is_ours AS "is_ours!"
+        FROM (
+            SELECT *, (provider IS NULL OR provider = ANY ($2)) AND (outcome IS NULL OR outcome = ANY ($3)) AS is_ours
+            FROM webhook_replays
+            WHERE state IN ('counting', 'running')
+        ) AS under_way
+        ORDER BY is_ours DESC, worked_at
         LIMIT $1"#,
         IN_TURN,
-        &known,
+        &providers,
+        &outcomes,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -411,7 +416,7 @@ impl From<Row> for Replay {
             until: Some(row.until),
             // Of one that only a newer release knows we can show that there is a replay; we do not go on with it.
             provider: row.provider.and_then(|provider| provider.parse().ok()),
-            outcome: row.outcome,
+            outcome: row.outcome.and_then(|outcome| outcome.parse().ok()),
             channel_account_id: row.channel_account_id,
         };
         Self {
