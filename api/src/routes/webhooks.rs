@@ -7,7 +7,7 @@ pub(crate) use replays::ReplayView;
 use super::Page;
 use crate::{
     auth::{Caller, WebhooksRead},
-    error::{Problem, Result},
+    error::{Kind, Problem, Result},
     extract::{Cursor, Id, Params},
     state::App,
 };
@@ -17,10 +17,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::{
     db::{
+        TenantTx, channel_accounts,
         inbound::log::Outcome,
         webhook_log::{self, Filter, Listed, Logged},
     },
-    domain::ids::WebhookId,
+    domain::{channel::Provider, ids::WebhookId},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -140,10 +141,26 @@ async fn list(
     let before = params.take::<Cursor>("cursor")?.map(|cursor| (cursor.at, WebhookId(cursor.id)));
     params.finish()?;
     let mut tx = caller.begin(&app).await?;
+    check_names(&mut tx, &filter, Kind::BadParameter).await?;
     let page = webhook_log::list(&mut tx, &filter, before, limit).await?;
     tx.commit().await?;
     let cursor = |(at, id): (DateTime<Utc>, WebhookId)| Cursor { at, id: id.0 }.to_string();
     Ok(View(Page { data: page.webhooks.into_iter().map(WebhookView::from).collect(), next: page.next.map(cursor) }))
+}
+
+/// That a filter names what there is: anything else finds nothing, and would look like an empty log.
+async fn check_names(tx: &mut TenantTx, filter: &Filter, kind: Kind) -> Result<()> {
+    if let Some(provider) = filter.provider.filter(|provider| !Provider::WITH_WEBHOOKS.contains(provider)) {
+        let others: Vec<&str> = Provider::WITH_WEBHOOKS.iter().map(|provider| provider.as_str()).collect();
+        let why = format!("{provider} sends no webhooks; there are {}", others.join(", "));
+        return Err(Problem::new(kind).field("provider", why).into());
+    }
+    if let Some(id) = filter.channel_account_id
+        && !channel_accounts::exists(tx, id).await?
+    {
+        return Err(Problem::new(kind).field("account", "this tenant has no such channel account").into());
+    }
+    Ok(())
 }
 
 /// Shows a webhook with its body.

@@ -427,16 +427,87 @@ pub async fn slice(tx: &mut TenantTx, filter: &Filter, behind: Option<Place>, bo
     // Where every one is wanted, there is no need to look at more than are.
     let look = if filter.is_by_time_alone() { u16::try_from(bounds.webhooks).unwrap_or(LOOK) + 1 } else { LOOK / 5 };
     let looked = look_ahead(tx, filter, behind, bounds.webhooks + 1, look).await?;
-    let mut bytes = 0;
-    let fits = looked.iter().filter(|row| row.matches).take(bounds.webhooks).take_while(|row| {
-        let fits = bytes < bounds.bytes;
-        bytes += i64::from(row.body_bytes);
-        fits
-    });
-    let fits = fits.count();
+    let matching = looked.iter().filter(|row| row.matches).take(bounds.webhooks);
+    let fits = fitting(matching.map(|row| row.body_bytes), bounds);
     let (listed, next) = page(looked, fits, look);
     let bodies = bodies(tx, &listed).await?;
     Ok(Slice { webhooks: bodies, next })
+}
+
+/// How many of these bodies fit into a slice, one at least.
+fn fitting(bodies: impl Iterator<Item = i32>, bounds: Bounds) -> usize {
+    let mut bytes = 0;
+    let fitting = bodies.take_while(|body_bytes| {
+        let fits = bytes < bounds.bytes;
+        bytes += i64::from(*body_bytes);
+        fits
+    });
+    fitting.count()
+}
+
+/// Where these webhooks are, the oldest first; those that are not there are left out. They are looked for around the times in their
+/// ids: what was received within the same hours is looked through once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn places(tx: &mut TenantTx, ids: &[WebhookId]) -> Result<Vec<Place>> {
+    let mut made: Vec<DateTime<Utc>> = ids.iter().filter_map(|id| made_at(*id)).collect();
+    made.sort_unstable();
+    let stretches = made.chunk_by(|earlier, later| *later - *earlier <= ID_WITHIN * 2);
+    let (since, until): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) =
+        stretches.filter_map(|near| Some((*near.first()? - ID_WITHIN, *near.last()? + ID_WITHIN))).unzip();
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let tenant_id = tx.tenant_id();
+    let rows = sqlx::query!(
+        r#"SELECT max(l.received_at) AS "received_at!", l.webhook_id AS "id: WebhookId"
+        FROM unnest($2::timestamptz[], $3::timestamptz[]) AS stretch (since, until)
+        JOIN webhook_log l ON l.tenant_id = $1 AND l.received_at BETWEEN stretch.since AND stretch.until
+        WHERE l.webhook_id = ANY ($4)
+        GROUP BY l.webhook_id
+        ORDER BY 1, 2"#,
+        tenant_id.0,
+        &since,
+        &until,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.received_at, row.id)).collect())
+}
+
+/// The next of these places, which are in order, behind one of them, as many as the bounds allow. What has gone meanwhile is left out.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn slice_of(tx: &mut TenantTx, places: &[Place], behind: Option<Place>, bounds: Bounds) -> Result<Slice> {
+    let rest = &places[places.partition_point(|place| behind.is_some_and(|behind| *place <= behind))..];
+    let looked = &rest[..rest.len().min(bounds.webhooks)];
+    let mut listed = listed(tx, looked).await?;
+    let fits = fitting(listed.iter().map(|webhook| webhook.body_bytes), bounds);
+    let end = if fits < listed.len() { listed[..fits].last().map(Listed::place) } else { looked.last().copied() };
+    listed.truncate(fits);
+    let webhooks = bodies(tx, &listed).await?;
+    Ok(Slice { webhooks, next: end.filter(|end| rest.last() != Some(end)) })
+}
+
+/// The webhooks at these places, the oldest first.
+async fn listed(tx: &mut TenantTx, places: &[Place]) -> Result<Vec<Listed>> {
+    let (times, ids): (Vec<DateTime<Utc>>, Vec<Uuid>) = places.iter().map(|(at, id)| (*at, id.0)).unzip();
+    let tenant_id = tx.tenant_id();
+    let listed = sqlx::query_as!(
+        Listed,
+        r#"SELECT l.webhook_id AS "id: WebhookId", l.received_at, l.provider,
+            l.channel_account_id AS "channel_account_id: ChannelAccountId", l.outcome, l.detail, l.body_bytes
+        FROM unnest($2::timestamptz[], $3::uuid[]) AS wanted (received_at, webhook_id)
+        JOIN webhook_log l ON l.tenant_id = $1 AND l.received_at = wanted.received_at AND l.webhook_id = wanted.webhook_id
+        ORDER BY l.received_at, l.webhook_id"#,
+        tenant_id.0,
+        &times,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(listed)
 }
 
 async fn look_ahead(
