@@ -17,6 +17,7 @@ mod rate;
 mod receiving;
 mod sending;
 mod templates;
+mod unroutable;
 mod webhook_log;
 
 use api::{

@@ -486,6 +486,8 @@ async fn an_operator_names_webhooks_and_is_told_what_is_misspelt_and_what_matche
             (vec!["replay", "--tenant", "demo", &first, "--account", &account], "cannot be used with"),
             (vec!["replay", "--tenant", "demo", &first, &unknown], &*format!("has no webhook {unknown} in its log")),
             (vec!["replay", "--tenant", "other", &first], "has no webhook"),
+            (vec!["unroutable", "list", "--provider", "gateway"], "possible values: whatsapp, messenger"),
+            (vec!["quarantine", "list", "--provider", "gateway"], "possible values: whatsapp, messenger"),
         ] {
             let (content, said, complained) = webhooks(&arguments).await;
             assert!(!content && said.is_empty() && complained.contains(complaint), "{arguments:?}: {complained}");
@@ -493,6 +495,9 @@ async fn an_operator_names_webhooks_and_is_told_what_is_misspelt_and_what_matche
         for arguments in [
             &["list", "--tenant", "demo", "--outcome", "erased"][..],
             &["replay", "--tenant", "demo", "--since", "1h", "--outcome", "erased", "--dry-run"],
+            &["unroutable", "list"],
+            &["unroutable", "replay"],
+            &["quarantine", "list"],
         ] {
             let (content, _, noted) = webhooks(arguments).await;
             assert_eq!((content, noted.as_str()), (true, "no webhooks match\n"), "{arguments:?}");
