@@ -68,6 +68,7 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::db::inbound::log::Outcome;
 
     #[test]
     fn every_path_is_described_and_says_what_it_needs() {
@@ -164,5 +165,19 @@ mod tests {
             assert!(said.contains(&format!("- `{}` ({}): {}", problem.kind, problem.status, problem.title)), "{said}");
         }
         assert_eq!(types.iter().collect::<std::collections::BTreeSet<_>>().len(), types.len(), "{types:?}");
+    }
+
+    #[test]
+    fn outcomes_of_webhooks_are_those_that_are_written() {
+        let json = serde_json::to_value(router().1).unwrap();
+        let outcomes: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
+        let described = &json["components"]["schemas"]["WebhookOutcome"];
+        assert_eq!(described["enum"], serde_json::json!(outcomes), "{described}");
+        let said = json["components"]["schemas"]["Webhook"]["properties"]["outcome"].to_string();
+        assert!(outcomes.iter().all(|outcome| said.contains(&format!("`{outcome}`"))), "{said}");
+        let answers = &json["paths"]["/api/{tenant}/webhooks/replay"]["post"]["responses"];
+        let body = |status: &str| answers[status]["content"]["application/json"]["schema"]["$ref"].as_str();
+        assert_eq!(body("200"), Some("#/components/schemas/WebhookReplayDryRun"), "{answers}");
+        assert_eq!(body("202"), Some("#/components/schemas/WebhookReplay"), "{answers}");
     }
 }

@@ -205,15 +205,17 @@ async fn what_is_too_old_is_removed_a_bounded_number_at_a_time() {
 async fn a_replay_that_only_a_newer_release_understands_is_left_to_it_and_holds_up_no_other() {
     let database = database().await;
     let mut admin = database.admin().await;
-    let (ours, newer) = (TenantId::new(), TenantId::new());
+    let [ours, newer, also_newer] = [TenantId::new(), TenantId::new(), TenantId::new()];
     let rows = format!(
-        "INSERT INTO webhook_replays (tenant_id, id, since, until, provider, worked_at)
-        VALUES ('{newer}', gen_random_uuid(), now() - interval '1 day', now(), 'telegram', now() - interval '1 hour'),
-            ('{ours}', gen_random_uuid(), now() - interval '1 day', now(), 'twilio', now())"
+        "INSERT INTO webhook_replays (tenant_id, id, since, until, provider, outcome, worked_at)
+        VALUES ('{newer}', gen_random_uuid(), now() - interval '1 day', now(), 'telegram', NULL, now() - interval '1 hour'),
+            ('{also_newer}', gen_random_uuid(), now() - interval '1 day', now(), NULL, 'postponed', now() - interval '1 hour'),
+            ('{ours}', gen_random_uuid(), now() - interval '1 day', now(), 'twilio', 'partly_bad', now())"
     );
     execute(&mut admin, rows).await;
-    let mut tx = database.databases(Role::Worker).fleet(&Placement::primary(), &[ours, newer]).await.unwrap();
+    let all = [ours, newer, also_newer];
+    let mut tx = database.databases(Role::Worker).fleet(&Placement::primary(), &all).await.unwrap();
     let under_way = replays::under_way(&mut tx).await.unwrap();
     let tenants: Vec<TenantId> = under_way.ours.iter().map(|(tenant, _)| *tenant).collect();
-    assert_eq!((tenants, under_way.newer), (vec![ours], 1));
+    assert_eq!((tenants, under_way.newer), (vec![ours], 2));
 }

@@ -59,6 +59,12 @@ pub(crate) fn complain(error: &anyhow::Error) {
     let _ = writeln!(io::stderr().lock(), "error: {}", chain(error));
 }
 
+/// What a person should know beside what is said, to standard error.
+pub(super) fn note(text: &str) {
+    // If nobody listens there, it is not missed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// An error with its causes. Some say what caused them by themselves: that is not said again.
 pub(super) fn chain(error: &anyhow::Error) -> String {
     let mut said = error.to_string();

@@ -13,6 +13,9 @@ mod unroutable;
 use super::output::Output;
 use std::process::ExitCode;
 
+/// Said beside an empty list: it is empty, not broken off.
+const NONE_MATCH: &str = "no webhooks match";
+
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
     /// Search a tenant's raw log, the newest first

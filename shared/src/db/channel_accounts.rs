@@ -369,6 +369,22 @@ pub async fn route(
     Ok(ours)
 }
 
+/// Whether the tenant has this account.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn exists(tx: &mut TenantTx, id: ChannelAccountId) -> Result<bool> {
+    let tenant_id = tx.tenant_id();
+    let exists = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM channel_accounts WHERE tenant_id = $1 AND id = $2) AS "exists!""#,
+        tenant_id.0,
+        id.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(exists)
+}
+
 /// One of the tenant's accounts, to write in its name.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ mod rate;
 mod receiving;
 mod sending;
 mod templates;
+mod unroutable;
 mod webhook_log;
 
 use api::{
@@ -358,21 +359,26 @@ const SECRET_KEYS: &str = "test:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
 
 /// Runs the operator's command line: whether it was content, and what it said; its complaint if it said nothing else.
 async fn mijra(stage: &Stage, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, Value) {
-    let output = tokio::process::Command::new(binary("mijra"))
+    let arguments = [&["--json"], arguments].concat();
+    let output = mijra_output(stage, &arguments, environment).await;
+    let said = serde_json::from_slice(&output.stdout);
+    let said = said.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+    (output.status.success(), said)
+}
+
+/// The same for a person, with all that it wrote.
+async fn mijra_output(stage: &Stage, arguments: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
+    tokio::process::Command::new(binary("mijra"))
         .env_clear()
         .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
         .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
         .env("PUBLIC_URL", PUBLIC_URL)
         .envs(environment.iter().copied())
-        .arg("--json")
         .args(arguments)
         .kill_on_drop(true)
         .output()
         .await
-        .expect("mijra runs");
-    let said = serde_json::from_slice(&output.stdout);
-    let said = said.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
-    (output.status.success(), said)
+        .expect("mijra runs")
 }
 
 /// What the platform has at each provider.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::large_futures, reason = "made once, by a test")]
 
-use super::{Account, SOON, Stage, Tenant, answer, staged, until};
+use super::{Account, SOON, Stage, Tenant, answer, mijra, mijra_output, staged, until};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use shared::{
     db::{
         Placement,
         audit::Actor,
-        inbound::log::{self, Entry},
+        inbound::log::{self, Entry, Outcome},
         webhook_log::replays::{self, Published},
     },
     domain::{
@@ -39,7 +39,7 @@ struct Logged {
     at: DateTime<Utc>,
     provider: Provider,
     account: ChannelAccountId,
-    outcome: &'static str,
+    outcome: Outcome,
     query: Option<&'static str>,
     body: Vec<u8>,
 }
@@ -54,7 +54,7 @@ impl Logged {
             at,
             provider: Provider::Whatsapp,
             account,
-            outcome: "stored",
+            outcome: Outcome::Stored,
             query: None,
             body: format!("{{\"minutes\": {minutes}}}").into(),
         }
@@ -86,7 +86,7 @@ async fn write(stage: &Stage, tenant: TenantId, webhooks: &[Logged]) {
 
 /// So many, the newest first, of two accounts and all outcomes and providers.
 fn mixed(accounts: [ChannelAccountId; 2], many: i64) -> Vec<Logged> {
-    let outcomes = ["stored", "duplicate", "partly_bad"];
+    let outcomes = [Outcome::Stored, Outcome::Duplicate, Outcome::PartlyBad];
     (1..=many)
         .map(|minutes| {
             let nth = usize::try_from(minutes).unwrap();
@@ -159,7 +159,7 @@ fn webhooks(jobs: &[Job]) -> Vec<RawWebhook> {
 async fn the_log_is_searched_page_by_page_by_what_is_asked_for() {
     staged(async |stage| {
         let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
-        let accounts = [ChannelAccountId::new(), ChannelAccountId::new()];
+        let accounts = [stage.account(&tenant).await.id, stage.account(&tenant).await.id];
         let all = mixed(accounts, 24);
         write(stage, tenant.id, &all).await;
         write(stage, other.id, &mixed(accounts, 3)).await;
@@ -176,13 +176,13 @@ async fn the_log_is_searched_page_by_page_by_what_is_asked_for() {
             assert_eq!(search(stage, &tenant, &between, limit).await, between_ids, "{limit}");
             let by_account = format!("&account={}", accounts[1]);
             assert_eq!(search(stage, &tenant, &by_account, limit).await, of(&|w| w.account == accounts[1]));
-            for outcome in ["stored", "duplicate", "partly_bad"] {
+            for outcome in [Outcome::Stored, Outcome::Duplicate, Outcome::PartlyBad] {
                 let query = format!("&outcome={outcome}");
                 assert_eq!(search(stage, &tenant, &query, limit).await, of(&|w| w.outcome == outcome), "{outcome}");
             }
             for provider in Provider::WITH_WEBHOOKS {
                 let query = format!("&provider={provider}&outcome=partly_bad");
-                let expected = of(&|w: &Logged| w.provider == *provider && w.outcome == "partly_bad");
+                let expected = of(&|w: &Logged| w.provider == *provider && w.outcome == Outcome::PartlyBad);
                 assert_eq!(search(stage, &tenant, &query, limit).await, expected, "{provider}");
             }
         }
@@ -191,7 +191,10 @@ async fn the_log_is_searched_page_by_page_by_what_is_asked_for() {
         for (query, field) in [
             ("outcome=Bad", "outcome"),
             ("provider=pigeon", "provider"),
+            ("provider=gateway", "provider"),
             ("account=1", "account"),
+            (&format!("account={}", ChannelAccountId::new()), "account"),
+            (&format!("account={}", stage.account(&other).await.id), "account"),
             ("since=2h", "since"),
             ("cursor=x", "cursor"),
             ("outcom=stored", "outcom"),
@@ -298,7 +301,7 @@ async fn a_webhook_is_shown_as_it_came_whatever_its_bytes_are() {
 async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_this_tenant_alone() {
     staged(async |stage| {
         let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
-        let accounts = [ChannelAccountId::new(), ChannelAccountId::new()];
+        let accounts = [stage.account(&tenant).await.id, stage.account(&tenant).await.id];
         let mut all = mixed(accounts, 200);
         all[7].query = Some("attempt=2");
         all[7].body = vec![b'x'; MAX_INLINE_BYTES + 1];
@@ -377,6 +380,139 @@ async fn what_is_played_again_is_published_once_as_webhooks_of_their_own_for_thi
         assert_eq!(entries[1]["details"]["channel_account_id"], json!(accounts[0]));
         assert_eq!(stage.get(&other, &format!("/webhooks/replays/{id}")).await.problem(), (404, "not_found", vec![]));
         assert_eq!(stage.post(&tenant, "/webhooks/replay", &filter).await.status, 202, "the next may begin");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn webhooks_are_named_to_be_played_again_and_no_others_are() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let account = stage.account(&tenant).await.id;
+        let mut all = mixed([account, account], 160);
+        all.push(Logged::new(account, 600));
+        write(stage, tenant.id, &all).await;
+        let others = mixed([account, account], 1);
+        write(stage, other.id, &others).await;
+        sqlx::query("UPDATE webhook_log SET body_lz4 = '' WHERE webhook_id = $1")
+            .bind(all[4].id)
+            .execute(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+        // Every second of them, more than a slice holds, one of them twice.
+        let named: Vec<&Logged> = all.iter().step_by(2).collect();
+        let ids: Vec<WebhookId> = named.iter().chain(&named[..1]).map(|webhook| webhook.id).collect();
+        assert!(named.len() > 64);
+
+        let foreign = json!({"ids": [ids[0], others[0].id, WebhookId::new()]});
+        let refused = stage.post(&tenant, "/webhooks/replay", &foreign).await;
+        assert_eq!(refused.problem(), (422, "invalid", vec!["ids[1]", "ids[2]"]), "another tenant's is not there");
+        let would = stage.post(&tenant, "/webhooks/replay", &json!({"ids": ids, "dry_run": true})).await;
+        let counted = json!({"dry_run": true, "selected": named.len(), "counted_all": true});
+        assert_eq!((would.status.as_u16(), &would.body), (200, &counted));
+        assert_eq!(stage.count("SELECT count(*) FROM webhook_replays").await, 0);
+
+        let asked = stage.post(&tenant, "/webhooks/replay", &json!({"ids": ids})).await;
+        assert_eq!(asked.status, 202, "{}", asked.body);
+        assert_eq!((&asked.body["state"], &asked.body["selected"]), (&json!("running"), &json!(named.len())));
+        assert_eq!(asked.body["since"], Value::Null);
+        let id = asked.body["id"].as_str().unwrap().to_owned();
+        let (jobs, done) =
+            scheduled(stage, async { tokio::join!(stage.drain(&INBOUND), completed(stage, &tenant, &id)) }).await;
+        assert_eq!((&done["published"], &done["unreadable"]), (&json!(named.len() - 1), &json!(1)), "{done}");
+        let published: Vec<i64> = webhooks(&[jobs, stage.drain(&INBOUND).await].concat())
+            .iter()
+            .map(|webhook| webhook.meta.received_at.timestamp_micros())
+            .collect();
+        let expected = named.iter().rev().filter(|webhook| webhook.id != all[4].id);
+        assert_eq!(published, expected.map(|webhook| webhook.at.timestamp_micros()).collect::<Vec<_>>());
+        let audit = stage.get(&tenant, &format!("/audit?target={id}")).await.body;
+        assert_eq!(audit["data"][1]["details"]["webhook_ids"].as_array().map(Vec::len), Some(named.len()), "{audit}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_plays_nothing_whatever_else_is_under_way() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let account = stage.account(&tenant).await.id;
+        write(stage, tenant.id, &mixed([account, account], 30)).await;
+        let since = Utc::now() - TimeDelta::hours(2);
+        let filter = json!({"since": since, "outcome": "partly_bad"});
+        let dry = json!({"since": since, "outcome": "partly_bad", "dry_run": true});
+        let post =
+            |body: &Value| answer(stage.posting(&tenant, "/webhooks/replay", body).header("Idempotency-Key", "once"));
+        let counted = json!({"dry_run": true, "selected": 10, "counted_all": true});
+        let would = post(&dry).await;
+        assert_eq!((would.status.as_u16(), &would.body), (200, &counted));
+        assert_eq!(stage.count("SELECT count(*) FROM webhook_replays").await, 0);
+        assert_eq!(stage.count("SELECT count(*) FROM audit WHERE action LIKE 'replay.%'").await, 0);
+        assert_eq!(post(&filter).await.status, 202, "the key was not taken");
+        assert_eq!(post(&dry).await.body, counted, "another is under way");
+        let reader = Tenant {
+            token: stage.token(tenant.id, &[Permission::WebhooksRead], None).await,
+            slug: tenant.slug.clone(),
+            id: tenant.id,
+        };
+        assert_eq!(stage.post(&reader, "/webhooks/replay", &dry).await.status, 403);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_names_webhooks_and_is_told_what_is_misspelt_and_what_matches_nothing() {
+    staged(async |stage| {
+        let (tenant, other) = (stage.tenant("demo").await, stage.tenant("other").await);
+        let account = stage.account(&tenant).await.id.to_string();
+        let foreign = stage.account(&other).await.id.to_string();
+        let all = mixed([account.parse().unwrap(), account.parse().unwrap()], 3);
+        write(stage, tenant.id, &all).await;
+        let (first, second, unknown) = (all[0].text(), all[1].text(), WebhookId::new().to_string());
+        let webhooks = async |more: &[&str]| {
+            let output = mijra_output(stage, &[&["webhooks"], more].concat(), &[]).await;
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            (output.status.success(), text(output.stdout), text(output.stderr))
+        };
+        let demo = ["--tenant", "demo"];
+        for (arguments, complaint) in [
+            (vec!["list", "--tenant", "dmeo"], "there is no tenant dmeo"),
+            (vec!["list", "--tenant", "demo", "--provider", "gateway"], "possible values: whatsapp, messenger"),
+            (vec!["list", "--tenant", "demo", "--outcome", "Stored"], "possible values: stored, duplicate"),
+            (vec!["list", "--tenant", "demo", "--account", &foreign], "has no channel account"),
+            (vec!["replay", "--tenant", "demo", "--since", "1h", "--account", &foreign], "has no channel account"),
+            (vec!["replay", "--tenant", "demo"], "say which webhooks"),
+            (vec!["replay", "--tenant", "demo", &first, "--since", "1h"], "cannot be used with"),
+            (vec!["replay", "--tenant", "demo", &first, "--account", &account], "cannot be used with"),
+            (vec!["replay", "--tenant", "demo", &first, &unknown], &*format!("has no webhook {unknown} in its log")),
+            (vec!["replay", "--tenant", "other", &first], "has no webhook"),
+            (vec!["unroutable", "list", "--provider", "gateway"], "possible values: whatsapp, messenger"),
+            (vec!["quarantine", "list", "--provider", "gateway"], "possible values: whatsapp, messenger"),
+        ] {
+            let (content, said, complained) = webhooks(&arguments).await;
+            assert!(!content && said.is_empty() && complained.contains(complaint), "{arguments:?}: {complained}");
+        }
+        for arguments in [
+            &["list", "--tenant", "demo", "--outcome", "erased"][..],
+            &["replay", "--tenant", "demo", "--since", "1h", "--outcome", "erased", "--dry-run"],
+            &["unroutable", "list"],
+            &["unroutable", "replay"],
+            &["quarantine", "list"],
+        ] {
+            let (content, _, noted) = webhooks(arguments).await;
+            assert_eq!((content, noted.as_str()), (true, "no webhooks match\n"), "{arguments:?}");
+        }
+        let (content, _, noted) = webhooks(&[&["list"], &demo[..]].concat()).await;
+        assert_eq!((content, noted.as_str()), (true, ""));
+
+        let replay = ["webhooks", "replay", "--tenant", "demo", &first, &second];
+        let (content, would) = mijra(stage, &[&replay[..], &["--dry-run"]].concat(), &[]).await;
+        assert_eq!((content, would), (true, json!({"dry_run": true, "selected": 2})));
+        let (content, begun) = mijra(stage, &[&replay[..], &["--detach"]].concat(), &[]).await;
+        assert_eq!((content, &begun["state"]), (true, &json!("running")), "{begun}");
+        let shown = replay_of(stage, &tenant, begun["id"].as_str().unwrap()).await;
+        // The oldest first.
+        assert_eq!((&shown["ids"], &shown["selected"]), (&json!([second, first]), &json!(2)), "{shown}");
     })
     .await;
 }
@@ -492,6 +628,13 @@ async fn the_log_and_replays_need_permissions_and_a_repeated_request_is_one() {
             (json!({"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}), "since"),
             (json!({"since": "2026-01-01T00:00:00Z", "outcome": "a\0"}), "outcome"),
             (json!({"since": "2026-01-01T00:00:00Z", "provider": "pigeon"}), "provider"),
+            (json!({"since": "2026-01-01T00:00:00Z", "provider": "gateway"}), "provider"),
+            (json!({"since": "2026-01-01T00:00:00Z", "provider": "gateway", "dry_run": true}), "provider"),
+            (json!({"since": "2026-01-01T00:00:00Z", "account": ChannelAccountId::new()}), "account"),
+            (json!({"ids": [WebhookId::new()]}), "ids[0]"),
+            (json!({"ids": [WebhookId(Uuid::nil())], "dry_run": true}), "ids[0]"),
+            (json!({"ids": ["1"]}), "ids[0]"),
+            (json!({"ids": [WebhookId::new()], "since": "2026-01-01T00:00:00Z"}), "since"),
             (json!({"since": "2026-01-01T00:00:00Z", "tenant": "other"}), "tenant"),
         ] {
             let refused = stage.post(&tenant, "/webhooks/replay", &body).await;

@@ -14,7 +14,7 @@ use shared::{
         Databases, Placement, TenantTx, receiving,
         webhook_log::{
             self, Bounds, Logged,
-            replays::{self, Published, State},
+            replays::{self, Published, State, Wanted},
         },
     },
     domain::ids::{ReplayId, TenantId},
@@ -115,18 +115,21 @@ async fn go_on_with(
     let working = Uuid::now_v7();
     let mut tx = databases.tenant(placement, tenant).await?;
     let Some(replay) = replays::hold(&mut tx, id, working).await? else { return Ok(Gone::Elsewhere) };
-    match replay.state {
-        State::Counting => {
-            let counted = webhook_log::count(&mut tx, &replay.filter, replay.behind, COUNT).await?;
+    match (replay.state, &replay.wanted) {
+        (State::Counting, Wanted::Stretch(filter)) => {
+            let counted = webhook_log::count(&mut tx, filter, replay.behind, COUNT).await?;
             replays::counted(&mut tx, id, counted.webhooks, counted.next).await?;
             tx.commit().await?;
             return Ok(Gone::OnSilently);
         }
-        State::Running if room => {}
+        (State::Running, _) if room => {}
         // Not committed: nobody has held it.
         _ => return Ok(Gone::Elsewhere),
     }
-    let slice = webhook_log::slice(&mut tx, &replay.filter, replay.behind, SLICE).await?;
+    let slice = match &replay.wanted {
+        Wanted::Stretch(filter) => webhook_log::slice(&mut tx, filter, replay.behind, SLICE).await?,
+        Wanted::Named(places) => webhook_log::slice_of(&mut tx, places, replay.behind, SLICE).await?,
+    };
     let webhooks: Vec<RawWebhook> =
         slice.webhooks.iter().filter_map(|logged| to_webhook(&tx, replay.id, logged)).collect();
     tx.commit().await?;

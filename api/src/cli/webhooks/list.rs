@@ -1,8 +1,8 @@
 //! `mijra webhooks list`: a tenant's raw log, searched.
 
-use super::{body::harmless, select::Select};
+use super::{NONE_MATCH, body::harmless, select::Select};
 use crate::cli::{
-    output::{Output, or_dash},
+    output::{Output, note, or_dash},
     settings::{self, Database},
 };
 use anyhow::Context;
@@ -55,7 +55,7 @@ impl From<Listed> for Row {
 pub(super) async fn run(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let filter = args.select.filter(Clock::system().now());
+    let filter = args.select.filter(&databases, &tenant, Clock::system().now()).await?;
     let limit = usize::from(args.limit);
     let mut before = None;
     if let Some(id) = args.before {
@@ -88,6 +88,9 @@ pub(super) async fn run(args: List, out: &Output) -> anyhow::Result<ExitCode> {
             or_dash(row.detail.as_deref().map(|detail| harmless(detail).replace('\n', " "))),
         ]
     })?;
+    if rows.is_empty() {
+        note(NONE_MATCH);
+    }
     if let (Some(_), Some(last), false) = (before, rows.last(), out.is_json()) {
         out.line(&format!("\nThere are more: --before {}", last.id))?;
     }

@@ -1,10 +1,14 @@
 //! `mijra webhooks quarantine`: webhooks whose signature did not fit. Once the secret or the public address is right, those that are
 //! genuine can be taken after all; what was forged stays refused.
 
-use super::body::{harmless, readable};
+use super::{
+    NONE_MATCH,
+    body::{harmless, readable},
+    select::providers,
+};
 use crate::{
     cli::{
-        output::{Output, or_dash},
+        output::{Output, note, or_dash},
         settings::Database,
         when::When,
     },
@@ -54,7 +58,7 @@ struct Select {
     #[arg(long)]
     until: Option<When>,
     /// Only of this provider.
-    #[arg(long)]
+    #[arg(long, value_parser = providers())]
     provider: Option<Provider>,
     /// Only those that came to this address: the last part of an account's own, as `channel-account show` shows it, or `platform`.
     #[arg(long)]
@@ -232,6 +236,9 @@ async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
             harmless(&begins),
         ]
     })?;
+    if rows.is_empty() {
+        note(NONE_MATCH);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

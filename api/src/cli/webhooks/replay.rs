@@ -1,9 +1,9 @@
 //! `mijra webhooks replay`: webhooks of the log played again. A scheduler does it; this writes down what is wanted and watches.
 
-use super::select::Select;
+use super::{NONE_MATCH, select::Select};
 use crate::{
     cli::{
-        output::Output,
+        output::{Output, note},
         settings::{self, Database},
     },
     routes::webhooks::ReplayView,
@@ -20,10 +20,10 @@ use shared::{
         tenants::Tenant,
         webhook_log::{
             self, Filter,
-            replays::{self, Asked, State},
+            replays::{self, Asked, MAX_NAMED, State, Wanted},
         },
     },
-    domain::ids::ReplayId,
+    domain::ids::{ReplayId, WebhookId},
 };
 use std::{process::ExitCode, time::Duration};
 
@@ -35,6 +35,9 @@ const ALONE: TimeDelta = TimeDelta::seconds(15);
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Replay {
+    /// Which, as `mijra webhooks list` shows them; or, without any, those of a time.
+    #[arg(conflicts_with_all = ["since", "until", "provider", "outcome", "account"])]
+    ids: Vec<WebhookId>,
     /// Whose.
     #[arg(long)]
     tenant: String,
@@ -52,19 +55,29 @@ pub(in crate::cli) struct Replay {
 
 pub(super) async fn run(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let filter = args.select.filter(now);
-    let since = filter.since.context("say from when on: --since 2h, --since 2026-11-21T10:00:00Z")?;
+    let filter = args.select.unchecked(now);
     // What comes from now on is not for it.
     let until = filter.until.map_or(now, |until| until.min(now));
-    anyhow::ensure!(since < until, "--since must be before --until, and in the past");
-    let filter = Filter { until: Some(until), ..filter };
+    if args.ids.is_empty() {
+        let since = filter
+            .since
+            .context("say which webhooks, by their ids, or from when on: --since 2h, --since 2026-11-21T10:00:00Z")?;
+        anyhow::ensure!(since < until, "--since must be before --until, and in the past");
+    }
+    anyhow::ensure!(args.ids.len() <= MAX_NAMED, "at most {MAX_NAMED} webhooks can be named at a time");
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let wanted = if args.ids.is_empty() {
+        let filter = args.select.filter(&databases, &tenant, now).await?;
+        Wanted::Stretch(Filter { until: Some(until), ..filter })
+    } else {
+        find(&databases, &tenant, &args.ids).await?
+    };
     if args.dry_run {
-        return dry_run(&databases, &tenant, &filter, out).await;
+        return dry_run(&databases, &tenant, &wanted, out).await;
     }
     let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
-    let asked = replays::ask(&mut tx, &filter, Actor::Operator).await?;
+    let asked = replays::ask(&mut tx, &wanted, Actor::Operator).await?;
     tx.commit().await?;
     let id = match asked {
         Asked::Begun(id) => id,
@@ -75,13 +88,37 @@ pub(super) async fn run(args: Replay, out: &Output) -> anyhow::Result<ExitCode> 
         ),
     };
     if args.detach {
-        out.say(&json!({"id": id, "state": State::Counting.as_str()}), &format!("replay {id} begins"))?;
+        let state = if args.ids.is_empty() { State::Counting } else { State::Running };
+        out.say(&json!({"id": id, "state": state.as_str()}), &format!("replay {id} begins"))?;
         return Ok(ExitCode::SUCCESS);
     }
     watch(&databases, &tenant, id, out).await
 }
 
-async fn dry_run(databases: &Databases, tenant: &Tenant, filter: &Filter, out: &Output) -> anyhow::Result<ExitCode> {
+/// Where those with these ids are, if all are there.
+async fn find(databases: &Databases, tenant: &Tenant, ids: &[WebhookId]) -> anyhow::Result<Wanted> {
+    let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
+    let places = webhook_log::places(&mut tx, ids).await?;
+    tx.commit().await?;
+    let is_missing = |id: &&WebhookId| places.iter().all(|(_, there)| there != *id);
+    let missing: Vec<String> = ids.iter().filter(is_missing).map(ToString::to_string).collect();
+    anyhow::ensure!(missing.is_empty(), "tenant {} has no webhook {} in its log", tenant.slug, missing.join(", "));
+    Ok(Wanted::Named(places))
+}
+
+async fn dry_run(databases: &Databases, tenant: &Tenant, wanted: &Wanted, out: &Output) -> anyhow::Result<ExitCode> {
+    let webhooks = match wanted {
+        Wanted::Stretch(filter) => count(databases, tenant, filter).await?,
+        Wanted::Named(places) => i64::try_from(places.len())?,
+    };
+    if webhooks == 0 {
+        note(NONE_MATCH);
+    }
+    out.say(&json!({"dry_run": true, "selected": webhooks}), &format!("{webhooks} webhooks would be played again"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn count(databases: &Databases, tenant: &Tenant, filter: &Filter) -> anyhow::Result<i64> {
     let (mut webhooks, mut behind) = (0, None);
     loop {
         let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
@@ -90,11 +127,9 @@ async fn dry_run(databases: &Databases, tenant: &Tenant, filter: &Filter, out: &
         webhooks += counted.webhooks;
         behind = counted.next;
         if behind.is_none() {
-            break;
+            return Ok(webhooks);
         }
     }
-    out.say(&json!({"dry_run": true, "selected": webhooks}), &format!("{webhooks} webhooks would be played again"))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows how far a replay is until it has ended. It goes on whether somebody watches or not.
@@ -124,6 +159,9 @@ pub(super) async fn watch(
     bar.finish_and_clear();
     let text = ended(&replay);
     let completed = replay.state == State::Completed;
+    if completed && replay.selected == 0 {
+        note(NONE_MATCH);
+    }
     out.say(&ReplayView::of(replay, clock.now()), &text)?;
     Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,10 +1,14 @@
 //! `mijra webhooks unroutable`: webhooks for accounts that nobody had. Once somebody has the account they are sent on, as ordinary
 //! webhooks that come now: what they lead to is decided by how old they are by their provider's time.
 
-use super::body::{harmless, readable};
+use super::{
+    NONE_MATCH,
+    body::{harmless, readable},
+    select::providers,
+};
 use crate::{
     cli::{
-        output::{Output, or_dash},
+        output::{Output, note, or_dash},
         settings::Database,
         when::When,
     },
@@ -32,7 +36,7 @@ use shared::{
     providers,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     process::ExitCode,
     time::Duration,
 };
@@ -45,7 +49,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
-    /// List them, the oldest first
+    /// List them, the oldest first, each with the accounts that nobody had, and what to do
     List(List),
     /// Show one with its body
     Show(Show),
@@ -62,7 +66,7 @@ pub(in crate::cli) struct Select {
     #[arg(long)]
     until: Option<When>,
     /// Only of this provider.
-    #[arg(long)]
+    #[arg(long, value_parser = providers())]
     provider: Option<Provider>,
     /// Only for this account, by the provider's id of it.
     #[arg(long)]
@@ -109,6 +113,71 @@ struct Row {
     external_id: String,
     other_ids: Value,
     others: i32,
+    why: Why,
+    what_to_do: String,
+}
+
+/// Why one of them still lies there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Why {
+    /// Nobody has the account.
+    NobodyHasIt,
+    /// An account's own secret had signed it, and that account's tenant does not have the one it names.
+    NotTheSigners,
+    /// Somebody has the account by now.
+    SomebodyHasIt,
+    /// It is not known who had signed it.
+    SignerUnknown,
+    /// What is kept of it, or the part that is meant, cannot be read.
+    Unreadable,
+}
+
+impl Why {
+    fn of(webhook: &Unroutable, found: &Found) -> Self {
+        match (found, &webhook.meta) {
+            (Found::Somebody(..), _) => Why::SomebodyHasIt,
+            (Found::Nobody, Some(Meta { account: Some(_), .. })) => Why::NotTheSigners,
+            (Found::Nobody, _) => Why::NobodyHasIt,
+            (Found::Unusable, None) => Why::SignerUnknown,
+            (Found::Unusable, Some(_)) => Why::Unreadable,
+        }
+    }
+
+    fn in_short(self) -> &'static str {
+        match self {
+            Why::NobodyHasIt => "nobody has it",
+            Why::NotTheSigners => "not its signer's",
+            Why::SomebodyHasIt => "somebody has it now",
+            Why::SignerUnknown => "signer unknown",
+            Why::Unreadable => "unreadable",
+        }
+    }
+
+    /// A sentence for a person: why, and what to do.
+    fn what_to_do(self, webhook: &Unroutable) -> String {
+        let provider = harmless(&webhook.provider);
+        match self {
+            Why::NobodyHasIt => format!(
+                "No tenant has the account: add it (mijra channel-account add {provider}), then mijra webhooks unroutable replay."
+            ),
+            Why::NotTheSigners => {
+                let signer = webhook.meta.as_ref().and_then(|meta| meta.account);
+                let signer = or_dash(signer.map(|account| account.tenant_id));
+                format!(
+                    "The secret of an account of tenant {signer} signed it, and that tenant does not have the account it names: add it \
+                    there (mijra channel-account add {provider}), then mijra webhooks unroutable replay."
+                )
+            }
+            Why::SomebodyHasIt => "A tenant has the account now: mijra webhooks unroutable replay.".to_owned(),
+            Why::SignerUnknown => {
+                "It is not known who had signed it, for another release kept it: it can only be looked at.".to_owned()
+            }
+            Why::Unreadable => {
+                "For whom it is cannot be read: mijra webhooks unroutable replay, once a release reads it.".to_owned()
+            }
+        }
+    }
 }
 
 /// What became of sending on.
@@ -135,10 +204,21 @@ impl Select {
     }
 }
 
-impl From<Unroutable> for Row {
-    fn from(webhook: Unroutable) -> Self {
+impl Row {
+    fn new(webhook: Unroutable, found: &Found) -> Self {
+        let why = Why::of(&webhook, found);
+        let what_to_do = why.what_to_do(&webhook);
         let Unroutable { id, received_at, provider, external_id, other_ids, others, .. } = webhook;
-        Self { id, received_at, provider, external_id, other_ids, others }
+        Self { id, received_at, provider, external_id, other_ids, others, why, what_to_do }
+    }
+
+    /// The ids that nobody had, and how many more of them there are than are kept.
+    fn for_whom(&self) -> String {
+        let others: Vec<&str> = self.other_ids.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let more = usize::try_from(self.others).unwrap_or_default().saturating_sub(others.len());
+        let ids = std::iter::once(self.external_id.as_str()).chain(others).map(for_whom);
+        let more = (more > 0).then(|| format!("{more} more"));
+        ids.chain(more).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -162,14 +242,21 @@ async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
         if page.is_empty() {
             break;
         }
-        rows.extend(page.into_iter().map(Row::from));
+        let found = find(&databases, &page).await?;
+        rows.extend(page.into_iter().zip(&found).map(|(webhook, found)| Row::new(webhook, found)));
     }
     rows.truncate(limit);
-    out.list(&rows, &["received", "provider", "for", "others", "id"], |row| {
+    out.list(&rows, &["received", "provider", "for", "why", "id"], |row| {
         let received = row.received_at.format("%Y-%m-%d %H:%M:%S").to_string();
-        let id = row.id.to_string();
-        vec![received, row.provider.clone(), for_whom(&row.external_id), row.others.to_string(), id]
+        vec![received, row.provider.clone(), row.for_whom(), row.why.in_short().to_owned(), row.id.to_string()]
     })?;
+    if rows.is_empty() {
+        note(NONE_MATCH);
+    } else if !out.is_json() {
+        let sentences: BTreeSet<String> =
+            rows.iter().map(|row| format!("{}: {}", row.why.in_short(), row.what_to_do)).collect();
+        out.line(&format!("\n{}", sentences.into_iter().collect::<Vec<_>>().join("\n")))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -180,11 +267,14 @@ async fn show(args: Show, out: &Output) -> anyhow::Result<ExitCode> {
     let mut found = unroutable::list(&mut tx, &filter, None, 1).await?;
     tx.commit().await?;
     let webhook = found.pop().with_context(|| format!("there is no webhook {} that nobody could be given", args.id))?;
+    let found = find(&databases, std::slice::from_ref(&webhook)).await?;
+    let why = Why::of(&webhook, found.first().expect("of each it is found out"));
+    let what_to_do = why.what_to_do(&webhook);
     let body = webhook.body();
     let query = webhook.meta.as_ref().and_then(|meta| meta.query.clone());
     let ids: Vec<&str> = ids(&webhook).collect();
     let text = format!(
-        "received  {}\nprovider  {}\nfor       {}\nquery     {}\n\n{}",
+        "received  {}\nprovider  {}\nfor       {}\nquery     {}\n\n{what_to_do}\n\n{}",
         webhook.received_at.to_rfc3339(),
         webhook.provider,
         ids.iter().map(|id| for_whom(id)).collect::<Vec<_>>().join(", "),
@@ -193,7 +283,7 @@ async fn show(args: Show, out: &Output) -> anyhow::Result<ExitCode> {
     );
     let mut json = json!({
         "id": webhook.id, "received_at": webhook.received_at, "provider": webhook.provider, "external_ids": ids,
-        "others": webhook.others, "query": query,
+        "others": webhook.others, "query": query, "why": why, "what_to_do": what_to_do,
     });
     let shown = serde_json::to_value(BodyView::of(body))?;
     for (name, value) in shown.as_object().into_iter().flatten() {
@@ -217,7 +307,7 @@ fn ids(webhook: &Unroutable) -> impl Iterator<Item = &str> {
 async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
     let (databases, filter) = (args.database.open().await?, args.select.filter(args.id));
     let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template("[{elapsed_precise}] {pos} sent on")?);
-    let (mut sent, mut behind) = (Sent::default(), None);
+    let (mut sent, mut behind, mut found_any) = (Sent::default(), None, false);
     loop {
         let mut whose: BTreeMap<(Placement, TenantId, ChannelAccountId), usize> = BTreeMap::new();
         let mut tx = databases.control().await?;
@@ -227,6 +317,7 @@ async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
         if behind.is_none() {
             break;
         }
+        found_any = true;
         let mut on = Vec::with_capacity(page.len());
         for (webhook, found) in page.iter().zip(find(&databases, &page).await?) {
             match found {
@@ -250,6 +341,11 @@ async fn replay(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
         bar.set_position(sent.published as u64);
     }
     bar.finish_and_clear();
+    match args.id {
+        _ if found_any => {}
+        Some(id) => anyhow::bail!("there is no webhook {id} that nobody could be given"),
+        None => note(NONE_MATCH),
+    }
     let would = if args.dry_run { "would be " } else { "" };
     let mut text = format!("{} webhooks {would}sent on, {} are still nobody's", sent.published, sent.nobodys);
     if sent.unusable > 0 {

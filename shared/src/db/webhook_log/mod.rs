@@ -3,7 +3,7 @@
 
 pub mod replays;
 
-use super::{TenantTx, error::Result};
+use super::{TenantTx, error::Result, inbound::log::Outcome};
 use crate::{
     domain::{
         channel::Provider,
@@ -20,7 +20,7 @@ pub const LOOK: u16 = 10_000;
 /// A receiver makes a webhook's id when it takes the webhook in: so far apart are the times in both at most.
 const ID_WITHIN: TimeDelta = TimeDelta::hours(1);
 /// What became of most webhooks; those of other outcomes have an index.
-const ORDINARY: &str = "stored";
+const ORDINARY: Outcome = Outcome::Stored;
 
 /// A webhook's place in the log.
 pub type Place = (DateTime<Utc>, WebhookId);
@@ -35,7 +35,7 @@ pub struct Filter {
     /// Only of this provider.
     pub provider: Option<Provider>,
     /// Only what became this.
-    pub outcome: Option<String>,
+    pub outcome: Option<Outcome>,
     /// Only for this account.
     pub channel_account_id: Option<ChannelAccountId>,
 }
@@ -51,7 +51,7 @@ pub struct Listed {
     pub provider: String,
     /// For which account, if it was one.
     pub channel_account_id: Option<ChannelAccountId>,
-    /// What became of it: `stored`, `duplicate`, `notice`, `partly_bad`, `erased`.
+    /// What became of it: an [`Outcome`], or one that a newer release knows.
     pub outcome: String,
     /// More, for a person.
     pub detail: Option<String>,
@@ -113,6 +113,10 @@ impl Filter {
 
     fn provider(&self) -> Option<&'static str> {
         self.provider.map(Provider::as_str)
+    }
+
+    fn outcome(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::as_str)
     }
 
     fn account(&self) -> Option<Uuid> {
@@ -185,7 +189,7 @@ impl From<Looked> for Listed {
 /// # Errors
 /// If the database does not answer.
 pub async fn list(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: usize) -> Result<Page> {
-    let looked = match filter.outcome.as_deref() {
+    let looked = match filter.outcome {
         Some(outcome) if outcome != ORDINARY && is_indexed(tx, filter, before).await? => {
             look_by_outcome(tx, filter, outcome, before, limit + 1).await?
         }
@@ -240,7 +244,7 @@ async fn look(tx: &mut TenantTx, filter: &Filter, before: Option<Place>, limit: 
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::max(),
         i64::from(LOOK),
@@ -284,7 +288,7 @@ async fn is_indexed(tx: &mut TenantTx, filter: &Filter, before: Option<Place>) -
 async fn look_by_outcome(
     tx: &mut TenantTx,
     filter: &Filter,
-    outcome: &str,
+    outcome: Outcome,
     before: Option<Place>,
     limit: usize,
 ) -> Result<Vec<Looked>> {
@@ -317,7 +321,7 @@ async fn look_by_outcome(
         filter.until,
         at,
         id.map(|id| id.0),
-        outcome,
+        outcome.as_str(),
         filter.provider(),
         filter.account(),
         Uuid::max(),
@@ -404,7 +408,7 @@ pub async fn count(tx: &mut TenantTx, filter: &Filter, behind: Option<Place>, lo
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::nil(),
         i64::from(look),
@@ -423,16 +427,87 @@ pub async fn slice(tx: &mut TenantTx, filter: &Filter, behind: Option<Place>, bo
     // Where every one is wanted, there is no need to look at more than are.
     let look = if filter.is_by_time_alone() { u16::try_from(bounds.webhooks).unwrap_or(LOOK) + 1 } else { LOOK / 5 };
     let looked = look_ahead(tx, filter, behind, bounds.webhooks + 1, look).await?;
-    let mut bytes = 0;
-    let fits = looked.iter().filter(|row| row.matches).take(bounds.webhooks).take_while(|row| {
-        let fits = bytes < bounds.bytes;
-        bytes += i64::from(row.body_bytes);
-        fits
-    });
-    let fits = fits.count();
+    let matching = looked.iter().filter(|row| row.matches).take(bounds.webhooks);
+    let fits = fitting(matching.map(|row| row.body_bytes), bounds);
     let (listed, next) = page(looked, fits, look);
     let bodies = bodies(tx, &listed).await?;
     Ok(Slice { webhooks: bodies, next })
+}
+
+/// How many of these bodies fit into a slice, one at least.
+fn fitting(bodies: impl Iterator<Item = i32>, bounds: Bounds) -> usize {
+    let mut bytes = 0;
+    let fitting = bodies.take_while(|body_bytes| {
+        let fits = bytes < bounds.bytes;
+        bytes += i64::from(*body_bytes);
+        fits
+    });
+    fitting.count()
+}
+
+/// Where these webhooks are, the oldest first; those that are not there are left out. They are looked for around the times in their
+/// ids: what was received within the same hours is looked through once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn places(tx: &mut TenantTx, ids: &[WebhookId]) -> Result<Vec<Place>> {
+    let mut made: Vec<DateTime<Utc>> = ids.iter().filter_map(|id| made_at(*id)).collect();
+    made.sort_unstable();
+    let stretches = made.chunk_by(|earlier, later| *later - *earlier <= ID_WITHIN * 2);
+    let (since, until): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) =
+        stretches.filter_map(|near| Some((*near.first()? - ID_WITHIN, *near.last()? + ID_WITHIN))).unzip();
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let tenant_id = tx.tenant_id();
+    let rows = sqlx::query!(
+        r#"SELECT max(l.received_at) AS "received_at!", l.webhook_id AS "id: WebhookId"
+        FROM unnest($2::timestamptz[], $3::timestamptz[]) AS stretch (since, until)
+        JOIN webhook_log l ON l.tenant_id = $1 AND l.received_at BETWEEN stretch.since AND stretch.until
+        WHERE l.webhook_id = ANY ($4)
+        GROUP BY l.webhook_id
+        ORDER BY 1, 2"#,
+        tenant_id.0,
+        &since,
+        &until,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.received_at, row.id)).collect())
+}
+
+/// The next of these places, which are in order, behind one of them, as many as the bounds allow. What has gone meanwhile is left out.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn slice_of(tx: &mut TenantTx, places: &[Place], behind: Option<Place>, bounds: Bounds) -> Result<Slice> {
+    let rest = &places[places.partition_point(|place| behind.is_some_and(|behind| *place <= behind))..];
+    let looked = &rest[..rest.len().min(bounds.webhooks)];
+    let mut listed = listed(tx, looked).await?;
+    let fits = fitting(listed.iter().map(|webhook| webhook.body_bytes), bounds);
+    let end = if fits < listed.len() { listed[..fits].last().map(Listed::place) } else { looked.last().copied() };
+    listed.truncate(fits);
+    let webhooks = bodies(tx, &listed).await?;
+    Ok(Slice { webhooks, next: end.filter(|end| rest.last() != Some(end)) })
+}
+
+/// The webhooks at these places, the oldest first.
+async fn listed(tx: &mut TenantTx, places: &[Place]) -> Result<Vec<Listed>> {
+    let (times, ids): (Vec<DateTime<Utc>>, Vec<Uuid>) = places.iter().map(|(at, id)| (*at, id.0)).unzip();
+    let tenant_id = tx.tenant_id();
+    let listed = sqlx::query_as!(
+        Listed,
+        r#"SELECT l.webhook_id AS "id: WebhookId", l.received_at, l.provider,
+            l.channel_account_id AS "channel_account_id: ChannelAccountId", l.outcome, l.detail, l.body_bytes
+        FROM unnest($2::timestamptz[], $3::uuid[]) AS wanted (received_at, webhook_id)
+        JOIN webhook_log l ON l.tenant_id = $1 AND l.received_at = wanted.received_at AND l.webhook_id = wanted.webhook_id
+        ORDER BY l.received_at, l.webhook_id"#,
+        tenant_id.0,
+        &times,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(listed)
 }
 
 async fn look_ahead(
@@ -475,7 +550,7 @@ async fn look_ahead(
         at,
         id.map(|id| id.0),
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         Uuid::nil(),
         i64::from(look),

@@ -7,13 +7,14 @@ use crate::{
         FleetTx, TenantTx,
         audit::{self, Actor, Entry},
         error::Result,
+        inbound::log::Outcome,
     },
     domain::{
         channel::Provider,
         ids::{ApiTokenId, ChannelAccountId, ReplayId, TenantId, WebhookId},
     },
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -55,6 +56,18 @@ impl State {
     }
 }
 
+/// So many webhooks can be named for one replay: each may have to be looked for in two hours of the log.
+pub const MAX_NAMED: usize = 100;
+
+/// What a replay plays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// What was received in a time, as far as the filter lets it through; both times are given, the second after the first.
+    Stretch(Filter),
+    /// These, the oldest first; one at least.
+    Named(Vec<Place>),
+}
+
 /// A replay.
 #[derive(Clone, Debug)]
 pub struct Replay {
@@ -62,8 +75,8 @@ pub struct Replay {
     pub id: ReplayId,
     /// Where it stands.
     pub state: State,
-    /// What is played again; both times are given.
-    pub filter: Filter,
+    /// What is played again.
+    pub wanted: Wanted,
     /// By which token it was asked for; `None`: by an operator.
     pub token_id: Option<ApiTokenId>,
     /// When.
@@ -99,11 +112,16 @@ impl Replay {
     }
 
     fn details(&self) -> Value {
-        let Filter { since, until, provider, outcome, channel_account_id } = &self.filter;
+        let Filter { since, until, provider, outcome, channel_account_id } = match &self.wanted {
+            Wanted::Stretch(filter) => filter,
+            Wanted::Named(places) => {
+                return json!({"webhook_ids": places.iter().map(|(_, id)| id).collect::<Vec<_>>()});
+            }
+        };
         let mut details = json!({"since": since, "until": until});
         let parts = [
             ("provider", provider.map(|provider| provider.as_str().to_owned())),
-            ("outcome", outcome.clone()),
+            ("outcome", outcome.map(|outcome| outcome.as_str().to_owned())),
             ("channel_account_id", channel_account_id.map(|id| id.to_string())),
         ];
         for (name, value) in parts {
@@ -124,28 +142,40 @@ pub enum Asked {
     UnderWay(ReplayId),
 }
 
-/// Asks for a replay. Both times of the filter must be given, the second after the first.
+/// Asks for a replay. What is named is counted already.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn ask(tx: &mut TenantTx, filter: &Filter, actor: Actor) -> Result<Asked> {
+pub async fn ask(tx: &mut TenantTx, wanted: &Wanted, actor: Actor) -> Result<Asked> {
     let (id, tenant_id) = (ReplayId::new(), tx.tenant_id());
     let token_id = match actor {
         Actor::Token(id) => Some(id.0),
         Actor::Operator => None,
     };
+    let (filter, named) = match wanted {
+        Wanted::Stretch(filter) => (filter.clone(), None),
+        Wanted::Named(places) => (around(places), Some(places)),
+    };
+    let ids: Option<Vec<Uuid>> = named.map(|places| places.iter().map(|(_, id)| id.0).collect());
+    let times: Option<Vec<DateTime<Utc>>> = named.map(|places| places.iter().map(|(at, _)| *at).collect());
     let inserted = sqlx::query!(
-        "INSERT INTO webhook_replays (tenant_id, id, since, until, provider, outcome, channel_account_id, token_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        "INSERT INTO webhook_replays (tenant_id, id, since, until, provider, outcome, channel_account_id, token_id, webhook_ids,
+            webhook_times, state, started_at, selected)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+            CASE WHEN $9::uuid[] IS NULL THEN 'counting' ELSE 'running' END,
+            CASE WHEN $9::uuid[] IS NOT NULL THEN clock_timestamp() END,
+            coalesce(cardinality($9::uuid[]), 0))
         ON CONFLICT (tenant_id) WHERE state IN ('counting', 'running') DO NOTHING",
         tenant_id.0,
         id.0,
         filter.since,
         filter.until,
         filter.provider(),
-        filter.outcome,
+        filter.outcome(),
         filter.account(),
         token_id,
+        ids.as_deref(),
+        times.as_deref(),
     )
     .execute(tx.conn())
     .await?;
@@ -164,6 +194,12 @@ pub async fn ask(tx: &mut TenantTx, filter: &Filter, actor: Actor) -> Result<Ask
     Ok(Asked::Begun(id))
 }
 
+/// The time in which these were received.
+fn around(places: &[Place]) -> Filter {
+    let (first, last) = (places.first().map(|(at, _)| *at), places.last().map(|(at, _)| *at));
+    Filter { since: first, until: last.map(|at| at + TimeDelta::microseconds(1)), ..Filter::default() }
+}
+
 /// A replay; `None` if the tenant has no such one.
 ///
 /// # Errors
@@ -174,7 +210,7 @@ pub async fn find(tx: &mut TenantTx, id: ReplayId) -> Result<Option<Replay>> {
         Row,
         r#"SELECT id AS "id: ReplayId", state, since, until, provider, outcome, channel_account_id AS "channel_account_id: ChannelAccountId",
             token_id AS "token_id: ApiTokenId", asked_at, started_at, ended_at, worked_at, behind_at, behind_id AS "behind_id: WebhookId",
-            selected, published, unreadable
+            selected, published, unreadable, webhook_ids AS "webhook_ids: Vec<WebhookId>", webhook_times
         FROM webhook_replays
         WHERE tenant_id = $1 AND id = $2"#,
         tenant_id.0,
@@ -195,7 +231,7 @@ pub async fn list(tx: &mut TenantTx, limit: i64) -> Result<Vec<Replay>> {
         Row,
         r#"SELECT id AS "id: ReplayId", state, since, until, provider, outcome, channel_account_id AS "channel_account_id: ChannelAccountId",
             token_id AS "token_id: ApiTokenId", asked_at, started_at, ended_at, worked_at, behind_at, behind_id AS "behind_id: WebhookId",
-            selected, published, unreadable
+            selected, published, unreadable, webhook_ids AS "webhook_ids: Vec<WebhookId>", webhook_times
         FROM webhook_replays
         WHERE tenant_id = $1
         ORDER BY id DESC
@@ -237,7 +273,7 @@ pub async fn stop(tx: &mut TenantTx, id: ReplayId, actor: Actor) -> Result<Optio
 pub struct UnderWay {
     /// Those to go on with.
     pub ours: Vec<(TenantId, ReplayId)>,
-    /// So many are for a provider that only a newer release knows: by us all would be played that they are not about.
+    /// So many are for a provider or an outcome that only a newer release knows: by us all would be played that they are not about.
     pub newer: usize,
 }
 
@@ -246,16 +282,20 @@ pub struct UnderWay {
 /// # Errors
 /// If the database does not answer.
 pub async fn under_way(tx: &mut FleetTx) -> Result<UnderWay> {
-    let known: Vec<String> = Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect();
+    let providers: Vec<String> = Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect();
+    let outcomes: Vec<String> = Outcome::ALL.iter().map(|outcome| outcome.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId",
-            (provider IS NULL OR provider = ANY ($2)) AS "is_ours!"
-        FROM webhook_replays
-        WHERE state IN ('counting', 'running')
-        ORDER BY (provider IS NULL OR provider = ANY ($2)) DESC, worked_at
+        r#"SELECT tenant_id AS "tenant_id: TenantId", id AS "id: ReplayId", is_ours AS "is_ours!"
+        FROM (
+            SELECT *, (provider IS NULL OR provider = ANY ($2)) AND (outcome IS NULL OR outcome = ANY ($3)) AS is_ours
+            FROM webhook_replays
+            WHERE state IN ('counting', 'running')
+        ) AS under_way
+        ORDER BY is_ours DESC, worked_at
         LIMIT $1"#,
         IN_TURN,
-        &known,
+        &providers,
+        &outcomes,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -402,6 +442,8 @@ struct Row {
     selected: i64,
     published: i64,
     unreadable: i64,
+    webhook_ids: Option<Vec<WebhookId>>,
+    webhook_times: Option<Vec<DateTime<Utc>>>,
 }
 
 impl From<Row> for Replay {
@@ -411,13 +453,17 @@ impl From<Row> for Replay {
             until: Some(row.until),
             // Of one that only a newer release knows we can show that there is a replay; we do not go on with it.
             provider: row.provider.and_then(|provider| provider.parse().ok()),
-            outcome: row.outcome,
+            outcome: row.outcome.and_then(|outcome| outcome.parse().ok()),
             channel_account_id: row.channel_account_id,
+        };
+        let wanted = match row.webhook_times.zip(row.webhook_ids) {
+            Some((times, ids)) => Wanted::Named(times.into_iter().zip(ids).collect()),
+            None => Wanted::Stretch(filter),
         };
         Self {
             id: row.id,
             state: State::from_name(&row.state),
-            filter,
+            wanted,
             token_id: row.token_id,
             asked_at: row.asked_at,
             started_at: row.started_at,
@@ -434,7 +480,6 @@ impl From<Row> for Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
     #[test]
     fn how_long_it_takes_is_told_from_how_long_it_took() {
@@ -442,7 +487,7 @@ mod tests {
         let mut replay = Replay {
             id: ReplayId::new(),
             state: State::Running,
-            filter: Filter::default(),
+            wanted: Wanted::Stretch(Filter::default()),
             token_id: None,
             asked_at: now,
             started_at: Some(now - TimeDelta::seconds(10)),

@@ -5,7 +5,7 @@ use crate::inbound::gather::few;
 use shared::{
     db::{
         self, FleetTx,
-        inbound::log::{self, Entry},
+        inbound::log::{self, Entry, Outcome},
     },
     domain::{
         events::{ConsentChange, Event},
@@ -63,11 +63,11 @@ fn entry(webhook: &Inbound, fate: &Fate) -> Entry {
     let key = webhook.key();
     let (stored, erased) = (fate.stored.contains(&key), fate.erased.contains(&key));
     let outcome = match () {
-        () if !webhook.bad.is_empty() => "partly_bad",
-        () if erased && !stored => "erased",
-        () if messages > 0 && !stored && statuses == 0 => "duplicate",
-        () if messages == 0 && statuses == 0 => "notice",
-        () => "stored",
+        () if !webhook.bad.is_empty() => Outcome::PartlyBad,
+        () if erased && !stored => Outcome::Erased,
+        () if messages > 0 && !stored && statuses == 0 => Outcome::Duplicate,
+        () if messages == 0 && statuses == 0 => Outcome::Notice,
+        () => Outcome::Stored,
     };
     let mut detail: Vec<String> = notices.into_iter().map(str::to_owned).collect();
     detail.extend((!webhook.bad.is_empty()).then(|| few(&webhook.bad)));
