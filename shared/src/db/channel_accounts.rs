@@ -175,18 +175,19 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
 }
 
 /// Changes what an operator gave for an account that is there: name, business account, secrets, portfolio, limits. Senders notice once
-/// it is resumed ([`super::outbound::accounts::resume`]).
+/// it is resumed ([`super::outbound::accounts::resume`]). Its secrets are made of those `before`: if they are others by now, it is false,
+/// and the transaction is not to be committed.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<()> {
+pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, before: &[u8]) -> Result<bool> {
     set_limits(tx, tenant_id, account).await?;
-    sqlx::query!(
+    let done = sqlx::query!(
         "UPDATE channel_accounts
         SET name = COALESCE($3, name), business_account_id = COALESCE($4, business_account_id),
             display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
             webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway)
-        WHERE tenant_id = $1 AND id = $2",
+        WHERE tenant_id = $1 AND id = $2 AND sealed_secrets = $11",
         tenant_id.0,
         account.id.0,
         account.name,
@@ -197,10 +198,11 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.webhook_key,
         account.human_agent,
         account.gateway,
+        before,
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Sets the limits given, and ties the account to its portfolio.
