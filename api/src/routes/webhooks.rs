@@ -10,6 +10,7 @@ use crate::{
     error::{Kind, Problem, Result},
     extract::{Cursor, Id, Params},
     state::App,
+    words::WebhookOutcome,
 };
 use axum::{Json as View, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,7 +21,7 @@ use shared::{
         inbound::log::OUTCOMES,
         webhook_log::{self, Filter, Listed, Logged},
     },
-    domain::ids::WebhookId,
+    domain::{channel::Provider, ids::WebhookId},
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -37,12 +38,13 @@ pub fn router() -> OpenApiRouter<App> {
 pub struct WebhookView {
     id: Uuid,
     received_at: DateTime<Utc>,
-    /// whatsapp, messenger, instagram or twilio.
+    #[schema(value_type = Provider)]
     provider: String,
     /// For which account; of several accounts of the tenant, one.
     channel_account_id: Option<Uuid>,
     /// What became of it: `stored`, `duplicate` (all of it was known), `notice` (nothing about a message), `partly_bad` (some of it
     /// could not be read), `erased` (it told of somebody who was erased: its body is not kept).
+    #[schema(value_type = WebhookOutcome)]
     outcome: String,
     /// More, for a person.
     detail: Option<String>,
@@ -120,8 +122,8 @@ pub(crate) fn checked_outcome(outcome: &str) -> Result<(), String> {
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Received at this time or later"),
         ("until" = Option<DateTime<Utc>>, Query, description = "Received before this time"),
-        ("provider" = Option<String>, Query, description = "whatsapp, messenger, instagram or twilio"),
-        ("outcome" = Option<String>, Query, description = "stored, duplicate, notice, partly_bad or erased"),
+        ("provider" = inline(Option<Provider>), Query),
+        ("outcome" = inline(Option<WebhookOutcome>), Query),
         ("account" = Option<Uuid>, Query, description = "Only for this channel account"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

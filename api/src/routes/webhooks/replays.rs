@@ -8,6 +8,7 @@ use crate::{
     extract::{Id, Json},
     idempotency::{Answer, IdempotencyKey},
     state::App,
+    words::{ReplayState, WebhookOutcome},
 };
 use axum::{Json as View, extract::State, http::StatusCode, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -41,10 +42,8 @@ pub(super) struct NewReplay {
     since: DateTime<Utc>,
     /// Received before this time; now, unless given.
     until: Option<DateTime<Utc>>,
-    /// whatsapp, messenger, instagram or twilio.
-    #[schema(value_type = Option<String>)]
     provider: Option<Provider>,
-    /// stored, duplicate, notice, partly_bad or erased.
+    #[schema(value_type = Option<WebhookOutcome>)]
     outcome: Option<String>,
     /// For this account.
     #[schema(value_type = Option<Uuid>)]
@@ -56,13 +55,15 @@ pub(super) struct NewReplay {
 #[schema(as = WebhookReplay)]
 pub(crate) struct ReplayView {
     pub(crate) id: Uuid,
-    /// counting, running, completed (all are published) or stopped.
+    #[schema(value_type = ReplayState)]
     pub(crate) state: &'static str,
     pub(crate) since: Option<DateTime<Utc>>,
     pub(crate) until: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Provider>)]
     provider: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WebhookOutcome>)]
     outcome: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<Uuid>,
