@@ -181,7 +181,14 @@ async fn messages_are_listed_with_their_sends_and_shown_with_their_history() {
         let unique: BTreeSet<&String> = sent.iter().collect();
         assert_eq!(unique.len(), 5);
         let shown = stage.get(&tenant, &format!("/messages/{}", sent[0])).await.body;
-        assert_eq!((&shown["text"], &shown["send"]["state"]), (&json!("number 4"), &json!("queued")));
+        assert_eq!(shown["text"], "number 4");
+        // Only the first has a job; the others wait for their turn, and say so wherever they are shown.
+        let first = stage.get(&tenant, &format!("/messages/{}", sent[4])).await.body;
+        assert_eq!((&first["send"]["state"], &first["send"]["wait_reason"]), (&json!("queued"), &Value::Null));
+        let listed = stage.get(&tenant, &path).await.body["data"][0]["send"].clone();
+        for send in [&shown["send"], &listed] {
+            assert_eq!((&send["state"], &send["wait_reason"]), (&json!("waiting"), &json!("turn")));
+        }
         assert_eq!((&shown["attempts"], &shown["trail"]), (&json!([]), &json!([])));
         assert_eq!(shown["content"]["type"], Value::from("text"));
     })
