@@ -177,8 +177,8 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
 async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let id = find(&databases, &tenant, &args.account).await?;
-    let account = accounts(&databases, &tenant).await?.into_iter().find(|account| account.id == id);
+    let id = settings::account(&databases, &tenant, &args.account).await?;
+    let account = settings::accounts(&databases, &tenant).await?.into_iter().find(|account| account.id == id);
     let row = Row::of(&tenant.slug, account.context("the account is gone")?);
     let provider: Provider = row.provider.parse()?;
     let mut control = databases.control().await?;
@@ -209,7 +209,7 @@ async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
 async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let id = find(&databases, &tenant, &args.account).await?;
+    let id = settings::account(&databases, &tenant, &args.account).await?;
     let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
     let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?.context("the account is gone")?;
     if before == "down" {
@@ -245,27 +245,6 @@ async fn wake(databases: &Databases, tenant: &Tenant, id: ChannelAccountId) -> a
         fleet.commit().await?;
         if after.is_none() {
             return Ok(());
-        }
-    }
-}
-
-async fn accounts(databases: &Databases, tenant: &Tenant) -> anyhow::Result<Vec<Account>> {
-    let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
-    let accounts = db::channel_accounts::list(&mut fleet).await?;
-    fleet.commit().await?;
-    Ok(accounts)
-}
-
-/// The account with this id of ours, or of its provider's.
-async fn find(databases: &Databases, tenant: &Tenant, wanted: &str) -> anyhow::Result<ChannelAccountId> {
-    let id = wanted.parse::<ChannelAccountId>().ok();
-    let named = |account: &Account| id == Some(account.id) || account.external_id == wanted;
-    let mut found = accounts(databases, tenant).await?.into_iter().filter(named);
-    match (found.next(), found.next()) {
-        (Some(account), None) => Ok(account.id),
-        (None, _) => anyhow::bail!("{} has no account {wanted}", tenant.slug),
-        (Some(one), Some(other)) => {
-            anyhow::bail!("{} and {} both have the id {wanted}: use their ids here", one.id, other.id)
         }
     }
 }

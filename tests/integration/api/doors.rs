@@ -2,8 +2,8 @@
 //! kept.
 
 use super::{
-    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate, required,
-    serve, staged, until,
+    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate,
+    required, serve, staged, until,
 };
 use api::{
     server::Services,
@@ -478,6 +478,44 @@ async fn an_update_with_another_word_of_the_handshake_keeps_what_signs() {
         let target = format!("/webhooks/messenger/{}", added["webhook_key"].as_str().unwrap());
         for (secret, status) in [("one", 200), ("two", 200), ("three", 403)] {
             assert_eq!(send(stage, Provider::Messenger, &target, secret).await.status, status, "{secret}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_named_by_its_id_here_or_its_providers_in_every_command() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let token = [("ACCESS_TOKEN", "token")];
+        let add = async |arguments: &[&str]| {
+            let arguments = [&["channel-account", "add"], arguments, &["--tenant", "demo"]].concat();
+            let (done, added) = mijra(stage, &arguments, &token).await;
+            assert!(done, "{added}");
+            added["id"].as_str().unwrap().to_owned()
+        };
+        let number = add(&["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"]).await;
+        // Two providers may use the same id.
+        add(&["messenger", "--page-id", "777"]).await;
+        add(&["instagram", "--account-id", "777", "--login", "page"]).await;
+        let commands: [&[&str]; 7] = [
+            &["media", "retry", "--tenant", "demo", "--account"],
+            &["templates", "list", "--tenant", "demo", "--account"],
+            &["undecided", "list", "--tenant", "demo", "--account"],
+            &["undecided", "decide", "--tenant", "demo", "sent", "--account"],
+            &["channel-account", "show", "--tenant", "demo", "--account"],
+            &["channel-account", "resume", "--tenant", "demo", "--account"],
+            &["limits", "set", "--tenant", "demo", "--rate", "20", "account"],
+        ];
+        for command in commands {
+            for account in [&*number, "330"] {
+                let (_, said) = mijra(stage, &[command, &[account]].concat(), &[]).await;
+                assert!(!said.is_string(), "{command:?} {account}: {said}");
+            }
+            let (done, said) = mijra(stage, &[command, &["404"]].concat(), &[]).await;
+            assert!(!done && said.to_string().contains("demo has no account 404"), "{command:?}: {said}");
+            let (done, said) = mijra(stage, &[command, &["777"]].concat(), &[]).await;
+            assert!(!done && said.to_string().contains("both have the provider's id 777"), "{command:?}: {said}");
         }
     })
     .await;

@@ -1,7 +1,7 @@
 //! What adding an account is at every provider: its routes are claimed, its secrets sealed, its limits set. What there is to say of an
 //! account is its provider's file.
 
-use super::{accounts, rate, record, wake};
+use super::{rate, record, wake};
 use crate::cli::{
     output::Output,
     settings::{self, Database},
@@ -138,7 +138,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let mut existing = accounts(&databases, &tenant).await?.into_iter();
+    let mut existing = settings::accounts(&databases, &tenant).await?.into_iter();
     let existing = existing.find(|account| account.provider == provider.as_str() && account.external_id == external_id);
     let (id, created) =
         existing.as_ref().map_or_else(|| (ChannelAccountId::new(), true), |account| (account.id, false));
@@ -235,7 +235,8 @@ fn shown(args: &Common, wanted: &Wanted<'_>) -> Value {
     after.as_object_mut().into_iter().for_each(|after| after.retain(|_, given| !given.is_null()));
     let token = wanted.secrets.access_token.map(|_| "access_token");
     let app_secret = (!args.app_secret.is_empty()).then_some("app_secret");
-    let secrets: Vec<_> = token.into_iter().chain(app_secret).collect();
+    let verify_token = wanted.verify_token.map(|_| "verify_token");
+    let secrets: Vec<_> = [token, app_secret, verify_token].into_iter().flatten().collect();
     serde_json::json!({"after": after, "secrets": secrets})
 }
 
