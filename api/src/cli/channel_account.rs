@@ -136,6 +136,8 @@ struct Row {
     rate: Option<f64>,
     current_rate: Option<f64>,
     templates_synced_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// Why they could not be fetched the last time.
+    templates_failure: Option<String>,
 }
 
 impl Row {
@@ -157,6 +159,7 @@ impl Row {
             rate: a.rate,
             current_rate: a.current_rate,
             templates_synced_at: a.templates_synced_at,
+            templates_failure: a.templates_failure,
         }
     }
 }
@@ -196,10 +199,13 @@ async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
         "account       {} ({} {})\nname          {}\nstate         {}{why}\nwebhook URL   {webhook_url}",
         row.id, row.provider, row.external_id, row.name, row.state,
     );
+    if let Some(failure) = &row.templates_failure {
+        text.push_str(&format!("\ntemplates     could not be fetched the last time: {failure}"));
+    }
     match (&webhook_key, &verify_token) {
+        (Some(_), _) if !add::has_handshake(provider) => {}
         (None, _) => text.push_str(&format!("\n              (the platform's: {})", add::platform_settings(provider))),
         (Some(_), Some(token)) => text.push_str(&format!("\nverify token  {token}")),
-        (Some(_), None) if args.reveal => text.push_str("\nverify token  (there is no handshake)"),
         (Some(_), None) => text.push_str("\nverify token  (--reveal shows it)"),
     }
     out.say(&Shown { row, webhook_url, webhook_key, verify_token }, &text)?;
@@ -276,7 +282,8 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
         };
         let down = [row.down_code.as_deref(), row.down_reason.as_deref()].into_iter().flatten();
         let state = std::iter::once(row.state.as_str()).chain(down).collect::<Vec<_>>().join(": ");
-        let templates = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let fetched = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let templates = if row.templates_failure.is_some() { format!("{fetched} (failed since)") } else { fetched };
         let quality = match (&row.quality, &row.alert) {
             (quality, Some(alert)) => format!("{} ({alert})", or_dash(quality.as_ref())),
             (quality, None) => or_dash(quality.as_ref()),

@@ -136,6 +136,8 @@ pub struct Account {
     pub current_rate: Option<f64>,
     /// When its templates were last fetched.
     pub templates_synced_at: Option<DateTime<Utc>>,
+    /// Why they could not be, the last time.
+    pub templates_failure: Option<String>,
     /// Its secrets, sealed.
     pub sealed_secrets: Vec<u8>,
     /// With which key.
@@ -275,7 +277,7 @@ async fn read(conn: &mut PgConnection, only: Option<TenantId>) -> Result<Vec<Acc
         r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
             a.business_account_id, a.state, a.down_code, a.down_reason, a.down_at, CASE WHEN a.state = 'down' THEN a.probe_at END AS probe_at,
             a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
-            a.templates_synced_at, a.sealed_secrets, a.secret_key_id
+            a.templates_synced_at, a.templates_failure, a.sealed_secrets, a.secret_key_id
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
         WHERE $1::uuid IS NULL OR a.tenant_id = $1

@@ -2,7 +2,7 @@
 //! kept.
 
 use super::{
-    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate,
+    APP_SECRET, Account, Answer, PUBLIC_URL, SECRET_KEYS, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate,
     required, serve, staged, until,
 };
 use api::{
@@ -517,6 +517,53 @@ async fn an_account_is_named_by_its_id_here_or_its_providers_in_every_command() 
             let (done, said) = mijra(stage, &[command, &["777"]].concat(), &[]).await;
             assert!(!done && said.to_string().contains("both have the provider's id 777"), "{command:?}: {said}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_shown_with_what_its_provider_has_and_why_its_templates_could_not_be_fetched() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let own = ["--tenant", "demo"];
+        let environment = [("ACCESS_TOKEN", "token"), ("APP_SECRET", "secret")];
+        for arguments in [
+            ["twilio", "--sender", "24246", "--account-sid", TWILIO_ACCOUNT],
+            ["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"],
+        ] {
+            let arguments = [&["channel-account", "add"], &arguments[..], &own].concat();
+            let (done, added) = mijra(stage, &arguments, &environment).await;
+            assert!(done, "{added}");
+        }
+        let text = async |arguments: &[&str]| {
+            let output = tokio::process::Command::new(support::programs::binary("mijra"))
+                .env_clear()
+                .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
+                .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
+                .env("PUBLIC_URL", PUBLIC_URL)
+                .args(arguments)
+                .output()
+                .await
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let show = ["channel-account", "show", "--tenant", "demo", "--account"];
+        for reveal in [&[][..], &["--reveal"]] {
+            let said = text(&[&show[..], &["24246"], reveal].concat()).await;
+            assert!(said.contains("webhook URL") && !said.contains("verify token"), "{said}");
+            let said = text(&[&show[..], &["330"], reveal].concat()).await;
+            assert!(said.contains("verify token") && !said.contains("templates"), "{said}");
+        }
+        sqlx::query(
+            "UPDATE channel_accounts SET templates_failure = 'the token has expired' WHERE external_id = '330'",
+        )
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+        let said = text(&[&show[..], &["330"]].concat()).await;
+        assert!(said.contains("could not be fetched the last time: the token has expired"), "{said}");
+        let said = text(&["channel-account", "list", "--tenant", "demo"]).await;
+        assert_eq!(said.matches("failed since").count(), 1, "{said}");
     })
     .await;
 }

@@ -314,7 +314,7 @@ fn random_word() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
-fn has_handshake(provider: Provider) -> bool {
+pub(super) fn has_handshake(provider: Provider) -> bool {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => true,
         Provider::Twilio | Provider::Gateway => false,
