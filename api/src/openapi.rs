@@ -180,4 +180,92 @@ mod tests {
         assert_eq!(body("200"), Some("#/components/schemas/WebhookReplayDryRun"), "{answers}");
         assert_eq!(body("202"), Some("#/components/schemas/WebhookReplay"), "{answers}");
     }
+
+    /// What a part of the description stands for, whether it is said there or elsewhere.
+    fn followed<'a>(api: &'a serde_json::Value, part: &'a serde_json::Value) -> &'a serde_json::Value {
+        if let Some(there) = part["$ref"].as_str() {
+            return api.pointer(&there[1..]).unwrap_or_else(|| panic!("{there} leads nowhere"));
+        }
+        let one_of = part["oneOf"].as_array().or(part["allOf"].as_array());
+        match one_of.and_then(|parts| parts.iter().find(|part| part["$ref"].is_string())) {
+            Some(part) => followed(api, part),
+            None => part,
+        }
+    }
+
+    #[test]
+    fn closed_sets_of_words_are_listed() {
+        use shared::domain::{
+            channel::{Channel, Provider},
+            sends::{AttemptOutcome, SendState, WaitReason},
+        };
+        fn words(all: impl IntoIterator<Item = &'static str>) -> Vec<String> {
+            all.into_iter().map(str::to_owned).collect()
+        }
+        let api = serde_json::to_value(router().1).unwrap();
+        let listed = |part: &serde_json::Value| -> Vec<String> {
+            serde_json::from_value(followed(&api, part)["enum"].clone()).unwrap_or_default()
+        };
+        let field = |schema: &str, field: &str| listed(&api["components"]["schemas"][schema]["properties"][field]);
+        assert_eq!(field("Send", "state"), words(SendState::ALL.iter().map(|state| state.as_str())));
+        assert_eq!(field("Send", "wait_reason"), words(WaitReason::ALL.iter().map(|reason| reason.as_str())));
+        assert_eq!(field("Attempt", "outcome"), words(AttemptOutcome::ALL.iter().map(|outcome| outcome.as_str())));
+        assert_eq!(field("ChannelAccount", "provider"), words(Provider::ALL.iter().map(|provider| provider.as_str())));
+        assert_eq!(field("ChannelAccount", "channel"), words(Channel::ALL.iter().map(|channel| channel.as_str())));
+        for (schema, name) in [
+            ("AuditEntry", "actor"),
+            ("Campaign", "state"),
+            ("ChannelAccount", "state"),
+            ("Conversation", "origin"),
+            ("Conversation", "state"),
+            ("Event", "kind"),
+            ("Limit", "scope"),
+            ("Message", "direction"),
+            ("Message", "kind"),
+            ("Suppression", "channel"),
+            ("Suppression", "purpose"),
+            ("Suppression", "state"),
+            ("Template", "kind"),
+            ("UndecidedSend", "state"),
+            ("WebhookReplay", "state"),
+        ] {
+            assert!(!field(schema, name).is_empty(), "{schema}.{name}");
+        }
+        let means = followed(&api, &api["components"]["schemas"]["Send"]["properties"]["wait_reason"]);
+        for reason in WaitReason::ALL {
+            let line = format!("- `{}`: {}", reason.as_str(), reason.means());
+            assert!(means["description"].as_str().unwrap().contains(&line), "{line}");
+        }
+        for (path, name) in [
+            ("conversations", "state"),
+            ("campaigns/{id}/recipients", "state"),
+            ("events", "kind"),
+            ("undecided", "state"),
+            ("templates", "kind"),
+            ("webhooks", "provider"),
+            ("webhooks", "outcome"),
+        ] {
+            let parameters = api["paths"][format!("/api/{{tenant}}/{path}")]["get"]["parameters"].as_array().unwrap();
+            let found = parameters.iter().find(|parameter| parameter["name"] == name).unwrap();
+            let schema = &found["schema"];
+            let inline = schema["oneOf"].as_array().and_then(|parts| parts.iter().find(|part| part["enum"].is_array()));
+            assert!(!listed(inline.unwrap_or(schema)).is_empty(), "{path} {name}: {found}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_referred_to_is_described() {
+        fn look(api: &serde_json::Value, part: &serde_json::Value) {
+            match part {
+                serde_json::Value::Object(parts) => {
+                    followed(api, part);
+                    parts.values().for_each(|part| look(api, part));
+                }
+                serde_json::Value::Array(parts) => parts.iter().for_each(|part| look(api, part)),
+                _ => {}
+            }
+        }
+        let api = serde_json::to_value(router().1).unwrap();
+        look(&api, &api);
+    }
 }

@@ -136,6 +136,8 @@ struct Row {
     rate: Option<f64>,
     current_rate: Option<f64>,
     templates_synced_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// Why they could not be fetched the last time.
+    templates_failure: Option<String>,
 }
 
 impl Row {
@@ -157,6 +159,7 @@ impl Row {
             rate: a.rate,
             current_rate: a.current_rate,
             templates_synced_at: a.templates_synced_at,
+            templates_failure: a.templates_failure,
         }
     }
 }
@@ -177,8 +180,8 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
 async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let id = find(&databases, &tenant, &args.account).await?;
-    let account = accounts(&databases, &tenant).await?.into_iter().find(|account| account.id == id);
+    let id = settings::account(&databases, &tenant, &args.account).await?;
+    let account = settings::accounts(&databases, &tenant).await?.into_iter().find(|account| account.id == id);
     let row = Row::of(&tenant.slug, account.context("the account is gone")?);
     let provider: Provider = row.provider.parse()?;
     let mut control = databases.control().await?;
@@ -196,10 +199,13 @@ async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
         "account       {} ({} {})\nname          {}\nstate         {}{why}\nwebhook URL   {webhook_url}",
         row.id, row.provider, row.external_id, row.name, row.state,
     );
+    if let Some(failure) = &row.templates_failure {
+        text.push_str(&format!("\ntemplates     could not be fetched the last time: {failure}"));
+    }
     match (&webhook_key, &verify_token) {
+        (Some(_), _) if !add::has_handshake(provider) => {}
         (None, _) => text.push_str(&format!("\n              (the platform's: {})", add::platform_settings(provider))),
         (Some(_), Some(token)) => text.push_str(&format!("\nverify token  {token}")),
-        (Some(_), None) if args.reveal => text.push_str("\nverify token  (there is no handshake)"),
         (Some(_), None) => text.push_str("\nverify token  (--reveal shows it)"),
     }
     out.say(&Shown { row, webhook_url, webhook_key, verify_token }, &text)?;
@@ -209,7 +215,7 @@ async fn show(args: &Show, out: &Output) -> anyhow::Result<ExitCode> {
 async fn resume(args: &Resume, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let id = find(&databases, &tenant, &args.account).await?;
+    let id = settings::account(&databases, &tenant, &args.account).await?;
     let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
     let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?.context("the account is gone")?;
     if before == "down" {
@@ -249,27 +255,6 @@ async fn wake(databases: &Databases, tenant: &Tenant, id: ChannelAccountId) -> a
     }
 }
 
-async fn accounts(databases: &Databases, tenant: &Tenant) -> anyhow::Result<Vec<Account>> {
-    let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
-    let accounts = db::channel_accounts::list(&mut fleet).await?;
-    fleet.commit().await?;
-    Ok(accounts)
-}
-
-/// The account with this id of ours, or of its provider's.
-async fn find(databases: &Databases, tenant: &Tenant, wanted: &str) -> anyhow::Result<ChannelAccountId> {
-    let id = wanted.parse::<ChannelAccountId>().ok();
-    let named = |account: &Account| id == Some(account.id) || account.external_id == wanted;
-    let mut found = accounts(databases, tenant).await?.into_iter().filter(named);
-    match (found.next(), found.next()) {
-        (Some(account), None) => Ok(account.id),
-        (None, _) => anyhow::bail!("{} has no account {wanted}", tenant.slug),
-        (Some(one), Some(other)) => {
-            anyhow::bail!("{} and {} both have the id {wanted}: use their ids here", one.id, other.id)
-        }
-    }
-}
-
 async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenants = match &args.tenant {
@@ -297,7 +282,8 @@ async fn list(args: &List, out: &Output) -> anyhow::Result<ExitCode> {
         };
         let down = [row.down_code.as_deref(), row.down_reason.as_deref()].into_iter().flatten();
         let state = std::iter::once(row.state.as_str()).chain(down).collect::<Vec<_>>().join(": ");
-        let templates = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let fetched = or_dash(row.templates_synced_at.map(|at| at.format("%Y-%m-%d %H:%M").to_string()));
+        let templates = if row.templates_failure.is_some() { format!("{fetched} (failed since)") } else { fetched };
         let quality = match (&row.quality, &row.alert) {
             (quality, Some(alert)) => format!("{} ({alert})", or_dash(quality.as_ref())),
             (quality, None) => or_dash(quality.as_ref()),

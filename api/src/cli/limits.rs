@@ -40,8 +40,9 @@ pub(super) struct List {
 pub(super) struct Which {
     /// account: messages of one account; pair: from it to one person; portfolio: people reached in 24 hours.
     scope: Scope,
-    /// The account (account, pair) or the portfolio, as `mijra limits list` and `mijra channel-account list` show it.
-    id: Uuid,
+    /// The account (by its id here, or its provider's id of it) or the portfolio, as `mijra limits list` and `mijra channel-account list`
+    /// show it.
+    id: String,
     /// Whose.
     #[arg(long)]
     tenant: String,
@@ -165,8 +166,8 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
     );
     let change =
         LimitChange { rate: args.rate / args.per.seconds(), burst: args.burst, inbound_cost: args.inbound_cost };
-    let mut tx = begin(database, tenant).await?;
-    match limits::set(&mut tx, *scope, *id, change, Actor::Operator).await? {
+    let (mut tx, id) = begin_with(database, tenant, *scope, id).await?;
+    match limits::set(&mut tx, *scope, id, change, Actor::Operator).await? {
         // Senders wait for the limit's row: it is let go before anything is counted.
         limits::Set::Done => tx.commit().await?,
         limits::Set::Bad(bad) => anyhow::bail!("--{} {bad}", bad.field().replace('_', "-")),
@@ -176,7 +177,7 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
         }
     };
     let mut tx = begin(database, tenant).await?;
-    let limit = limits::list(&mut tx).await?.into_iter().find(|limit| (limit.scope, limit.key) == (*scope, *id));
+    let limit = limits::list(&mut tx).await?.into_iter().find(|limit| (limit.scope, limit.key) == (*scope, id));
     tx.commit().await?;
     let row = Row::from(limit.context("the limit is gone again")?);
     let text = format!("{scope} {}: {}", row.name, rate(*scope, row.rate));
@@ -186,8 +187,8 @@ async fn set(args: &Set, out: &Output) -> anyhow::Result<ExitCode> {
 
 async fn remove(args: &Remove, out: &Output) -> anyhow::Result<ExitCode> {
     let Which { scope, id, tenant, database } = &args.which;
-    let mut tx = begin(database, tenant).await?;
-    let removed = match limits::remove(&mut tx, *scope, *id, Actor::Operator).await? {
+    let (mut tx, id) = begin_with(database, tenant, *scope, id).await?;
+    let removed = match limits::remove(&mut tx, *scope, id, Actor::Operator).await? {
         limits::Removed::Done => true,
         limits::Removed::NoSuchLimit => false,
         limits::Removed::OneAtATime => {
@@ -198,6 +199,25 @@ async fn remove(args: &Remove, out: &Output) -> anyhow::Result<ExitCode> {
     let text = if removed { "removed" } else { "there was none" };
     out.say(&serde_json::json!({ "removed": removed }), text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// With the id of what the limit is of.
+async fn begin_with(
+    database: &Database,
+    tenant: &str,
+    scope: Scope,
+    wanted: &str,
+) -> anyhow::Result<(db::TenantTx, Uuid)> {
+    let databases = database.open().await?;
+    let tenant = settings::tenant(&databases, tenant).await?;
+    let id = match wanted.parse() {
+        Ok(id) => id,
+        Err(_) if scope.is_of_portfolio() => {
+            anyhow::bail!("{wanted} is no id of a portfolio; `mijra limits list` shows those there are")
+        }
+        Err(_) => settings::account(&databases, &tenant, wanted).await?.0,
+    };
+    Ok((databases.tenant(&tenant.placement, tenant.id).await?, id))
 }
 
 async fn begin(database: &Database, tenant: &str) -> anyhow::Result<db::TenantTx> {

@@ -12,7 +12,6 @@ use shared::{
         audit::Actor,
         media::again::{self, AT_ONCE, Which},
     },
-    domain::ids::ChannelAccountId,
 };
 use std::process::ExitCode;
 
@@ -30,9 +29,9 @@ pub(super) struct Retry {
     /// Only those of messages of this time or later: RFC 3339, or how long ago (2h, 3d).
     #[arg(long)]
     since: Option<When>,
-    /// Only those that this channel account received, as `mijra channel-account list` shows it.
+    /// Only those that this channel account received: its id here, or its provider's id of it.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     #[command(flatten)]
     database: Database,
 }
@@ -47,7 +46,8 @@ async fn retry(args: Retry, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
     let since = args.since.map(|when| when.before(Clock::system().now()));
-    let which = Which { since, channel_account_id: args.account, file: None };
+    let channel_account_id = settings::account_if_named(&databases, &tenant, args.account.as_deref()).await?;
+    let which = Which { since, channel_account_id, file: None };
     let (mut files, mut behind) = (0, None);
     loop {
         let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;

@@ -24,7 +24,7 @@ use shared::{
     domain::{
         channel::{Channel, Provider},
         content,
-        ids::{ChannelAccountId, ContactId, TemplateId},
+        ids::{ContactId, TemplateId},
         templates::TemplateInfo,
     },
     providers::templates::{Owner, TemplateClient, has_templates},
@@ -54,9 +54,9 @@ pub(super) struct List {
     /// Whose.
     #[arg(long)]
     tenant: String,
-    /// Only of this account.
+    /// Only of this account: its id here, or its provider's id of it.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     /// provider or local.
     #[arg(long)]
     kind: Option<String>,
@@ -112,9 +112,9 @@ pub(super) struct Sync {
     /// Whose.
     #[arg(long)]
     tenant: String,
-    /// Only this account, and those that share its templates.
+    /// Only this account (its id here, or its provider's id of it), and those that share its templates.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     #[command(flatten)]
     asking: Asking,
 }
@@ -165,8 +165,9 @@ pub(super) async fn run(command: Command, out: &Output) -> anyhow::Result<ExitCo
 async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let List { account, kind, status, category, name, language, limit, .. } = args;
-    let filter = Filter { id: None, channel_account_id: account, kind, status, category, name, language };
+    let channel_account_id = settings::account_if_named(&databases, &tenant, args.account.as_deref()).await?;
+    let List { kind, status, category, name, language, limit, .. } = args;
+    let filter = Filter { id: None, channel_account_id, kind, status, category, name, language };
     let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
     let found = db::templates::list(&mut tx, &filter, None, limit.into()).await?;
     tx.commit().await?;
@@ -237,7 +238,7 @@ async fn preview(args: Preview, out: &Output) -> anyhow::Result<ExitCode> {
 
 async fn synchronise(args: Sync, out: &Output) -> anyhow::Result<ExitCode> {
     let desk = Desk::open(&args.asking, &args.tenant).await?;
-    let wanted = desk.accounts(args.account).await?;
+    let wanted = desk.accounts(args.account.as_deref()).await?;
     anyhow::ensure!(!wanted.is_empty(), "tenant {} has no such account of WhatsApp or Twilio", desk.tenant.slug);
     let mut done: BTreeSet<(String, String)> = BTreeSet::new();
     let mut code = ExitCode::SUCCESS;
@@ -280,10 +281,9 @@ impl Desk {
     }
 
     /// The tenant's accounts whose providers have templates, or this one of them.
-    async fn accounts(&self, only: Option<ChannelAccountId>) -> anyhow::Result<Vec<Account>> {
-        let mut tx = self.databases.fleet(&self.tenant.placement, &[self.tenant.id]).await?;
-        let accounts = db::channel_accounts::list(&mut tx).await?;
-        tx.commit().await?;
+    async fn accounts(&self, only: Option<&str>) -> anyhow::Result<Vec<Account>> {
+        let only = settings::account_if_named(&self.databases, &self.tenant, only).await?;
+        let accounts = settings::accounts(&self.databases, &self.tenant).await?;
         let is_wanted = |account: &Account| {
             // Another provider's token is none of theirs.
             account.provider.parse::<Provider>().is_ok_and(has_templates) && only.is_none_or(|id| account.id == id)

@@ -17,7 +17,7 @@ use shared::{
         messages,
         outbound::undecided::{self, Undecided},
     },
-    domain::ids::{ChannelAccountId, MessageId},
+    domain::ids::MessageId,
     jobs::outbound::{self, OutboundJob, Task},
     queue::topology::OUTBOUND_NOW,
 };
@@ -175,9 +175,9 @@ pub(super) struct List {
     /// Only in this state.
     #[arg(long, value_parser = ["unknown", "held"])]
     state: Option<String>,
-    /// Only of this account.
+    /// Only of this account: its id here, or its provider's id of it.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     /// So many at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -196,9 +196,9 @@ pub(super) struct Decide {
     /// The message's id.
     #[arg(required_unless_present = "account", conflicts_with = "account")]
     message: Option<MessageId>,
-    /// All that are held of this account.
+    /// All that are held of this account: its id here, or its provider's id of it.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     #[command(flatten)]
     database: Database,
 }
@@ -261,8 +261,9 @@ pub(super) async fn undecided(command: Command, out: &Output) -> anyhow::Result<
 async fn list(args: List, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let account = settings::account_if_named(&databases, &tenant, args.account.as_deref()).await?;
     let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
-    let found = undecided::list(&mut tx, args.state.as_deref(), args.account, None, args.limit.into()).await?;
+    let found = undecided::list(&mut tx, args.state.as_deref(), account, None, args.limit.into()).await?;
     tx.commit().await?;
     let rows: Vec<Row> = found.into_iter().map(Row::from).collect();
     out.list(&rows, &["message", "state", "since", "why", "words"], |row| {
@@ -279,6 +280,7 @@ const AT_ONCE: i64 = 500;
 async fn decide(args: Decide, out: &Output) -> anyhow::Result<ExitCode> {
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
+    let account = settings::account_if_named(&databases, &tenant, args.account.as_deref()).await?;
     let decision = outbound::Decision::from(args.decision);
     let (mut after, mut decided, mut left) = (None, 0_usize, 0_usize);
     loop {
@@ -296,7 +298,7 @@ async fn decide(args: Decide, out: &Output) -> anyhow::Result<ExitCode> {
                 decided = 1;
                 Vec::new()
             }
-            None => undecided::list(&mut tx, Some("held"), args.account, after, AT_ONCE).await?,
+            None => undecided::list(&mut tx, Some("held"), account, after, AT_ONCE).await?,
         };
         for send in &held {
             if can_be(&mut tx, send.message_id, decision).await? {

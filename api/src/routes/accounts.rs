@@ -14,7 +14,10 @@ use shared::{
         channel_accounts::{self, Account},
         outbound::accounts,
     },
-    domain::{channel::Provider, ids::ChannelAccountId},
+    domain::{
+        channel::{AccountState, Channel, Provider},
+        ids::ChannelAccountId,
+    },
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -36,12 +39,14 @@ pub struct Accounts {
 #[schema(as = ChannelAccount)]
 pub struct AccountView {
     id: Uuid,
+    #[schema(value_type = Provider)]
     provider: String,
+    #[schema(value_type = Channel)]
     channel: String,
     name: String,
     /// The provider's id of it.
     external_id: String,
-    /// active; down: what it has to send waits; disabled.
+    #[schema(value_type = AccountState)]
     state: String,
     /// With which code it is down: its provider's, or `error_rate` (too many of its calls failed) or `secrets` (they are of no use).
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use crate::{
     error::{Problem, Result},
     extract::{Cursor, Params},
     state::App,
+    words::AuditActor,
 };
 use axum::{Json as View, extract::State};
 use chrono::{DateTime, Utc};
@@ -27,7 +28,7 @@ pub fn router() -> OpenApiRouter<App> {
 pub struct AuditView {
     id: Uuid,
     at: DateTime<Utc>,
-    /// Whose: `token` or `operator`.
+    #[schema(value_type = AuditActor)]
     actor: &'static str,
     /// Which token of the API was used; absent of an operator's.
     #[serde(skip_serializing_if = "Option::is_none")]

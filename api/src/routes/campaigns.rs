@@ -28,7 +28,9 @@ use shared::{
         campaigns::{Campaign, Changed, ledger::Ledger},
     },
     domain::{
-        campaigns::{Action, Audience, AudienceFields, CampaignContent, UnknownVariable},
+        campaigns::{
+            Action, Audience, AudienceFields, CampaignContent, CampaignState, RecipientState, UnknownVariable,
+        },
         channel::Channel,
         content::OutboundContent,
         ids::{CampaignId, ChannelAccountId, ContactId, TemplateId},
@@ -105,7 +107,7 @@ pub struct CampaignView {
     id: Uuid,
     name: String,
     channel_account_id: Uuid,
-    /// draft, running, paused, completed or cancelled.
+    #[schema(value_type = CampaignState)]
     state: String,
     /// What it says, its variables not filled in.
     content: Value,
@@ -184,6 +186,7 @@ pub struct LedgerView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = CampaignLedgerLine)]
 pub struct LineView {
+    #[schema(value_type = RecipientState)]
     state: &'static str,
     /// People in it, by their rows and their sends.
     people: i64,
@@ -197,7 +200,8 @@ pub struct LineView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = CampaignLedgerCause)]
 pub struct CauseView {
-    /// failed or skipped.
+    /// Only `failed` or `skipped`.
+    #[schema(value_type = RecipientState)]
     state: &'static str,
     /// With which code they failed, the provider's or ours.
     code: Option<String>,

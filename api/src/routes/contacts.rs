@@ -4,6 +4,7 @@ mod ending;
 pub(crate) mod import;
 mod suppressions;
 
+use self::suppressions::SuppressionView;
 use super::Page;
 use crate::{
     auth::{Caller, ContactsRead, ContactsWrite},
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{
     db::{
-        self,
+        self, TenantTx,
         contacts::{Contact, Created},
     },
     domain::{
@@ -90,6 +91,10 @@ pub struct ContactView {
     avatar_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     link_expires_at: Option<DateTime<Utc>>,
+    /// What they do not want to be written to about, and what they want again: at most one of each channel and purpose. Absent where
+    /// contacts are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressions: Option<Vec<SuppressionView>>,
     created_at: DateTime<Utc>,
 }
 
@@ -98,7 +103,26 @@ impl ContactView {
         let Contact { id, name, username, phone, language, created_at, aliases, has_avatar } = contact;
         let link = has_avatar.then(|| app.links.make(tenant_id, MediaId(id.0), Linked::Avatar, app.clock.now()));
         let (avatar_url, link_expires_at) = link.unzip();
-        Self { id: id.0, name, username, phone, language, aliases, avatar_url, link_expires_at, created_at }
+        let suppressions = None;
+        Self {
+            id: id.0,
+            name,
+            username,
+            phone,
+            language,
+            aliases,
+            avatar_url,
+            link_expires_at,
+            suppressions,
+            created_at,
+        }
+    }
+
+    /// With what they do not want.
+    async fn of_one(tx: &mut TenantTx, contact: Contact, app: &App) -> db::Result<Self> {
+        let wishes = db::suppressions::list(tx, contact.id).await?;
+        let suppressions = Some(wishes.into_iter().map(SuppressionView::from).collect());
+        Ok(Self { suppressions, ..Self::of(contact, tx.tenant_id(), app) })
     }
 }
 
@@ -164,8 +188,9 @@ async fn show(
 ) -> Result<View<ContactView>> {
     let mut tx = caller.begin(&app).await?;
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("contact"))?;
+    let view = ContactView::of_one(&mut tx, contact, &app).await?;
     tx.commit().await?;
-    Ok(View(ContactView::of(contact, caller.tenant_id, &app)))
+    Ok(View(view))
 }
 
 /// Changes a contact.
@@ -191,8 +216,9 @@ async fn change(
         return Err(Problem::not_found("contact").into());
     }
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::not_found("contact"))?;
+    let view = ContactView::of_one(&mut tx, contact, &app).await?;
     tx.commit().await?;
-    Ok(View(ContactView::of(contact, caller.tenant_id, &app)))
+    Ok(View(view))
 }
 
 /// Creates a contact. A number names one person: if the tenant knows it already, the answer is 409 with the contact's id.
@@ -231,8 +257,8 @@ async fn create(
         }
     };
     let contact = db::contacts::find(&mut tx, id).await?.ok_or_else(|| Problem::new(Kind::Internal))?;
-    let body =
-        serde_json::to_value(ContactView::of(contact, caller.tenant_id, &app)).expect("plain fields are always JSON");
+    let view = ContactView::of_one(&mut tx, contact, &app).await?;
+    let body = serde_json::to_value(view).expect("plain fields are always JSON");
     let answer = Answer::new(StatusCode::CREATED, body);
     key.keep(&mut tx, &digest, &answer).await?;
     tx.commit().await?;

@@ -16,8 +16,9 @@ use shared::{
         conversations::{Conversation, Filter},
     },
     domain::{
-        conversations::ConversationState,
+        conversations::{ConversationOrigin, ConversationState},
         ids::{ChannelAccountId, ContactId, ConversationId},
+        messages::Direction,
     },
     jobs::outbound::{SignalJob, SignalKind},
     queue::topology::OUTBOUND_NOW,
@@ -38,9 +39,9 @@ pub struct ConversationView {
     id: Uuid,
     contact: ContactOf,
     channel_account_id: Uuid,
-    /// new, open, pending, snoozed or resolved.
+    #[schema(value_type = ConversationState)]
     state: String,
-    /// inbound, agent or campaign.
+    #[schema(value_type = ConversationOrigin)]
     origin: String,
     unread: i32,
     messages_in: i32,
@@ -67,7 +68,7 @@ pub struct ContactOf {
 pub struct LastMessage {
     at: DateTime<Utc>,
     text: Option<String>,
-    /// in or out.
+    #[schema(value_type = Direction)]
     direction: String,
 }
 
@@ -101,7 +102,7 @@ impl ConversationView {
     get, path = "/conversations", tag = "conversations", description = "Needs `conversations:read`.",
     params(
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
-        ("state" = Option<String>, Query, description = "new, open, pending, snoozed or resolved"),
+        ("state" = inline(Option<ConversationState>), Query),
         ("channel_account_id" = Option<Uuid>, Query),
         ("contact_id" = Option<Uuid>, Query),
         ("unread" = Option<bool>, Query, description = "Only with (true) or only without (false) unread messages"),

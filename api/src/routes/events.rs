@@ -34,6 +34,7 @@ pub struct EventView {
     /// again. `conversation.window_closed`: it is so now. `conversation.window_opened`: the customer has written to a
     /// conversation whose window was closed. Of a new conversation it goes without saying.
     #[schema(example = "conversation.window_closing")]
+    #[schema(value_type = Kind)]
     kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     conversation_id: Option<Uuid>,
@@ -93,7 +94,7 @@ impl FromStr for Named {
     get, path = "/events", tag = "events", description = "Needs `conversations:read`. Kept for 30 days.",
     params(
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
-        ("kind" = Option<String>, Query, description = "Only of this kind"),
+        ("kind" = inline(Option<Kind>), Query, description = "Only of this kind"),
         ("conversation_id" = Option<Uuid>, Query, description = "Only in this conversation"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Only from this time on; who begins to follow passes now"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),

@@ -55,7 +55,6 @@ pub struct Limits {
 pub struct LimitView {
     /// account (what is sent a second), heavy (films and recordings a second), pair (messages a second to one person), portfolio (people
     /// in any 24 hours) or provider_account (what all accounts of a portfolio send a second).
-    #[schema(value_type = String)]
     scope: Scope,
     /// The account (account, pair) or portfolio.
     id: Uuid,
@@ -124,7 +123,7 @@ async fn list(State(app): State<App>, caller: Caller<LimitsRead>, params: Params
     put, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
     params(
         ("tenant" = String, Path),
-        ("scope" = String, Path, description = "account, heavy, pair, portfolio or provider_account"),
+        ("scope" = inline(Scope), Path),
         ("id" = Uuid, Path, description = "The account (account, heavy, pair) or the portfolio (portfolio, provider_account)"),
     ),
     request_body = NewLimit,
@@ -162,7 +161,7 @@ async fn put(
 /// Removes a limit: nothing is held back any more for its sake. The rate of a gateway whose calls come one at a time stays (`wrong_state`).
 #[utoipa::path(
     delete, path = "/limits/{scope}/{id}", tag = "limits", description = "Needs `limits:write`.",
-    params(("tenant" = String, Path), ("scope" = String, Path), ("id" = Uuid, Path)),
+    params(("tenant" = String, Path), ("scope" = inline(Scope), Path), ("id" = Uuid, Path)),
     responses(
         (status = NO_CONTENT),
         (status = "default", body = Problem, content_type = "application/problem+json"),

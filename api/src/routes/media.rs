@@ -41,7 +41,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[schema(as = File)]
 pub struct FileView {
     id: Uuid,
-    /// waiting, stored, failed (the provider would not give it), refused (we do not want it) or expired (it is no longer to be had).
+    #[schema(value_type = MediaState)]
     state: String,
     /// Why it is not stored, or not yet, or what is odd about it.
     #[serde(skip_serializing_if = "Option::is_none")]

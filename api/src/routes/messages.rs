@@ -26,7 +26,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     db::{self, TenantTx, media::reading, messages},
-    domain::ids::{ConversationId, MessageId},
+    domain::{
+        ids::{ConversationId, MessageId},
+        messages::{Direction, MessageKind},
+        sends::{AttemptOutcome, SendState, WaitReason},
+    },
 };
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -77,9 +81,9 @@ pub struct NewMessageToContact {
 pub struct MessageView {
     id: Uuid,
     conversation_id: Uuid,
-    /// in or out.
+    #[schema(value_type = Direction)]
     direction: String,
-    /// text, image, template …
+    #[schema(value_type = MessageKind)]
     kind: String,
     /// What a person reads.
     text: Option<String>,
@@ -110,9 +114,11 @@ pub struct MessageView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Send)]
 pub struct SendView {
-    /// waiting, queued, sending, unknown, held, sent, delivered, read, failed or cancelled.
+    /// Where it stands.
+    #[schema(value_type = SendState)]
     state: String,
-    /// Why it waits.
+    /// Why it waits, if it is `waiting`.
+    #[schema(value_type = Option<WaitReason>)]
     wait_reason: Option<String>,
     attempts: i32,
     /// Sent again although an earlier attempt may have arrived.
@@ -144,7 +150,8 @@ pub struct MessageHistory {
 pub struct AttemptView {
     id: Uuid,
     number: i32,
-    /// accepted, not_sent, unknown, failed, needs_template, account_down, given_back or expired.
+    /// What became of it.
+    #[schema(value_type = AttemptOutcome)]
     outcome: String,
     code: Option<String>,
     reason: Option<String>,
@@ -156,6 +163,9 @@ pub struct AttemptView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Step)]
 pub struct StepView {
+    /// The provider's word for what it reported (`sent`, `delivered`, `read`, `failed` …), or ours: `waits` (for what `code` names, as
+    /// `wait_reason`), `not_sent`, `unknown`, `turn_released` (the next of its conversation may go), `held`, `sent_again`, `retried`,
+    /// `cancelled`, `decided_sent`, `decided_failed`, `decided_resend`.
     event: String,
     at: DateTime<Utc>,
     code: Option<String>,

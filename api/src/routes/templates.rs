@@ -9,6 +9,7 @@ use crate::{
     extract::{Cursor, Id, Json, OrEmpty, Params},
     idempotency::{Answer, IdempotencyKey},
     state::App,
+    words::{LocalCategory, TemplateKind},
 };
 use axum::{Json as View, extract::State, http::StatusCode, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -57,7 +58,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[schema(as = Template)]
 pub struct TemplateView {
     id: Uuid,
-    /// provider or local (the tenant's own).
+    #[schema(value_type = TemplateKind)]
     kind: String,
     /// Of a provider's: the account by which it is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +183,7 @@ pub struct CreateTemplate {
 #[serde(deny_unknown_fields)]
 pub struct ChangeTemplate {
     name: Option<String>,
-    /// greeting, follow_up, reminder, promotional or custom.
+    #[schema(value_type = Option<LocalCategory>)]
     category: Option<String>,
     body: Option<String>,
     /// All files that go with the words.
@@ -255,7 +256,7 @@ pub struct PreviewProblem {
     params(
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
         ("channel_account_id" = Option<Uuid>, Query, description = "Only of this account"),
-        ("kind" = Option<String>, Query, description = "provider or local"),
+        ("kind" = inline(Option<TemplateKind>), Query),
         ("status" = Option<String>, Query, description = "APPROVED, PENDING …"),
         ("category" = Option<String>, Query, description = "MARKETING, greeting …"),
         ("name" = Option<String>, Query, description = "Only of exactly this name"),

@@ -38,7 +38,7 @@ pub fn router() -> OpenApiRouter<App> {
 pub struct WebhookView {
     id: Uuid,
     received_at: DateTime<Utc>,
-    /// whatsapp, messenger, instagram or twilio.
+    #[schema(value_type = Provider)]
     provider: String,
     /// For which account; of several accounts of the tenant, one.
     channel_account_id: Option<Uuid>,
@@ -114,8 +114,8 @@ impl BodyView {
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Received at this time or later"),
         ("until" = Option<DateTime<Utc>>, Query, description = "Received before this time"),
-        ("provider" = Option<String>, Query, description = "whatsapp, messenger, instagram or twilio"),
-        ("outcome" = Option<Outcome>, Query, description = "Only what became this"),
+        ("provider" = inline(Option<Provider>), Query),
+        ("outcome" = inline(Option<Outcome>), Query, description = "Only what became this"),
         ("account" = Option<Uuid>, Query, description = "Only for this channel account"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

@@ -136,6 +136,8 @@ pub struct Account {
     pub current_rate: Option<f64>,
     /// When its templates were last fetched.
     pub templates_synced_at: Option<DateTime<Utc>>,
+    /// Why they could not be, the last time.
+    pub templates_failure: Option<String>,
     /// Its secrets, sealed.
     pub sealed_secrets: Vec<u8>,
     /// With which key.
@@ -175,18 +177,19 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
 }
 
 /// Changes what an operator gave for an account that is there: name, business account, secrets, portfolio, limits. Senders notice once
-/// it is resumed ([`super::outbound::accounts::resume`]).
+/// it is resumed ([`super::outbound::accounts::resume`]). Its secrets are made of those `before`: if they are others by now, it is false,
+/// and the transaction is not to be committed.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>) -> Result<()> {
+pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<'_>, before: &[u8]) -> Result<bool> {
     set_limits(tx, tenant_id, account).await?;
-    sqlx::query!(
+    let done = sqlx::query!(
         "UPDATE channel_accounts
         SET name = COALESCE($3, name), business_account_id = COALESCE($4, business_account_id),
             display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
             webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway)
-        WHERE tenant_id = $1 AND id = $2",
+        WHERE tenant_id = $1 AND id = $2 AND sealed_secrets = $11",
         tenant_id.0,
         account.id.0,
         account.name,
@@ -197,10 +200,11 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         account.webhook_key,
         account.human_agent,
         account.gateway,
+        before,
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Sets the limits given, and ties the account to its portfolio.
@@ -273,7 +277,7 @@ async fn read(conn: &mut PgConnection, only: Option<TenantId>) -> Result<Vec<Acc
         r#"SELECT a.tenant_id AS "tenant_id: TenantId", a.id AS "id: ChannelAccountId", a.provider, a.name, a.external_id,
             a.business_account_id, a.state, a.down_code, a.down_reason, a.down_at, CASE WHEN a.state = 'down' THEN a.probe_at END AS probe_at,
             a.channel, a.quality, a.alert_reason AS alert, a.alert_at, l.rate AS "rate?", l.current_rate AS "current_rate?",
-            a.templates_synced_at, a.sealed_secrets, a.secret_key_id
+            a.templates_synced_at, a.templates_failure, a.sealed_secrets, a.secret_key_id
         FROM channel_accounts a
         LEFT JOIN limits l ON l.tenant_id = a.tenant_id AND l.scope = 'account' AND l.key = a.id
         WHERE $1::uuid IS NULL OR a.tenant_id = $1

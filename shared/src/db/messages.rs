@@ -33,7 +33,7 @@ pub struct Message {
     pub provider_message_id: Option<String>,
     /// The provider's time (in), the time of acceptance (out).
     pub at: DateTime<Utc>,
-    /// Where the send stands (out).
+    /// Where the send stands (out); waiting for its turn if it is queued behind another of its conversation.
     pub state: Option<String>,
     /// Why it waits.
     pub wait_reason: Option<String>,
@@ -136,11 +136,22 @@ pub async fn list(
         r#"SELECT m.id AS "id: MessageId", m.conversation_id AS "conversation_id: ConversationId", m.direction, m.kind,
             m.text, m.media, m.content, m.refers_to,
             COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
-            s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
+            CASE WHEN turn.is_anothers THEN 'waiting' ELSE s.state END AS "state?",
+            CASE WHEN turn.is_anothers THEN 'turn' ELSE s.wait_reason END AS "wait_reason?", s.attempts AS "attempts?",
             s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
             s.sent_at, s.delivered_at, s.read_at, s.failed_at, s.campaign_id IS NOT NULL AS "of_campaign?"
         FROM messages m
         LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
+        -- What is accepted behind another has no job, and is queued by its row alone: it waits for its turn.
+        LEFT JOIN LATERAL (
+            SELECT true AS is_anothers
+            FROM sends earlier
+            WHERE s.state = 'queued' AND s.lane = 0 AND earlier.lane = 0
+                AND earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
+                AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
+            ORDER BY earlier.seq DESC
+            LIMIT 1
+        ) AS turn ON true
         WHERE m.tenant_id = $1
             -- What was folded into another is there.
             AND m.conversation_id = (SELECT coalesce(merged_into, id) FROM conversations WHERE tenant_id = $1 AND id = $2)
@@ -170,11 +181,22 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
         r#"SELECT m.id AS "id: MessageId", m.conversation_id AS "conversation_id: ConversationId", m.direction, m.kind,
             m.text, m.media, m.content, m.refers_to,
             COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
-            s.state AS "state?", s.wait_reason AS "wait_reason?", s.attempts AS "attempts?",
+            CASE WHEN turn.is_anothers THEN 'waiting' ELSE s.state END AS "state?",
+            CASE WHEN turn.is_anothers THEN 'turn' ELSE s.wait_reason END AS "wait_reason?", s.attempts AS "attempts?",
             s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
             s.sent_at, s.delivered_at, s.read_at, s.failed_at, s.campaign_id IS NOT NULL AS "of_campaign?"
         FROM messages m
         LEFT JOIN sends s ON s.tenant_id = m.tenant_id AND s.message_id = m.id
+        -- What is accepted behind another has no job, and is queued by its row alone: it waits for its turn.
+        LEFT JOIN LATERAL (
+            SELECT true AS is_anothers
+            FROM sends earlier
+            WHERE s.state = 'queued' AND s.lane = 0 AND earlier.lane = 0
+                AND earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
+                AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
+            ORDER BY earlier.seq DESC
+            LIMIT 1
+        ) AS turn ON true
         WHERE m.tenant_id = $1 AND m.id = $2"#,
         tenant_id.0,
         id.0,

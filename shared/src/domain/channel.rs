@@ -1,6 +1,6 @@
 //! Channels and the providers behind them.
 
-use super::content::Class;
+use super::{content::Class, words::words};
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
@@ -81,6 +81,18 @@ impl Provider {
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+words! {
+    /// How a channel account is.
+    AccountState {
+        /// It sends.
+        Active = "active",
+        /// Its provider refuses it, or too many of its calls failed: what it has to send waits.
+        Down = "down",
+        /// An operator, or its provider for good, has switched it off.
+        Disabled = "disabled",
     }
 }
 

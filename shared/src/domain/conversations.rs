@@ -1,5 +1,6 @@
 //! Where a conversation stands.
 
+use super::words::words;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -17,6 +18,20 @@ pub enum ConversationState {
     Snoozed,
     /// Done.
     Resolved,
+}
+
+words! {
+    /// How a conversation began.
+    ConversationOrigin {
+        /// The contact wrote.
+        Inbound = "inbound",
+        /// Somebody wrote to the contact.
+        Agent = "agent",
+        /// A campaign wrote to the contact.
+        Campaign = "campaign",
+        /// It was written to the contact outside of Mijra.
+        Elsewhere = "elsewhere",
+    }
 }
 
 impl ConversationState {

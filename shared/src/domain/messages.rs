@@ -105,6 +105,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both.
+    pub const ALL: &'static [Direction] = &[Direction::In, Direction::Out];
+
     /// The name in SQL and in the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,3 +22,4 @@ pub mod sms;
 pub mod templates;
 pub mod tenants;
 pub mod uploads;
+pub mod words;

@@ -1,5 +1,6 @@
 //! The life of a send: one message's way to the provider.
 
+use super::words::words;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -28,6 +29,51 @@ pub enum SendState {
     Failed,
     /// Somebody took it back before it was sent.
     Cancelled,
+}
+
+words! {
+    /// Why a message waits.
+    WaitReason {
+        /// An earlier message of its conversation has to be out first.
+        Turn = "turn",
+        /// Its account has sent as many messages as it may for now.
+        Rate = "rate",
+        /// Its account has as many calls under way as it may have at once.
+        Room = "room",
+        /// Its account has written to this person as often as it may for now.
+        Pair = "pair",
+        /// Its account's portfolio has reached as many people as it may in 24 hours.
+        Portfolio = "portfolio",
+        /// Its account is down: it goes when the account is back.
+        AccountDown = "account_down",
+        /// Its campaign is paused: it goes when somebody resumes the campaign.
+        Campaign = "campaign",
+        /// An attempt failed for a reason that passes, which `code` and `reason` say: it is tried again.
+        NotSent = "not_sent",
+        /// It was its turn, but it could not be handed over yet (its file is still being uploaded, or the key of its account's secrets
+        /// is missing): it comes again.
+        GivenBack = "given_back",
+    }
+}
+
+words! {
+    /// What became of an attempt.
+    AttemptOutcome {
+        /// The provider took it.
+        Accepted = "accepted",
+        /// The provider did not take it for a reason that passes: it is tried again.
+        NotSent = "not_sent",
+        /// Nobody knows whether the provider took it.
+        Unknown = "unknown",
+        /// The provider refused it for good.
+        Failed = "failed",
+        /// The provider refuses the account: the message waits until the account is back.
+        AccountDown = "account_down",
+        /// Given up as expired, and then found never to have been made.
+        GivenBack = "given_back",
+        /// Its time passed without a word: perhaps it was sent.
+        Expired = "expired",
+    }
 }
 
 impl SendState {

@@ -2,8 +2,8 @@
 //! kept.
 
 use super::{
-    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate, required,
-    serve, staged, until,
+    APP_SECRET, Account, Answer, PUBLIC_URL, SECRET_KEYS, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate,
+    required, serve, staged, until,
 };
 use api::{
     server::Services,
@@ -16,6 +16,7 @@ use serde_json::json;
 use sha1::Sha1;
 use shared::{
     clock::Clock,
+    db::channel_accounts::seal_context,
     domain::channel::Provider,
     jobs::inbound::{self, RawWebhook},
     queue::INBOUND,
@@ -377,6 +378,192 @@ async fn an_operator_adds_accounts_of_every_provider_and_each_id_has_one_owner()
             let (done, resumed) = mijra(stage, &resume, &[]).await;
             assert!(done && resumed["before"] == "active", "{resumed}");
         }
+    })
+    .await;
+}
+
+/// Of an account what an update could lose: name, business account, and what is sealed.
+async fn kept(stage: &Stage, id: &serde_json::Value) -> serde_json::Value {
+    let id: uuid::Uuid = id.as_str().unwrap().parse().unwrap();
+    let (name, business, sealed, key_id, gateway): (
+        String,
+        Option<String>,
+        Vec<u8>,
+        String,
+        Option<serde_json::Value>,
+    ) = sqlx::query_as(
+        "SELECT name, business_account_id, sealed_secrets, secret_key_id, gateway FROM channel_accounts WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_one(&mut stage.database.admin().await)
+    .await
+    .unwrap();
+    let opened = stage.keyring.open(&key_id, &seal_context(id.into()), &sealed).unwrap();
+    let secrets: serde_json::Value = serde_json::from_slice(&opened).unwrap();
+    json!({"name": name, "business": business, "secrets": secrets, "gateway": gateway.map(|gateway| gateway["url"].clone())})
+}
+
+#[tokio::test]
+async fn an_update_changes_what_is_given_and_keeps_the_rest() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let add = async |arguments: &[&str], environment: &[(&str, &str)]| {
+            let arguments = [&["channel-account", "add"], arguments, &["--tenant", "demo"]].concat();
+            mijra(stage, &arguments, environment).await
+        };
+        let token = |token| [("ACCESS_TOKEN", token)];
+        let cases: [(&[&str], &[&str], serde_json::Value); 5] = [
+            (
+                &["twilio", "--sender", "+15035550199"],
+                &["--account-sid", TWILIO_ACCOUNT, "--api-key", "SK01"],
+                json!({"access_token": "first", "username": "SK01"}),
+            ),
+            (
+                &["instagram", "--account-id", "178"],
+                &["--login", "page"],
+                json!({"access_token": "first", "login": "page"}),
+            ),
+            (
+                &["whatsapp", "--phone-number-id", "330"],
+                &["--business-account-id", "210"],
+                json!({"access_token": "first"}),
+            ),
+            (&["messenger", "--page-id", "100"], &[], json!({"access_token": "first"})),
+            (
+                &["gateway", "--sender", "whatsapp:+919800000001"],
+                &["--preset", "botmaster"],
+                json!({"access_token": "first"}),
+            ),
+        ];
+        for (which, more, secrets) in cases {
+            // Without all of it there is no new account.
+            let (done, said) = add(&[which, &["--update"]].concat(), &[]).await;
+            let needs = said.to_string();
+            assert!(!done && needs.contains("a new one needs --access-token"), "{needs}");
+            assert!(more.first().is_none_or(|option| needs.contains(option)), "{needs}");
+            let (done, added) = add(&[which, more].concat(), &token("first")).await;
+            assert!(done, "{added}");
+            let before = kept(stage, &added["id"]).await;
+            assert_eq!(before["secrets"], secrets);
+            let (done, said) = add(&[which, &["--update", "--name", "Renamed"]].concat(), &[]).await;
+            assert!(done, "{said}");
+            let mut after = before;
+            after["name"] = json!("Renamed");
+            assert_eq!(kept(stage, &added["id"]).await, after, "only its name");
+            let (done, said) = add(&[which, &["--update"]].concat(), &token("second")).await;
+            assert!(done, "{said}");
+            after["secrets"]["access_token"] = json!("second");
+            assert_eq!(kept(stage, &added["id"]).await, after, "only its token");
+        }
+        // Back to the auth token, in so many words.
+        let sender = ["twilio", "--sender", "+15035550199", "--update"];
+        let (done, said) = add(&[&sender[..], &["--no-api-key"]].concat(), &token("auth token")).await;
+        assert!(done, "{said}");
+        assert_eq!(kept(stage, &said["id"]).await["secrets"], json!({"access_token": "auth token"}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_with_another_word_of_the_handshake_keeps_what_signs() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let page = ["channel-account", "add", "messenger", "--tenant", "demo", "--page-id", "100"];
+        let (done, added) = mijra(stage, &page, &[("ACCESS_TOKEN", "token"), ("APP_SECRET", "one,two")]).await;
+        assert!(done, "{added}");
+        let update = [&page[..], &["--update"]].concat();
+        let (done, said) = mijra(stage, &update, &[("VERIFY_TOKEN", "another word")]).await;
+        assert!(done, "{said}");
+        assert_eq!((&said["verify_token"], &said["webhook_key"]), (&json!("another word"), &added["webhook_key"]));
+        let target = format!("/webhooks/messenger/{}", added["webhook_key"].as_str().unwrap());
+        for (secret, status) in [("one", 200), ("two", 200), ("three", 403)] {
+            assert_eq!(send(stage, Provider::Messenger, &target, secret).await.status, status, "{secret}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_named_by_its_id_here_or_its_providers_in_every_command() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let token = [("ACCESS_TOKEN", "token")];
+        let add = async |arguments: &[&str]| {
+            let arguments = [&["channel-account", "add"], arguments, &["--tenant", "demo"]].concat();
+            let (done, added) = mijra(stage, &arguments, &token).await;
+            assert!(done, "{added}");
+            added["id"].as_str().unwrap().to_owned()
+        };
+        let number = add(&["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"]).await;
+        // Two providers may use the same id.
+        add(&["messenger", "--page-id", "777"]).await;
+        add(&["instagram", "--account-id", "777", "--login", "page"]).await;
+        let commands: [&[&str]; 7] = [
+            &["media", "retry", "--tenant", "demo", "--account"],
+            &["templates", "list", "--tenant", "demo", "--account"],
+            &["undecided", "list", "--tenant", "demo", "--account"],
+            &["undecided", "decide", "--tenant", "demo", "sent", "--account"],
+            &["channel-account", "show", "--tenant", "demo", "--account"],
+            &["channel-account", "resume", "--tenant", "demo", "--account"],
+            &["limits", "set", "--tenant", "demo", "--rate", "20", "account"],
+        ];
+        for command in commands {
+            for account in [&*number, "330"] {
+                let (_, said) = mijra(stage, &[command, &[account]].concat(), &[]).await;
+                assert!(!said.is_string(), "{command:?} {account}: {said}");
+            }
+            let (done, said) = mijra(stage, &[command, &["404"]].concat(), &[]).await;
+            assert!(!done && said.to_string().contains("demo has no account 404"), "{command:?}: {said}");
+            let (done, said) = mijra(stage, &[command, &["777"]].concat(), &[]).await;
+            assert!(!done && said.to_string().contains("both have the provider's id 777"), "{command:?}: {said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_shown_with_what_its_provider_has_and_why_its_templates_could_not_be_fetched() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let own = ["--tenant", "demo"];
+        let environment = [("ACCESS_TOKEN", "token"), ("APP_SECRET", "secret")];
+        for arguments in [
+            ["twilio", "--sender", "24246", "--account-sid", TWILIO_ACCOUNT],
+            ["whatsapp", "--phone-number-id", "330", "--business-account-id", "210"],
+        ] {
+            let arguments = [&["channel-account", "add"], &arguments[..], &own].concat();
+            let (done, added) = mijra(stage, &arguments, &environment).await;
+            assert!(done, "{added}");
+        }
+        let text = async |arguments: &[&str]| {
+            let output = tokio::process::Command::new(support::programs::binary("mijra"))
+                .env_clear()
+                .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
+                .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
+                .env("PUBLIC_URL", PUBLIC_URL)
+                .args(arguments)
+                .output()
+                .await
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let show = ["channel-account", "show", "--tenant", "demo", "--account"];
+        for reveal in [&[][..], &["--reveal"]] {
+            let said = text(&[&show[..], &["24246"], reveal].concat()).await;
+            assert!(said.contains("webhook URL") && !said.contains("verify token"), "{said}");
+            let said = text(&[&show[..], &["330"], reveal].concat()).await;
+            assert!(said.contains("verify token") && !said.contains("templates"), "{said}");
+        }
+        sqlx::query(
+            "UPDATE channel_accounts SET templates_failure = 'the token has expired' WHERE external_id = '330'",
+        )
+        .execute(&mut stage.database.admin().await)
+        .await
+        .unwrap();
+        let said = text(&[&show[..], &["330"]].concat()).await;
+        assert!(said.contains("could not be fetched the last time: the token has expired"), "{said}");
+        let said = text(&["channel-account", "list", "--tenant", "demo"]).await;
+        assert_eq!(said.matches("failed since").count(), 1, "{said}");
     })
     .await;
 }

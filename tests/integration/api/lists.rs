@@ -181,9 +181,47 @@ async fn messages_are_listed_with_their_sends_and_shown_with_their_history() {
         let unique: BTreeSet<&String> = sent.iter().collect();
         assert_eq!(unique.len(), 5);
         let shown = stage.get(&tenant, &format!("/messages/{}", sent[0])).await.body;
-        assert_eq!((&shown["text"], &shown["send"]["state"]), (&json!("number 4"), &json!("queued")));
+        assert_eq!(shown["text"], "number 4");
+        // Only the first has a job; the others wait for their turn, and say so wherever they are shown.
+        let first = stage.get(&tenant, &format!("/messages/{}", sent[4])).await.body;
+        assert_eq!((&first["send"]["state"], &first["send"]["wait_reason"]), (&json!("queued"), &Value::Null));
+        let listed = stage.get(&tenant, &path).await.body["data"][0]["send"].clone();
+        for send in [&shown["send"], &listed] {
+            assert_eq!((&send["state"], &send["wait_reason"]), (&json!("waiting"), &json!("turn")));
+        }
         assert_eq!((&shown["attempts"], &shown["trail"]), (&json!([]), &json!([])));
         assert_eq!(shown["content"]["type"], Value::from("text"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_contact_is_shown_with_what_they_do_not_want() {
+    staged(async |stage| {
+        let tenant = stage.tenant("demo").await;
+        let contact = stage.contact(&tenant, &phone()).await;
+        let path = format!("/contacts/{contact}");
+        assert_eq!(stage.get(&tenant, &path).await.body["suppressions"], json!([]));
+        for (channel, purpose, state) in
+            [("whatsapp", "marketing", "opted_out"), ("sms", "all", "opted_out"), ("sms", "all", "opted_in")]
+        {
+            let put = format!("/api/{}{path}/suppressions", tenant.slug);
+            let request = stage.request(reqwest::Method::PUT, &put).bearer_auth(&tenant.token);
+            let wish = json!({"channel": channel, "purpose": purpose, "state": state});
+            assert_eq!(super::answer(request.json(&wish)).await.status, 200);
+        }
+        let shown = stage.get(&tenant, &path).await.body["suppressions"].clone();
+        assert_eq!(shown, stage.get(&tenant, &format!("{path}/suppressions")).await.body["data"]);
+        let said: Vec<_> =
+            shown.as_array().unwrap().iter().map(|s| (&s["channel"], &s["state"], &s["source"])).collect();
+        let by_hand = json!("by hand");
+        assert_eq!(
+            said,
+            [(&json!("sms"), &json!("opted_in"), &by_hand), (&json!("whatsapp"), &json!("opted_out"), &by_hand)]
+        );
+        assert!(shown[0]["since"].is_string() && shown[0]["token_id"].is_string(), "{shown}");
+        let listed = stage.get(&tenant, "/contacts").await.body["data"][0].clone();
+        assert!(listed.get("suppressions").is_none(), "{listed}");
     })
     .await;
 }

@@ -8,13 +8,16 @@ use shared::{
         outbound::{
             counts,
             grant::{Answer, Obstacle},
-            outcomes::{CAMPAIGN, Record, Says, What, record},
+            outcomes::{Record, Says, What, record},
         },
     },
     domain::{
         ids::{AttemptId, CampaignId, ConversationId, MessageId},
         outcome::Class,
-        sends::SendState::{self, Cancelled, Delivered, Queued, Waiting},
+        sends::{
+            SendState::{self, Cancelled, Delivered, Queued, Waiting},
+            WaitReason,
+        },
     },
 };
 use std::time::Duration;
@@ -205,7 +208,7 @@ async fn while_its_campaign_is_paused_a_send_waits_and_after_its_end_it_is_cance
     stage.set_campaign(campaign, "paused").await;
     let answers = stage.ask(&[message]).await;
     assert!(matches!(answers[0].answer, Answer::NotNow(Obstacle::CampaignPaused)), "{answers:?}");
-    let waits = || What::Waits { reason: CAMPAIGN, after: None };
+    let waits = || What::Waits { reason: WaitReason::Campaign, after: None };
     stage.record(message, conversation, waits()).await;
     assert_eq!(stage.state(message).await, Waiting);
     assert!(stage.queues().await.is_empty(), "that the campaign goes on wakes it");
@@ -235,7 +238,7 @@ async fn a_send_that_begins_to_wait_while_its_campaign_goes_on_is_seen_by_who_wa
     stage.set_campaign(campaign, "paused").await;
     let mut recording = stage.fleet().await;
     let place = Some(stage.place(conversation));
-    let what = What::Waits { reason: CAMPAIGN, after: None };
+    let what = What::Waits { reason: WaitReason::Campaign, after: None };
     let records = [Record { tenant_id: stage.tenant, message_id: message, place, what, slice: Some(stage.account) }];
     record(&mut recording, &records, PATIENCE).await.unwrap();
     let mut other = stage.database.admin().await;

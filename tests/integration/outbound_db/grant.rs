@@ -9,7 +9,10 @@ use shared::{
     domain::{
         ids::{AttemptId, MessageId, TenantId},
         outcome::Class,
-        sends::SendState::{self, Queued, Sending, Unknown, Waiting},
+        sends::{
+            SendState::{self, Queued, Sending, Unknown, Waiting},
+            WaitReason,
+        },
     },
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -145,7 +148,9 @@ async fn windows_accounts_and_times_stand_in_the_way() {
         assert_eq!(obstacle(&stage.ask(&[message]).await[0].answer), &Obstacle::AccountDown, "{state}");
     }
     set(&mut stage, "UPDATE channel_accounts SET state = 'active'").await;
-    stage.record(message, conversation, What::Waits { reason: "rate", after: Some(Duration::from_secs(60)) }).await;
+    stage
+        .record(message, conversation, What::Waits { reason: WaitReason::Rate, after: Some(Duration::from_secs(60)) })
+        .await;
     match obstacle(&stage.ask(&[message]).await[0].answer) {
         Obstacle::NotDue(left) => assert!((30..=60).contains(&left.as_secs()), "{left:?}"),
         obstacle => panic!("{obstacle:?}"),

@@ -5,12 +5,15 @@ use super::{Given, PATIENCE, Stage};
 use shared::{
     db::outbound::{
         grant::{Answer, Obstacle},
-        outcomes::{ACCOUNT_DOWN, Record, Says, What, record},
+        outcomes::{Record, Says, What, record},
     },
     domain::{
         ids::AttemptId,
         outcome::Class,
-        sends::SendState::{self, Failed, Held, Queued, Sending, Sent, Unknown, Waiting},
+        sends::{
+            SendState::{self, Failed, Held, Queued, Sending, Sent, Unknown, Waiting},
+            WaitReason,
+        },
     },
 };
 use std::time::Duration;
@@ -91,13 +94,13 @@ fn cases(mine: AttemptId, other: AttemptId) -> Vec<Case> {
         case("an earlier attempt expired", What::Expired { attempt_id: Some(other) }, &[], WithAChange("expired")),
         case(
             "waits for a time",
-            What::Waits { reason: "rate", after: Some(AFTER) },
+            What::Waits { reason: WaitReason::Rate, after: Some(AFTER) },
             &[(Waiting, Waiting), (Queued, Waiting)],
             Never,
         ),
         case(
             "waits its turn",
-            What::Waits { reason: "turn", after: None },
+            What::Waits { reason: WaitReason::Turn, after: None },
             &[(Waiting, Waiting), (Queued, Waiting)],
             Never,
         ),
@@ -312,7 +315,11 @@ async fn an_account_that_is_down_gets_its_sends_back_when_it_returns() {
     let Answer::Granted(grant) = &granted[0].answer else { panic!("{granted:?}") };
     stage.record(first.1, first.0, down(grant.attempt_id)).await;
     stage
-        .record(second.1, second.0, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) })
+        .record(
+            second.1,
+            second.0,
+            What::Waits { reason: WaitReason::AccountDown, after: Some(Duration::from_secs(600)) },
+        )
         .await;
     sqlx::query("DELETE FROM outbox").execute(&mut stage.admin).await.unwrap();
     let resumed = stage.resume().await;
@@ -344,7 +351,7 @@ async fn a_late_refusal_does_not_take_down_an_account_that_was_mended_meanwhile(
 #[tokio::test]
 async fn a_send_that_begins_to_wait_while_its_account_comes_back_is_woken() {
     let mut stage = Stage::new().await;
-    let waits = || What::Waits { reason: ACCOUNT_DOWN, after: Some(Duration::from_secs(600)) };
+    let waits = || What::Waits { reason: WaitReason::AccountDown, after: Some(Duration::from_secs(600)) };
     // The account came back between the question and the record of its answer.
     let (conversation, early) = stage.lone_send().await;
     stage.resume().await;
@@ -387,7 +394,7 @@ async fn a_second_job_does_not_bring_forward_what_waits_for_a_time() {
     };
     stage.record(message, conversation, what).await;
     // Somebody who held a second job for it all the while has no room for it.
-    let crowded = What::Waits { reason: "room", after: Some(Duration::from_secs(2)) };
+    let crowded = What::Waits { reason: WaitReason::Room, after: Some(Duration::from_secs(2)) };
     stage.record(message, conversation, crowded).await;
     assert_eq!(stage.jobs(message).await, [("send".to_owned(), 64)]);
     let due: i64 =

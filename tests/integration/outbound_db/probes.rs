@@ -91,7 +91,14 @@ async fn what_waits_for_an_account_that_is_back_is_woken() {
     let first = stage.goes_down().await;
     let (conversation, waiting) = stage.lone_send().await;
     stage
-        .record(waiting, conversation, What::Waits { reason: "account_down", after: Some(Duration::from_secs(600)) })
+        .record(
+            waiting,
+            conversation,
+            What::Waits {
+                reason: shared::domain::sends::WaitReason::AccountDown,
+                after: Some(Duration::from_secs(600)),
+            },
+        )
         .await;
     stage.execute("DELETE FROM outbox").await;
 

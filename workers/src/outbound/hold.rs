@@ -10,12 +10,13 @@ use shared::{
         self, Databases, Placement,
         outbound::{
             grant::{self, Answer, Grant, Held, Judged, Obstacle, Room},
-            outcomes::{
-                ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, CAMPAIGN, OPTED_OUT, OPTED_OUT_REASON, Patience, Place, Record, What,
-            },
+            outcomes::{ACCOUNT_DOWN_AGAIN, OPTED_OUT, OPTED_OUT_REASON, Patience, Place, Record, What},
         },
     },
-    domain::ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
+    domain::{
+        ids::{AttemptId, ChannelAccountId, MessageId, TenantId},
+        sends::WaitReason,
+    },
     lifecycle::Lifecycle,
     telemetry::names,
 };
@@ -232,7 +233,9 @@ impl Asking {
                 continue;
             }
             match send.account.map(|id| left.entry(id).or_insert(room.per_account)) {
-                Some(0) if overdue => send.record(None, What::Waits { reason: "room", after: Some(HOLD_FOR) }),
+                Some(0) if overdue => {
+                    send.record(None, What::Waits { reason: WaitReason::Room, after: Some(HOLD_FOR) })
+                }
                 Some(0) => keep.push(send),
                 left => {
                     // Also for one that must wait for others: what there is no room for on its account is told from it.
@@ -349,27 +352,27 @@ fn not_now(mut send: HeldSend, place: Place, obstacle: Obstacle) -> Option<HeldS
         Obstacle::Rate(wait) => {
             let at_most = if send.carrier.lane() == 0 { grant::ANSWER_AGAIN } else { CAMPAIGN_AGAIN };
             let after = wait.min(at_most);
-            send.record(Some(place), What::Waits { reason: "rate", after: Some(after) });
+            send.record(Some(place), What::Waits { reason: WaitReason::Rate, after: Some(after) });
         }
         Obstacle::Pair(wait) => {
-            send.record(Some(place), What::Waits { reason: "pair", after: Some(wait.min(LIMIT_AGAIN)) });
+            send.record(Some(place), What::Waits { reason: WaitReason::Pair, after: Some(wait.min(LIMIT_AGAIN)) });
         }
         Obstacle::Portfolio(wait) => {
             // The first place that is free is for an answer, and campaigns' messages do not all come for it at once.
             let spread = Duration::from_millis(rand::random_range(0..15_000));
             let after = if send.carrier.lane() == 0 { wait.min(LIMIT_AGAIN) } else { LIMIT_AGAIN - spread };
-            send.record(Some(place), What::Waits { reason: "portfolio", after: Some(after) });
+            send.record(Some(place), What::Waits { reason: WaitReason::Portfolio, after: Some(after) });
         }
         // Asked for again as soon as one of the account's calls has ended.
         Obstacle::Room => {
             send.account = Some(place.channel_account_id);
             return Some(send);
         }
-        Obstacle::Turn => send.record(Some(place), What::Waits { reason: "turn", after: None }),
+        Obstacle::Turn => send.record(Some(place), What::Waits { reason: WaitReason::Turn, after: None }),
         Obstacle::AccountDown => {
-            send.record(Some(place), What::Waits { reason: ACCOUNT_DOWN, after: Some(ACCOUNT_DOWN_AGAIN) });
+            send.record(Some(place), What::Waits { reason: WaitReason::AccountDown, after: Some(ACCOUNT_DOWN_AGAIN) });
         }
-        Obstacle::CampaignPaused => send.record(Some(place), What::Waits { reason: CAMPAIGN, after: None }),
+        Obstacle::CampaignPaused => send.record(Some(place), What::Waits { reason: WaitReason::Campaign, after: None }),
         Obstacle::CampaignOver => send.record(Some(place), What::Cancelled),
         Obstacle::WindowClosed => {
             let reason =

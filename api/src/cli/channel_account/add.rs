@@ -1,14 +1,14 @@
 //! What adding an account is at every provider: its routes are claimed, its secrets sealed, its limits set. What there is to say of an
 //! account is its provider's file.
 
-use super::{accounts, rate, record, wake};
+use super::{rate, record, wake};
 use crate::cli::{
     output::Output,
     settings::{self, Database},
 };
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     config::{PublicUrlArgs, SecretArgs},
@@ -18,7 +18,7 @@ use shared::{
         tenants::Tenant,
     },
     domain::{
-        channel::Provider,
+        channel::{InstagramLogin, Provider},
         ids::ChannelAccountId,
         limits::{LimitChange, Scope},
     },
@@ -37,8 +37,8 @@ pub(super) struct Common {
     #[arg(long)]
     name: Option<String>,
     /// With what its webhooks are signed: the secret of the account's own app, or Twilio's auth token; several, comma-separated, while
-    /// it is changed or where another account's signs as well. Gives the account a webhook address of its own; without it, webhooks come
-    /// to the platform's.
+    /// it is changed or where another account's signs as well. Gives the account a webhook address of its own; without it, a new one's
+    /// webhooks come to the platform's.
     #[arg(long, env = "APP_SECRET", hide_env_values = true, value_delimiter = ',')]
     app_secret: Vec<SecretString>,
     /// Messages a second. What the provider documents unless given; an update without it leaves it as it is.
@@ -47,7 +47,7 @@ pub(super) struct Common {
     /// Be content if the tenant has the account already; nothing is changed.
     #[arg(long, conflicts_with = "update")]
     if_missing: bool,
-    /// If the tenant has the account already, give it what is said here.
+    /// If the tenant has the account already, give it what is said here; what is not said stays as it is.
     #[arg(long)]
     update: bool,
     #[command(flatten)]
@@ -67,7 +67,9 @@ pub(super) struct Wanted<'a> {
     pub(super) routes: Vec<(&'static str, &'a str)>,
     pub(super) business_account_id: Option<&'a str>,
     pub(super) display_address: Option<&'a str>,
-    pub(super) secrets: AccountSecrets,
+    pub(super) secrets: GivenSecrets<'a>,
+    /// What a new account cannot do without, besides its access token, and was not given.
+    pub(super) lacks: Option<&'static str>,
     /// The word of the handshake at its own address, where it was given.
     pub(super) verify_token: Option<&'a SecretString>,
     pub(super) portfolio: Option<&'a str>,
@@ -83,6 +85,37 @@ pub(super) struct Wanted<'a> {
     pub(super) human_agent: Option<bool>,
     /// What was given, for the audit: without secrets.
     pub(super) shown: Value,
+}
+
+/// What was given of an account's secrets.
+#[derive(Default)]
+pub(super) struct GivenSecrets<'a> {
+    pub(super) access_token: Option<&'a SecretString>,
+    /// Twilio: the API key whose secret the token is, or that it is none's.
+    pub(super) username: Option<Option<&'a str>>,
+    /// Instagram: by which login it was connected.
+    pub(super) login: Option<InstagramLogin>,
+}
+
+impl GivenSecrets<'_> {
+    /// Whether nothing of what an account has is left. So one can be mended whose secrets nobody can open any more.
+    fn replace_all(&self, provider: Provider) -> bool {
+        let further = match provider {
+            Provider::Whatsapp | Provider::Messenger | Provider::Gateway => true,
+            Provider::Instagram => self.login.is_some(),
+            Provider::Twilio => self.username.is_some(),
+        };
+        self.access_token.is_some() && further
+    }
+
+    /// Those of before with what was given.
+    fn over(&self, before: AccountSecrets) -> AccountSecrets {
+        AccountSecrets {
+            access_token: self.access_token.map_or(before.access_token, |token| token.expose_secret().to_owned()),
+            username: self.username.map_or(before.username, |key| key.map(str::to_owned)),
+            login: self.login.or(before.login),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -105,9 +138,16 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     let keyring = Keyring::parse(&args.secrets.secret_keys).context("MIJRA_SECRET_KEYS")?;
     let databases = args.database.open().await?;
     let tenant = settings::tenant(&databases, &args.tenant).await?;
-    let mut existing = accounts(&databases, &tenant).await?.into_iter();
+    let mut existing = settings::accounts(&databases, &tenant).await?.into_iter();
     let existing = existing.find(|account| account.provider == provider.as_str() && account.external_id == external_id);
-    let (id, created) = existing.map_or_else(|| (ChannelAccountId::new(), true), |account| (account.id, false));
+    let (id, created) =
+        existing.as_ref().map_or_else(|| (ChannelAccountId::new(), true), |account| (account.id, false));
+    if created {
+        let token = wanted.secrets.access_token.is_none().then_some("--access-token");
+        let lacks: Vec<_> = token.into_iter().chain(wanted.lacks).collect();
+        let no_account = format!("{} has no account {external_id} at {provider}, and a new one needs", tenant.slug);
+        anyhow::ensure!(lacks.is_empty(), "{no_account} {}", lacks.join(" and "));
+    }
     // The routes are claimed first and committed last: an id that is another's is found out before anything is kept, and
     // no webhook is routed to an account that is not there.
     let mut control = databases.control().await?;
@@ -122,6 +162,13 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
     if created || args.update {
         let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
         let (given, defaults) = limits(args, wanted, created);
+        let secrets = wanted.secrets.over(match &existing {
+            Some(account) if !wanted.secrets.replace_all(provider) => {
+                let opened = keyring.open(&account.secret_key_id, &seal_context(id), &account.sealed_secrets);
+                read_secrets(&opened.context("what the account has of secrets, of which not all was given anew")?)?
+            }
+            _ => AccountSecrets::default(),
+        });
         let account = NewAccount {
             id,
             provider,
@@ -129,7 +176,7 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
             external_id,
             business_account_id: wanted.business_account_id,
             display_address: wanted.display_address,
-            secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&wanted.secrets)?),
+            secrets: &keyring.seal(&seal_context(id), &serde_json::to_vec(&secrets)?),
             portfolio: wanted.portfolio,
             limits: &given,
             defaults: &defaults,
@@ -137,15 +184,16 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
             human_agent: wanted.human_agent,
             gateway: wanted.gateway.as_ref(),
         };
-        if created {
-            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
-            anyhow::ensure!(inserted, "somebody else added this account at the same moment; run this again");
-            record(&mut fleet, &tenant, id, "channel_account.added", shown(args, wanted)).await?;
-        } else {
-            db::channel_accounts::update(&mut fleet, tenant.id, &account).await?;
+        if let Some(before) = &existing {
+            let updated = db::channel_accounts::update(&mut fleet, tenant.id, &account, &before.sealed_secrets).await?;
+            anyhow::ensure!(updated, "somebody else changed this account at the same moment; run this again");
             // Senders notice that it has changed.
             db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
             record(&mut fleet, &tenant, id, "channel_account.changed", shown(args, wanted)).await?;
+        } else {
+            let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
+            anyhow::ensure!(inserted, "somebody else added this account at the same moment; run this again");
+            record(&mut fleet, &tenant, id, "channel_account.added", shown(args, wanted)).await?;
         }
         fleet.commit().await?;
     }
@@ -178,14 +226,17 @@ fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> (Limits, Limits)
     (given, defaults.filter(|(scope, _)| !wanted.without.contains(scope)).collect())
 }
 
-/// What an operator gave, without the secrets; those of its own webhook address are named if they were given.
+/// What an operator gave; secrets are only named.
 fn shown(args: &Common, wanted: &Wanted<'_>) -> Value {
     let mut after = wanted.shown.clone();
     after["name"] = args.name.as_deref().into();
     after["rate"] = args.rate.into();
     // What was not given is not changed.
     after.as_object_mut().into_iter().for_each(|after| after.retain(|_, given| !given.is_null()));
-    let secrets = if args.app_secret.is_empty() { vec!["access_token"] } else { vec!["access_token", "app_secret"] };
+    let token = wanted.secrets.access_token.map(|_| "access_token");
+    let app_secret = (!args.app_secret.is_empty()).then_some("app_secret");
+    let verify_token = wanted.verify_token.map(|_| "verify_token");
+    let secrets: Vec<_> = [token, app_secret, verify_token].into_iter().flatten().collect();
     serde_json::json!({"after": after, "secrets": secrets})
 }
 
@@ -200,20 +251,27 @@ async fn endpoint(
     created: bool,
 ) -> anyhow::Result<(Option<String>, Option<String>)> {
     let key = db::channel_accounts::endpoint_key(control, id).await?;
-    let mut given = args.app_secret.iter().map(|secret| secret.expose_secret().trim().to_owned());
-    let Some(app_secret) = given.next().filter(|secret| !secret.is_empty() && (created || args.update)) else {
-        return Ok((key, None));
-    };
-    // A handshake that was arranged with the provider goes on as it was.
+    let given = args.app_secret.iter().map(|secret| secret.expose_secret().trim().to_owned());
+    let mut given = given.filter(|secret| !secret.is_empty()).peekable();
     let shakes = has_handshake(wanted.provider);
-    let arranged = match key.as_ref().filter(|_| shakes && wanted.verify_token.is_none()) {
-        Some(key) => verify_token(control, key, keyring).await?,
-        None => None,
+    let given_token = wanted.verify_token.filter(|_| shakes).map(|token| token.expose_secret().to_owned());
+    // A word alone changes the address that there is; it makes none.
+    let is_told = given.peek().is_some() || (key.is_some() && given_token.is_some());
+    if !is_told || !(created || args.update) {
+        return Ok((key, None));
+    }
+    // A handshake that was arranged with the provider goes on as it was.
+    let all_is_given = given.peek().is_some() && (given_token.is_some() || !shakes);
+    let before = match key.as_ref().filter(|_| !all_is_given) {
+        Some(key) => endpoint_secrets(control, key, keyring).await?.unwrap_or_default(),
+        None => EndpointSecrets::default(),
     };
     let key = key.unwrap_or_else(random_word);
-    let given_token = wanted.verify_token.map(|token| token.expose_secret().to_owned());
-    let verify_token = shakes.then(|| given_token.or(arranged).unwrap_or_else(random_word));
-    let further_secrets = given.filter(|secret| !secret.is_empty()).collect();
+    let verify_token = shakes.then(|| given_token.or(before.verify_token).unwrap_or_else(random_word));
+    let (app_secret, further_secrets) = match given.next() {
+        Some(app_secret) => (app_secret, given.collect()),
+        None => (before.app_secret, before.further_secrets),
+    };
     let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
     let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
     db::channel_accounts::upsert_endpoint(control, tenant.id, id, wanted.provider, &key, &sealed).await?;
@@ -226,13 +284,24 @@ pub(super) async fn verify_token(
     key: &str,
     keyring: &Keyring,
 ) -> anyhow::Result<Option<String>> {
+    Ok(endpoint_secrets(control, key, keyring).await?.and_then(|secrets| secrets.verify_token))
+}
+
+/// The secrets of an account's own address.
+async fn endpoint_secrets(
+    control: &mut db::ControlTx,
+    key: &str,
+    keyring: &Keyring,
+) -> anyhow::Result<Option<EndpointSecrets>> {
     let Some(row) = db::receiving::find_endpoint(control, key).await? else { return Ok(None) };
     let opened =
         keyring.open(&row.secret_key_id, &endpoint_seal_context(row.channel_account_id), &row.sealed_secrets)?;
-    // A mistake in the JSON must not show its text.
-    let secrets: EndpointSecrets =
-        serde_json::from_slice(&opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))?;
-    Ok(secrets.verify_token)
+    Ok(Some(read_secrets(&opened)?))
+}
+
+/// A mistake in the JSON must not show its text.
+fn read_secrets<T: DeserializeOwned>(opened: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(opened).map_err(|_| anyhow::anyhow!("the opened secrets are not of our form"))
 }
 
 /// Where its webhooks come to: its own address if it has a key, else the platform's.
@@ -245,7 +314,7 @@ fn random_word() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
-fn has_handshake(provider: Provider) -> bool {
+pub(super) fn has_handshake(provider: Provider) -> bool {
     match provider {
         Provider::Whatsapp | Provider::Messenger | Provider::Instagram => true,
         Provider::Twilio | Provider::Gateway => false,

@@ -1,13 +1,13 @@
 //! `mijra channel-account add instagram`.
 
 use super::{
-    add::{Common, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add},
     provider_id,
 };
 use crate::cli::output::Output;
 use clap::ValueEnum;
-use secrecy::{ExposeSecret, SecretString};
-use shared::{db::channel_accounts::AccountSecrets, domain::channel::InstagramLogin, domain::channel::Provider};
+use secrecy::SecretString;
+use shared::domain::channel::{InstagramLogin, Provider};
 use std::process::ExitCode;
 
 /// An Instagram professional account. It may handle 20 messages a second, those received included: 72,000 in an hour
@@ -23,11 +23,11 @@ pub(in crate::cli) struct Instagram {
     #[arg(long)]
     username: Option<String>,
     /// By which login it was connected; decides at which of Meta's hosts its API is.
-    #[arg(long, value_enum)]
-    login: Login,
+    #[arg(long, value_enum, required_unless_present = "update")]
+    login: Option<Login>,
     /// The Page's access token, or the account's own. Better in the environment than here.
-    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
-    access_token: SecretString,
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true, required_unless_present = "update")]
+    access_token: Option<SecretString>,
     /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
@@ -47,21 +47,19 @@ enum Login {
 
 impl Instagram {
     pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
-        let (login, shown) = match self.login {
+        let login = self.login.map(|login| match login {
             Login::Page => (InstagramLogin::Page, "page"),
             Login::Instagram => (InstagramLogin::Instagram, "instagram"),
-        };
+        });
+        let (login, shown) = login.unzip();
         let wanted = Wanted {
             provider: Provider::Instagram,
             external_id: &self.account_id,
             routes: vec![("instagram_account_id", &self.account_id)],
             business_account_id: None,
+            lacks: login.is_none().then_some("--login"),
             display_address: self.username.as_deref(),
-            secrets: AccountSecrets {
-                access_token: self.access_token.expose_secret().to_owned(),
-                login: Some(login),
-                ..AccountSecrets::default()
-            },
+            secrets: GivenSecrets { access_token: self.access_token.as_ref(), login, ..GivenSecrets::default() },
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
             further_limits: Vec::new(),

@@ -1,12 +1,12 @@
 //! `mijra channel-account add messenger`.
 
 use super::{
-    add::{Common, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add},
     provider_id,
 };
 use crate::cli::output::Output;
-use secrecy::{ExposeSecret, SecretString};
-use shared::{db::channel_accounts::AccountSecrets, domain::channel::Provider};
+use secrecy::SecretString;
+use shared::domain::channel::Provider;
 use std::process::ExitCode;
 
 /// A Facebook Page. It may handle 40 messages a second, those received included (providers/messenger section 8).
@@ -18,8 +18,8 @@ pub(in crate::cli) struct Messenger {
     #[arg(long, value_parser = provider_id)]
     page_id: String,
     /// The Page's access token. Better in the environment than here.
-    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
-    access_token: SecretString,
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true, required_unless_present = "update")]
+    access_token: Option<SecretString>,
     /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
@@ -35,11 +35,9 @@ impl Messenger {
             external_id: &self.page_id,
             routes: vec![("page_id", &self.page_id)],
             business_account_id: None,
+            lacks: None,
             display_address: None,
-            secrets: AccountSecrets {
-                access_token: self.access_token.expose_secret().to_owned(),
-                ..AccountSecrets::default()
-            },
+            secrets: GivenSecrets { access_token: self.access_token.as_ref(), ..GivenSecrets::default() },
             verify_token: self.verify_token.as_ref(),
             portfolio: None,
             further_limits: Vec::new(),

@@ -2,12 +2,12 @@
 
 use super::{
     account_sid,
-    add::{Common, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add},
     provider_id, sender,
 };
 use crate::cli::output::Output;
-use secrecy::{ExposeSecret, SecretString};
-use shared::{db::channel_accounts::AccountSecrets, domain::channel::Provider, providers::twilio};
+use secrecy::SecretString;
+use shared::{domain::channel::Provider, providers::twilio};
 use std::process::ExitCode;
 
 /// A Twilio sender. How many segments a second it may send depends on what it is: 1 of a long code, 3 toll-free, 100 of a short code,
@@ -21,14 +21,17 @@ pub(in crate::cli) struct Twilio {
     #[arg(long, value_parser = sender)]
     sender: String,
     /// The SID of the account, or subaccount, that owns it (`AC…`).
-    #[arg(long, value_parser = account_sid)]
-    account_sid: String,
+    #[arg(long, value_parser = account_sid, required_unless_present = "update")]
+    account_sid: Option<String>,
     /// With what Twilio is called: the account's auth token, or the secret of `--api-key`. Better in the environment than here.
-    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
-    access_token: SecretString,
-    /// The SID of an API key (`SK…`) whose secret the access token is.
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true, required_unless_present = "update")]
+    access_token: Option<SecretString>,
+    /// The SID of an API key (`SK…`) whose secret the access token is. An update without it leaves it as it is.
     #[arg(long, value_parser = provider_id)]
     api_key: Option<String>,
+    /// The access token is the account's auth token from now on, and no API key's secret.
+    #[arg(long, requires = "access_token", conflicts_with = "api_key")]
+    no_api_key: bool,
 }
 
 impl Twilio {
@@ -37,15 +40,16 @@ impl Twilio {
             provider: Provider::Twilio,
             external_id: &self.sender,
             routes: vec![("twilio_sender", &self.sender)],
-            business_account_id: Some(&self.account_sid),
+            business_account_id: self.account_sid.as_deref(),
+            lacks: self.account_sid.is_none().then_some("--account-sid"),
             display_address: (!twilio::is_messaging_service(&self.sender)).then_some(&*self.sender),
-            secrets: AccountSecrets {
-                access_token: self.access_token.expose_secret().to_owned(),
-                username: self.api_key.clone(),
-                ..AccountSecrets::default()
+            secrets: GivenSecrets {
+                access_token: self.access_token.as_ref(),
+                username: (self.api_key.is_some() || self.no_api_key).then_some(self.api_key.as_deref()),
+                ..GivenSecrets::default()
             },
             verify_token: None,
-            portfolio: Some(&self.account_sid),
+            portfolio: self.account_sid.as_deref(),
             further_limits: Vec::new(),
             described_limits: Vec::new(),
             without: &[],
@@ -55,6 +59,7 @@ impl Twilio {
                 "sender": self.sender,
                 "account_sid": self.account_sid,
                 "api_key": self.api_key,
+                "no_api_key": self.no_api_key.then_some(true),
             }),
         };
         add(&self.common, &wanted, out).await

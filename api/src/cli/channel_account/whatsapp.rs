@@ -1,17 +1,14 @@
 //! `mijra channel-account add whatsapp`.
 
 use super::{
-    add::{Common, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add},
     provider_id,
 };
 use crate::cli::output::Output;
-use secrecy::{ExposeSecret, SecretString};
-use shared::{
-    db::channel_accounts::AccountSecrets,
-    domain::{
-        channel::Provider,
-        limits::{LimitChange, Scope},
-    },
+use secrecy::SecretString;
+use shared::domain::{
+    channel::Provider,
+    limits::{LimitChange, Scope},
 };
 use std::process::ExitCode;
 
@@ -25,14 +22,14 @@ pub(in crate::cli) struct Whatsapp {
     #[arg(long, value_parser = provider_id)]
     phone_number_id: String,
     /// Meta's id of the WhatsApp business account.
-    #[arg(long, value_parser = provider_id)]
-    business_account_id: String,
+    #[arg(long, value_parser = provider_id, required_unless_present = "update")]
+    business_account_id: Option<String>,
     /// The number as customers see it.
     #[arg(long)]
     display_number: Option<String>,
     /// With what WhatsApp is called. Better in the environment than here.
-    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true)]
-    access_token: SecretString,
+    #[arg(long, env = "ACCESS_TOKEN", hide_env_values = true, required_unless_present = "update")]
+    access_token: Option<SecretString>,
     /// The word of the handshake at the account's own address; made up unless given, and kept by an update.
     #[arg(long, env = "VERIFY_TOKEN", hide_env_values = true)]
     verify_token: Option<SecretString>,
@@ -49,20 +46,21 @@ pub(in crate::cli) struct Whatsapp {
 
 impl Whatsapp {
     pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
-        let (number, business) = (self.phone_number_id.as_str(), self.business_account_id.as_str());
+        let (number, business) = (self.phone_number_id.as_str(), self.business_account_id.as_deref());
         let people = self
             .messaging_limit
             .map(|people| (Scope::Portfolio, LimitChange { rate: f64::from(people), burst: None, inbound_cost: None }));
         let wanted = Wanted {
             provider: Provider::Whatsapp,
             external_id: number,
-            routes: vec![("phone_number_id", number), ("business_account_id", business)],
-            business_account_id: Some(business),
+            routes: [Some(("phone_number_id", number)), business.map(|id| ("business_account_id", id))]
+                .into_iter()
+                .flatten()
+                .collect(),
+            business_account_id: business,
+            lacks: business.is_none().then_some("--business-account-id"),
             display_address: self.display_number.as_deref(),
-            secrets: AccountSecrets {
-                access_token: self.access_token.expose_secret().to_owned(),
-                ..AccountSecrets::default()
-            },
+            secrets: GivenSecrets { access_token: self.access_token.as_ref(), ..GivenSecrets::default() },
             verify_token: self.verify_token.as_ref(),
             portfolio: self.portfolio_id.as_deref(),
             further_limits: people.into_iter().collect(),

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Create {
     tenant: String,
     /// At which account's provider; without, it is one of the tenant's own.
     #[arg(long)]
-    account: Option<ChannelAccountId>,
+    account: Option<String>,
     /// Its language's code, such as en or pt_BR.
     #[arg(long)]
     language: String,
@@ -100,7 +100,11 @@ pub(super) async fn create(args: Create, out: &Output) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     };
     anyhow::ensure!(files.is_empty(), "only a template of the tenant's own has files");
-    let found = desk.accounts(Some(account)).await?.pop().context("there is no such account of WhatsApp or Twilio")?;
+    let found = desk
+        .accounts(Some(&account))
+        .await?
+        .pop()
+        .with_context(|| format!("{account} is no account of WhatsApp or Twilio"))?;
     let provider: Provider = found.provider.parse()?;
     let form = match (body, components) {
         (Some(body), None) => Form::Words { body, examples: examples.into_iter().collect::<BTreeMap<_, _>>(), footer },
@@ -125,7 +129,7 @@ pub(super) async fn create(args: Create, out: &Output) -> anyhow::Result<ExitCod
     let made = desk.client.make(&owner_of(&found, &secrets, &token)?, &new).await?;
     let template = new.described(provider, &made);
     let mut tx = desk.databases.tenant(&desk.tenant.placement, desk.tenant.id).await?;
-    let id = making::keep(&mut tx, account, &template, Actor::Operator).await?;
+    let id = making::keep(&mut tx, found.id, &template, Actor::Operator).await?;
     tx.commit().await?;
     let value =
         serde_json::json!({"id": id, "kind": "provider", "provider_id": made.provider_id, "status": made.status});
@@ -150,7 +154,7 @@ pub(super) async fn delete(args: Delete, out: &Output) -> anyhow::Result<ExitCod
         let account = found.channel_account_id.map(ChannelAccountId).context("it belongs to no account")?;
         // What was never made is nothing to its provider.
         if found.status != "REFUSED" {
-            let account = desk.accounts(Some(account)).await?.pop().context("its account is gone")?;
+            let account = desk.accounts(Some(&account.to_string())).await?.pop().context("its account is gone")?;
             let secrets = desk.open_secrets(&account)?;
             let token = SecretString::from(secrets.access_token.as_str());
             let owner = owner_of(&account, &secrets, &token)?;

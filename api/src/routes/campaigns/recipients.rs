@@ -33,7 +33,7 @@ pub(super) struct RecipientView {
     name: Option<String>,
     /// Where the message went; of who was not written to the number, if there is one.
     address: Option<String>,
-    /// skipped, waiting, in_flight, unknown, held, sent, delivered, read, failed or cancelled, as a campaign counts them.
+    #[schema(value_type = RecipientState)]
     state: String,
     /// The code of the last refusal, the provider's or ours.
     code: Option<String>,
@@ -78,7 +78,7 @@ impl From<Recipient> for RecipientView {
     params(
         ("tenant" = String, Path),
         ("id" = Uuid, Path),
-        ("state" = Option<String>, Query, description = "Only who stands here: skipped, waiting, in_flight, unknown, held, sent, delivered, read, failed or cancelled"),
+        ("state" = inline(Option<RecipientState>), Query, description = "Only who stands here"),
         ("code" = Option<String>, Query, description = "Only whose message has this code: the provider's (`131026`) or ours (`window_closed`)"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

@@ -30,23 +30,23 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSuppression {
-    /// whatsapp, messenger, instagram or sms.
+    #[schema(value_type = Channel)]
     channel: String,
-    /// marketing (campaigns) or all (agents' answers, too).
+    #[schema(value_type = Purpose)]
     purpose: String,
-    /// opted_out or opted_in.
+    #[schema(value_type = Consent)]
     state: String,
 }
 
 /// What a person wants.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Suppression)]
-pub(super) struct SuppressionView {
-    /// whatsapp, messenger, instagram or sms.
+pub(in crate::routes) struct SuppressionView {
+    #[schema(value_type = Channel)]
     channel: String,
-    /// marketing or all.
+    #[schema(value_type = Purpose)]
     purpose: String,
-    /// opted_out or opted_in.
+    #[schema(value_type = Consent)]
     state: String,
     /// Since when, by the provider's time.
     since: DateTime<Utc>,
@@ -64,11 +64,14 @@ pub(super) struct Suppressions {
 
 impl From<Vec<Suppression>> for Suppressions {
     fn from(rows: Vec<Suppression>) -> Self {
-        let view = |row: Suppression| {
-            let Suppression { channel, purpose, state, since, source, token_id } = row;
-            SuppressionView { channel, purpose, state, since, source, token_id }
-        };
-        Self { data: rows.into_iter().map(view).collect() }
+        Self { data: rows.into_iter().map(SuppressionView::from).collect() }
+    }
+}
+
+impl From<Suppression> for SuppressionView {
+    fn from(row: Suppression) -> Self {
+        let Suppression { channel, purpose, state, since, source, token_id } = row;
+        Self { channel, purpose, state, since, source, token_id }
     }
 }
 

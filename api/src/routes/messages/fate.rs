@@ -7,6 +7,7 @@ use crate::{
     extract::{Cursor, Id, Json, Params},
     routes::Page,
     state::App,
+    words::{DecisionWord, UndecidedState},
 };
 use axum::{Json as View, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -20,7 +21,7 @@ use shared::{
         webhook_log::Listed,
     },
     domain::{
-        channel::Provider,
+        channel::{AccountState, Provider},
         ids::{ChannelAccountId, MessageId},
     },
     jobs::outbound::{Decision, OutboundJob, Task},
@@ -61,7 +62,7 @@ pub(super) struct Trace {
 pub(super) struct TraceSend {
     channel_account_id: Uuid,
     account_name: String,
-    /// active, down or disabled.
+    #[schema(value_type = AccountState)]
     account_state: String,
     /// With which code the account is down: its provider's, or `error_rate` (too many of its calls failed) or `secrets` (they are of no
     /// use).
@@ -111,7 +112,9 @@ pub(super) struct TraceWebhook {
     /// Its id in the raw log.
     id: Uuid,
     received_at: DateTime<Utc>,
+    #[schema(value_type = Provider)]
     provider: String,
+    #[schema(value_type = shared::db::inbound::log::Outcome)]
     outcome: String,
 }
 
@@ -150,7 +153,7 @@ pub(super) struct UndecidedView {
     message_id: Uuid,
     conversation_id: Uuid,
     channel_account_id: Uuid,
-    /// unknown: evidence may still come. held: a person has to decide.
+    #[schema(value_type = UndecidedState)]
     state: String,
     since: DateTime<Utc>,
     /// What happened.
@@ -180,8 +183,7 @@ impl From<Undecided> for UndecidedView {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewDecision {
-    /// sent: it arrived. failed: it did not, and is not to be sent. resend: it is sent again, and shown as possibly doubled.
-    #[schema(value_type = String, example = "resend")]
+    #[schema(value_type = DecisionWord, example = "resend")]
     decision: Decision,
 }
 
@@ -227,7 +229,7 @@ async fn show_trace(
     get, path = "/undecided", tag = "messages", description = "Needs `messages:read`.",
     params(
         ("tenant" = String, Path),
-        ("state" = Option<String>, Query, description = "unknown or held"),
+        ("state" = inline(Option<UndecidedState>), Query),
         ("channel_account_id" = Option<Uuid>, Query, description = "Only of this account"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),

@@ -8,6 +8,7 @@ use crate::{
     extract::{Id, Json},
     idempotency::{Answer, IdempotencyKey},
     state::App,
+    words::ReplayState,
 };
 use axum::{Json as View, extract::State, http::StatusCode, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -51,8 +52,6 @@ pub(super) struct NewReplay {
     since: Option<DateTime<Utc>>,
     /// Received before this time; now, unless given.
     until: Option<DateTime<Utc>>,
-    /// whatsapp, messenger, instagram or twilio.
-    #[schema(value_type = Option<String>)]
     provider: Option<Provider>,
     /// Only what became this.
     outcome: Option<Outcome>,
@@ -81,7 +80,7 @@ struct DryRunView {
 #[schema(as = WebhookReplay)]
 pub(crate) struct ReplayView {
     pub(crate) id: Uuid,
-    /// counting, running, completed (all are published) or stopped.
+    #[schema(value_type = ReplayState)]
     pub(crate) state: &'static str,
     /// The webhooks, where they were named; then there is no time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,8 +88,10 @@ pub(crate) struct ReplayView {
     pub(crate) since: Option<DateTime<Utc>>,
     pub(crate) until: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Provider>)]
     provider: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Outcome>)]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<Uuid>,

@@ -20,15 +20,13 @@ use crate::{
         TenantTx,
         audit::Actor,
         error::Result,
-        outbound::{
-            again::{self, Again},
-            outcomes::CAMPAIGN,
-        },
+        outbound::again::{self, Again},
         scope::FleetTx,
     },
     domain::{
         campaigns::{CampaignState, Share, credits},
         ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId},
+        sends::WaitReason,
     },
     jobs::campaign::Task,
 };
@@ -403,7 +401,7 @@ async fn let_go(
     messages: &[Uuid],
     state: CampaignState,
 ) -> Result<Vec<MessageId>> {
-    let waits_for = (state == CampaignState::Paused).then_some(CAMPAIGN);
+    let waits_for = (state == CampaignState::Paused).then_some(WaitReason::Campaign);
     let again = |id: &Uuid| Again {
         tenant_id,
         message_id: MessageId(*id),

@@ -8,8 +8,11 @@ use super::{
     release::{Pace, pace},
 };
 use crate::{
-    db::{error::Result, outbound::outcomes::CAMPAIGN, scope::FleetTx},
-    domain::ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId},
+    db::{error::Result, scope::FleetTx},
+    domain::{
+        ids::{CampaignId, ChannelAccountId, ContactId, MessageId, TenantId},
+        sends::WaitReason,
+    },
     jobs::campaign::Task,
 };
 use uuid::Uuid;
@@ -66,7 +69,7 @@ pub async fn wake(
         RETURNING s.message_id AS "message_id: MessageId""#,
         tenant_id.0,
         &messages,
-        CAMPAIGN,
+        WaitReason::Campaign.as_str(),
     )
     .fetch_all(tx.conn())
     .await?;

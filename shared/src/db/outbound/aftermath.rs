@@ -5,7 +5,7 @@
 use super::{
     again::{self, Again},
     counts::Moved,
-    outcomes::{ACCOUNT_DOWN, ACCOUNT_DOWN_AGAIN, CAMPAIGN, Record, Says, What},
+    outcomes::{ACCOUNT_DOWN_AGAIN, Record, Says, What},
     probes,
     turns::{self, CAMPAIGN_LANE},
 };
@@ -15,7 +15,7 @@ use crate::{
         ids::{AttemptId, CampaignId, ChannelAccountId, ConversationId, MessageId, TenantId},
         outcome::{Aftermath, Block, Class},
         retrying::{Next, Policy},
-        sends::SendState,
+        sends::{SendState, WaitReason},
     },
     jobs::outbound::{FailedAttempt, OutboundJob, OutboundSlice, Task},
 };
@@ -409,8 +409,8 @@ pub(super) async fn send_anew(tx: &mut FleetTx, records: &[Record]) -> Result<Ve
     for row in &rows {
         let in_doubt = asked[&(row.tenant_id, row.message_id)].in_doubt;
         let (waits_for, wait) = match (row.is_down, row.campaign_state.as_deref()) {
-            (true, _) => (Some(ACCOUNT_DOWN), Some(ACCOUNT_DOWN_AGAIN)),
-            (false, Some("paused")) => (Some(CAMPAIGN), None),
+            (true, _) => (Some(WaitReason::AccountDown), Some(ACCOUNT_DOWN_AGAIN)),
+            (false, Some("paused")) => (Some(WaitReason::Campaign), None),
             (false, _) => (None, None),
         };
         let (tenant_id, message_id) = (row.tenant_id, row.message_id);
@@ -427,7 +427,7 @@ pub(super) async fn send_anew(tx: &mut FleetTx, records: &[Record]) -> Result<Ve
                 reopened.insert((tenant_id, campaign_id));
             }
         }
-        if send.waits_for == Some(CAMPAIGN) {
+        if send.waits_for == Some(WaitReason::Campaign) {
             continue;
         }
         let after = send.wait.and_then(|wait| TimeDelta::from_std(wait).ok());

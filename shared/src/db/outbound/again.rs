@@ -5,6 +5,7 @@ use crate::{
     domain::{
         ids::{MessageId, TenantId},
         outcome::Class,
+        sends::WaitReason,
     },
 };
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub(in crate::db) struct Again {
     pub(in crate::db) tenant_id: TenantId,
     pub(in crate::db) message_id: MessageId,
     /// What it waits for; queued at once if there is nothing.
-    pub(in crate::db) waits_for: Option<&'static str>,
+    pub(in crate::db) waits_for: Option<WaitReason>,
     /// How long it waits at most.
     pub(in crate::db) wait: Option<Duration>,
     /// Whether the attempt that failed may have arrived all the same.
@@ -33,7 +34,7 @@ pub(in crate::db) async fn let_go(tx: &mut FleetTx, sends: &[Again]) -> Result<V
     }
     let tenants: Vec<Uuid> = sends.iter().map(|send| send.tenant_id.0).collect();
     let messages: Vec<Uuid> = sends.iter().map(|send| send.message_id.0).collect();
-    let reasons: Vec<Option<&str>> = sends.iter().map(|send| send.waits_for).collect();
+    let reasons: Vec<Option<&str>> = sends.iter().map(|send| send.waits_for.map(WaitReason::as_str)).collect();
     let waits: Vec<Option<f64>> = sends.iter().map(|send| send.wait.map(|wait| wait.as_secs_f64())).collect();
     let doubts: Vec<bool> = sends.iter().map(|send| send.in_doubt).collect();
     let classes: Vec<Option<&str>> = sends.iter().map(|send| send.class.map(Class::as_str)).collect();

@@ -26,7 +26,7 @@ use crate::{
         ids::{AttemptId, CampaignId, ChannelAccountId, ContactId, ConversationId, FileId, MessageId, TenantId},
         messages::Direction,
         outcome::{Block, Class},
-        sends::SendState,
+        sends::{SendState, WaitReason},
     },
     jobs::outbound::{Decision, OutboundJob, OutboundSlice, Task},
 };
@@ -42,12 +42,6 @@ pub const DECIDED: &str = "decided";
 
 /// What that means.
 const DECIDED_REASON: &str = "nobody knows whether it arrived; a person has decided that it did not";
-
-/// The reason of a send that waits for its account to be brought back.
-pub const ACCOUNT_DOWN: &str = "account_down";
-
-/// The reason of a send that waits for its campaign to go on.
-pub const CAMPAIGN: &str = "campaign";
 
 /// How an opt-out is written down that a provider's refusal told.
 const REFUSED: &str = "refused by the provider";
@@ -186,8 +180,8 @@ pub enum What {
     },
     /// It was not granted: it waits for a time, or for what `reason` names.
     Waits {
-        /// `turn`, `rate`, `room`, `pair`, `portfolio`, `account_down`, `campaign`.
-        reason: &'static str,
+        /// For what.
+        reason: WaitReason,
         /// How long, if it is a time.
         after: Option<Duration>,
     },
@@ -298,8 +292,8 @@ impl What {
         match self {
             What::NotSent { code, .. } | What::Failed { code, .. } | What::AccountDown { code, .. } => Some(code),
             What::Refused { code, .. } => Some(code),
-            What::Waits { reason, .. } => Some(reason),
-            What::GivenBack { after: Some(_), .. } => Some("given_back"),
+            What::Waits { reason, .. } => Some(reason.as_str()),
+            What::GivenBack { after: Some(_), .. } => Some(WaitReason::GivenBack.as_str()),
             What::Decided(Decision::Failed) => Some(DECIDED),
             _ => None,
         }
@@ -890,7 +884,7 @@ async fn move_on(tx: &mut FleetTx, records: &[&Record], patience: Patience, went
 /// The campaigns that something is to wait for, or for which something is sent anew, are locked here, before the sends are looked at: for the reason that
 /// [`take_down`] gives for accounts.
 async fn look_at_campaigns(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
-    let waiting = records.iter().filter(|r| matches!(r.what, What::Waits { reason: CAMPAIGN, .. }));
+    let waiting = records.iter().filter(|r| matches!(r.what, What::Waits { reason: WaitReason::Campaign, .. }));
     let mut sends: BTreeSet<(TenantId, MessageId)> = waiting.map(|r| (r.tenant_id, r.message_id)).collect();
     sends.extend(aftermath::perhaps_anew(records).map(|(tenant_id, message_id, ..)| (tenant_id, message_id)));
     if sends.is_empty() {
@@ -938,7 +932,7 @@ async fn take_down(tx: &mut FleetTx, records: &[Record]) -> Result<()> {
                 waited_for.insert(account);
                 down.entry(account).or_insert((place.account_revision, probes::ERROR_RATE, reason, r.message_id));
             }
-            What::Waits { reason: ACCOUNT_DOWN, .. } => drop(waited_for.insert(account)),
+            What::Waits { reason: WaitReason::AccountDown, .. } => drop(waited_for.insert(account)),
             // Changed further on ([`put_back`]).
             What::Accepted { .. } | What::GivenBack { .. } if place.probe => drop(waited_for.insert(account)),
             _ => {}
@@ -1080,4 +1074,52 @@ pub async fn creep_back(tx: &mut FleetTx) -> Result<u64> {
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::sends::AttemptOutcome;
+    use std::collections::BTreeSet;
+
+    /// One of each kind that ends an attempt.
+    fn ends_of_attempts() -> Vec<What> {
+        let (attempt_id, code, reason) = (AttemptId::new(), String::new(), String::new());
+        let class = crate::domain::outcome::Class::Transient;
+        vec![
+            What::Accepted { attempt_id, provider_message_id: String::new() },
+            What::NotSent {
+                attempt_id,
+                code: code.clone(),
+                reason: reason.clone(),
+                class,
+                after: Duration::ZERO,
+                slow: None,
+            },
+            What::Unknown { attempt_id, reason: reason.clone() },
+            What::Failed { attempt_id, code: code.clone(), reason: reason.clone(), says: Says::Nothing },
+            What::AccountDown { attempt_id, code, reason: reason.clone() },
+            What::GivenBack { attempt_id, reason, after: Some(Duration::ZERO) },
+            What::Expired { attempt_id: Some(attempt_id) },
+        ]
+    }
+
+    #[test]
+    fn what_is_written_down_of_attempts_is_what_the_api_lists() {
+        let written: BTreeSet<&str> = ends_of_attempts().iter().map(What::kind).collect();
+        assert_eq!(written, AttemptOutcome::ALL.iter().map(|outcome| outcome.as_str()).collect());
+    }
+
+    #[test]
+    fn what_a_send_waits_for_after_an_attempt_is_a_reason_that_the_api_lists() {
+        // As move_on.sql writes it: the kind of what failed, the code of what was given back.
+        let after = ends_of_attempts().into_iter().filter_map(|what| match what {
+            What::NotSent { .. } | What::AccountDown { .. } => Some(what.kind()),
+            What::GivenBack { .. } => what.code().map(|_| WaitReason::GivenBack.as_str()),
+            _ => None,
+        });
+        for reason in after {
+            assert!(WaitReason::ALL.iter().any(|known| known.as_str() == reason), "{reason}");
+        }
+    }
 }
