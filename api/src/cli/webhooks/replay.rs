@@ -55,12 +55,11 @@ pub(in crate::cli) struct Replay {
 
 pub(super) async fn run(args: Replay, out: &Output) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let filter = args.select.unchecked(now);
+    let (since, until) = args.select.stretch(now);
     // What comes from now on is not for it.
-    let until = filter.until.map_or(now, |until| until.min(now));
+    let until = until.map_or(now, |until| until.min(now));
     if args.ids.is_empty() {
-        let since = filter
-            .since
+        let since = since
             .context("say which webhooks, by their ids, or from when on: --since 2h, --since 2026-11-21T10:00:00Z")?;
         anyhow::ensure!(since < until, "--since must be before --until, and in the past");
     }

@@ -1,11 +1,11 @@
 //! Which webhooks of a log, as the command line says it.
 
-use crate::cli::when::When;
+use crate::cli::{settings, when::When};
 use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use shared::{
-    db::{Databases, channel_accounts, inbound::log::Outcome, tenants::Tenant, webhook_log::Filter},
-    domain::{channel::Provider, ids::ChannelAccountId},
+    db::{Databases, inbound::log::Outcome, tenants::Tenant, webhook_log::Filter},
+    domain::channel::Provider,
 };
 
 #[derive(clap::Args, Debug)]
@@ -22,21 +22,15 @@ pub(in crate::cli) struct Select {
     /// Only what became this.
     #[arg(long, value_parser = outcomes())]
     pub(super) outcome: Option<Outcome>,
-    /// Only for this channel account, as `mijra channel-account list` shows it.
+    /// Only for this channel account, by its id here or its provider's.
     #[arg(long)]
-    pub(super) account: Option<ChannelAccountId>,
+    account: Option<String>,
 }
 
 impl Select {
-    /// Without looking whether there is what it names.
-    pub(super) fn unchecked(&self, now: DateTime<Utc>) -> Filter {
-        Filter {
-            since: self.since.map(|when| when.before(now)),
-            until: self.until.map(|when| when.before(now)),
-            provider: self.provider,
-            outcome: self.outcome,
-            channel_account_id: self.account,
-        }
+    /// Received from when on, and until when.
+    pub(super) fn stretch(&self, now: DateTime<Utc>) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+        (self.since.map(|when| when.before(now)), self.until.map(|when| when.before(now)))
     }
 
     /// For this tenant, whose account it is if it names one: of another there is nothing, which would look like an empty log.
@@ -46,17 +40,9 @@ impl Select {
         tenant: &Tenant,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Filter> {
-        if let Some(id) = self.account {
-            let mut tx = databases.tenant(&tenant.placement, tenant.id).await?;
-            let exists = channel_accounts::exists(&mut tx, id).await?;
-            tx.commit().await?;
-            anyhow::ensure!(
-                exists,
-                "tenant {slug} has no channel account {id}; `mijra channel-account list --tenant {slug}` shows those there are",
-                slug = tenant.slug
-            );
-        }
-        Ok(self.unchecked(now))
+        let channel_account_id = settings::account_if_named(databases, tenant, self.account.as_deref()).await?;
+        let (since, until) = self.stretch(now);
+        Ok(Filter { since, until, provider: self.provider, outcome: self.outcome, channel_account_id })
     }
 }
 
