@@ -170,6 +170,7 @@ pub enum QuickReply {
 /// A template with the values of one sending of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = TemplateContent)]
 pub struct Template {
     // Checked with the rest, so that all that is missing is named at once.
     /// Its name at the provider.
