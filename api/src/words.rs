@@ -3,7 +3,7 @@
 
 use shared::{
     db::webhook_log::replays::State,
-    domain::{local_templates::CATEGORIES, sends::SendState, words::schema},
+    domain::{channel::Provider, local_templates::CATEGORIES, sends::SendState, words::schema},
     jobs::outbound::Decision,
 };
 use utoipa::{
@@ -29,6 +29,7 @@ macro_rules! described {
 }
 
 described! {
+    WebhookProvider = Provider::WITH_WEBHOOKS.iter().map(|provider| provider.as_str()), "A provider that sends webhooks.";
     ReplayState = [State::Counting, State::Running, State::Completed, State::Stopped].map(State::as_str), "Where a replay stands. \
         `counting`: its webhooks are being counted; `running`: they are being published; `completed`: all are published; `stopped`: \
         somebody stopped it.";

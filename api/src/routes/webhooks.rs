@@ -10,6 +10,7 @@ use crate::{
     error::{Kind, Problem, Result},
     extract::{Cursor, Id, Params},
     state::App,
+    words::WebhookProvider,
 };
 use axum::{Json as View, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -114,7 +115,7 @@ impl BodyView {
         ("tenant" = String, Path, description = "The tenant's name in URLs"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Received at this time or later"),
         ("until" = Option<DateTime<Utc>>, Query, description = "Received before this time"),
-        ("provider" = inline(Option<Provider>), Query),
+        ("provider" = inline(Option<WebhookProvider>), Query),
         ("outcome" = inline(Option<Outcome>), Query, description = "Only what became this"),
         ("account" = Option<Uuid>, Query, description = "Only for this channel account"),
         ("limit" = Option<i64>, Query, description = "1 to 200, default 50"),

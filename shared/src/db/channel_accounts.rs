@@ -188,7 +188,9 @@ pub async fn update(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
         "UPDATE channel_accounts
         SET name = COALESCE($3, name), business_account_id = COALESCE($4, business_account_id),
             display_address = COALESCE($5, display_address), sealed_secrets = $6, secret_key_id = $7,
-            webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway)
+            webhook_key = COALESCE($8, webhook_key), human_agent = COALESCE($9, human_agent), gateway = COALESCE($10, gateway),
+            -- Senders notice that it has changed.
+            revision = revision + 1
         WHERE tenant_id = $1 AND id = $2 AND sealed_secrets = $11",
         tenant_id.0,
         account.id.0,

@@ -146,7 +146,7 @@ pub async fn list(
         LEFT JOIN LATERAL (
             SELECT true AS is_anothers
             FROM sends earlier
-            WHERE s.state = 'queued' AND s.lane = 0 AND earlier.lane = 0
+            WHERE s.state = 'queued' AND s.lane = 0 AND s.seq > 1 AND earlier.lane = 0
                 AND earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
                 AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
             ORDER BY earlier.seq DESC
@@ -175,14 +175,27 @@ pub async fn list(
 /// # Errors
 /// If the database does not answer.
 pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
+    read(tx, id, None).await
+}
+
+/// One that was just accepted: whether it waits for its turn need not be looked for.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_accepted(tx: &mut TenantTx, accepted: &Accepted) -> Result<Option<Message>> {
+    read(tx, accepted.id, Some(!accepted.head)).await
+}
+
+/// `waits` is whether it waits for its turn, where that is known.
+async fn read(tx: &mut TenantTx, id: MessageId, waits: Option<bool>) -> Result<Option<Message>> {
     let tenant_id = tx.tenant_id();
     let message = sqlx::query_as!(
         Message,
         r#"SELECT m.id AS "id: MessageId", m.conversation_id AS "conversation_id: ConversationId", m.direction, m.kind,
             m.text, m.media, m.content, m.refers_to,
             COALESCE(m.provider_message_id, s.provider_message_id) AS provider_message_id, m.at,
-            CASE WHEN turn.is_anothers THEN 'waiting' ELSE s.state END AS "state?",
-            CASE WHEN turn.is_anothers THEN 'turn' ELSE s.wait_reason END AS "wait_reason?", s.attempts AS "attempts?",
+            CASE WHEN coalesce($3, turn.is_anothers) THEN 'waiting' ELSE s.state END AS "state?",
+            CASE WHEN coalesce($3, turn.is_anothers) THEN 'turn' ELSE s.wait_reason END AS "wait_reason?", s.attempts AS "attempts?",
             s.possibly_doubled AS "possibly_doubled?", s.code AS "code?", s.reason AS "reason?",
             s.sent_at, s.delivered_at, s.read_at, s.failed_at, s.campaign_id IS NOT NULL AS "of_campaign?"
         FROM messages m
@@ -191,7 +204,7 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
         LEFT JOIN LATERAL (
             SELECT true AS is_anothers
             FROM sends earlier
-            WHERE s.state = 'queued' AND s.lane = 0 AND earlier.lane = 0
+            WHERE $3::bool IS NULL AND s.state = 'queued' AND s.lane = 0 AND s.seq > 1 AND earlier.lane = 0
                 AND earlier.tenant_id = s.tenant_id AND earlier.conversation_id = s.conversation_id AND earlier.seq < s.seq
                 AND (earlier.state IN ('waiting', 'queued', 'sending') OR (earlier.state = 'unknown' AND NOT earlier.turn_released))
             ORDER BY earlier.seq DESC
@@ -200,6 +213,7 @@ pub async fn find(tx: &mut TenantTx, id: MessageId) -> Result<Option<Message>> {
         WHERE m.tenant_id = $1 AND m.id = $2"#,
         tenant_id.0,
         id.0,
+        waits,
     )
     .fetch_optional(tx.conn())
     .await?;

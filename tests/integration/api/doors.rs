@@ -476,9 +476,42 @@ async fn an_update_with_another_word_of_the_handshake_keeps_what_signs() {
         assert!(done, "{said}");
         assert_eq!((&said["verify_token"], &said["webhook_key"]), (&json!("another word"), &added["webhook_key"]));
         let target = format!("/webhooks/messenger/{}", added["webhook_key"].as_str().unwrap());
-        for (secret, status) in [("one", 200), ("two", 200), ("three", 403)] {
+        for (secret, status) in [("one", 200), ("two", 200), ("three", 401)] {
             assert_eq!(send(stage, Provider::Messenger, &target, secret).await.status, status, "{secret}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_down_is_back_when_what_may_mend_it_was_given() {
+    staged(async |stage| {
+        stage.tenant("demo").await;
+        let page = ["channel-account", "add", "messenger", "--tenant", "demo", "--page-id", "100"];
+        let (done, said) = mijra(stage, &page, &[("ACCESS_TOKEN", "token")]).await;
+        assert!(done, "{said}");
+        sqlx::query("UPDATE channel_accounts SET state = 'down', down_code = '190'")
+            .execute(&mut stage.database.admin().await)
+            .await
+            .unwrap();
+        let update = [&page[..], &["--update", "--name", "Shop"]].concat();
+        // What is set and empty is not given.
+        for (environment, state) in
+            [(vec![("ACCESS_TOKEN", ""), ("VERIFY_TOKEN", "")], "down"), (vec![("ACCESS_TOKEN", "new")], "active")]
+        {
+            let (done, said) = mijra(stage, &update, &environment).await;
+            assert!(done, "{said}");
+            let is: String = sqlx::query_scalar("SELECT state FROM channel_accounts")
+                .fetch_one(&mut stage.database.admin().await)
+                .await
+                .unwrap();
+            assert_eq!(is, state, "{environment:?}");
+        }
+        let resumed = sqlx::query_scalar("SELECT count(*) FROM audit WHERE action = 'channel_account.resumed'");
+        let resumed: i64 = resumed.fetch_one(&mut stage.database.admin().await).await.unwrap();
+        assert_eq!(resumed, 1);
+        let (done, said) = mijra(stage, &page, &[("ACCESS_TOKEN", "")]).await;
+        assert!(!done, "{said}");
     })
     .await;
 }

@@ -76,7 +76,7 @@ pub(super) async fn go_on(
         tx.commit().await?;
         if newer > 0 && told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
-            warn!(%placement, replays = newer, "replays of providers that only a newer release knows wait for one");
+            warn!(%placement, replays = newer, "replays of providers or outcomes that only a newer release knows wait for one");
         }
         if under_way.is_empty() {
             return Ok(Next::Later);

@@ -3,7 +3,7 @@
 
 use super::{rate, record, wake};
 use crate::cli::{
-    output::Output,
+    output::{Output, note},
     settings::{self, Database},
 };
 use anyhow::Context;
@@ -87,6 +87,20 @@ pub(super) struct Wanted<'a> {
     pub(super) shown: Value,
 }
 
+impl Wanted<'_> {
+    /// Whether something was given for whose lack an account can be down.
+    fn may_mend(&self) -> bool {
+        let GivenSecrets { access_token, username, login } = &self.secrets;
+        let secrets = access_token.is_some() || username.is_some() || login.is_some();
+        secrets || self.business_account_id.is_some() || self.gateway.is_some()
+    }
+}
+
+/// A secret that was given. A variable that is set and empty says nothing.
+pub(super) fn given(secret: Option<&SecretString>) -> Option<&SecretString> {
+    secret.filter(|secret| !secret.expose_secret().trim().is_empty())
+}
+
 /// What was given of an account's secrets.
 #[derive(Default)]
 pub(super) struct GivenSecrets<'a> {
@@ -158,7 +172,8 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
         let routed = db::channel_accounts::route(&mut control, tenant.id, id, provider, kind, external_id);
         anyhow::ensure!(routed.await?, "{kind} {external_id} belongs to another account");
     }
-    let (webhook_key, verify_token) = endpoint(&mut control, args, wanted, &keyring, &tenant, id, created).await?;
+    let Endpoint { webhook_key, verify_token, set } =
+        endpoint(&mut control, args, wanted, &keyring, &tenant, id, created).await?;
     if created || args.update {
         let mut fleet = databases.fleet(&tenant.placement, &[tenant.id]).await?;
         let (given, defaults) = limits(args, wanted, created);
@@ -187,17 +202,22 @@ pub(super) async fn add(args: &Common, wanted: &Wanted<'_>, out: &Output) -> any
         if let Some(before) = &existing {
             let updated = db::channel_accounts::update(&mut fleet, tenant.id, &account, &before.sealed_secrets).await?;
             anyhow::ensure!(updated, "somebody else changed this account at the same moment; run this again");
-            // Senders notice that it has changed.
-            db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
-            record(&mut fleet, &tenant, id, "channel_account.changed", shown(args, wanted)).await?;
+            record(&mut fleet, &tenant, id, "channel_account.changed", shown(args, wanted, &set)).await?;
+            if wanted.may_mend() {
+                let before = db::outbound::accounts::resume(&mut fleet, tenant.id, id).await?;
+                if before.as_deref() == Some("down") {
+                    let details = serde_json::json!({"before": "down"});
+                    record(&mut fleet, &tenant, id, "channel_account.resumed", details).await?;
+                }
+            }
         } else {
             let inserted = db::channel_accounts::insert(&mut fleet, tenant.id, &account).await?;
             anyhow::ensure!(inserted, "somebody else added this account at the same moment; run this again");
-            record(&mut fleet, &tenant, id, "channel_account.added", shown(args, wanted)).await?;
+            record(&mut fleet, &tenant, id, "channel_account.added", shown(args, wanted, &set)).await?;
         }
         fleet.commit().await?;
     }
-    if args.update {
+    if args.update && wanted.may_mend() {
         wake(&databases, &tenant, id).await?;
     }
     control.commit().await?;
@@ -226,21 +246,29 @@ fn limits(args: &Common, wanted: &Wanted<'_>, created: bool) -> (Limits, Limits)
     (given, defaults.filter(|(scope, _)| !wanted.without.contains(scope)).collect())
 }
 
-/// What an operator gave; secrets are only named.
-fn shown(args: &Common, wanted: &Wanted<'_>) -> Value {
+/// What an operator gave; secrets are only named, `set` being those of the account's own address.
+fn shown(args: &Common, wanted: &Wanted<'_>, set: &[&'static str]) -> Value {
     let mut after = wanted.shown.clone();
     after["name"] = args.name.as_deref().into();
     after["rate"] = args.rate.into();
     // What was not given is not changed.
     after.as_object_mut().into_iter().for_each(|after| after.retain(|_, given| !given.is_null()));
     let token = wanted.secrets.access_token.map(|_| "access_token");
-    let app_secret = (!args.app_secret.is_empty()).then_some("app_secret");
-    let verify_token = wanted.verify_token.map(|_| "verify_token");
-    let secrets: Vec<_> = [token, app_secret, verify_token].into_iter().flatten().collect();
+    let secrets: Vec<_> = token.into_iter().chain(set.iter().copied()).collect();
     serde_json::json!({"after": after, "secrets": secrets})
 }
 
-/// The account's own address, if it has one or is to have one; and the word of its handshake, if that was set now.
+/// An account's own address.
+struct Endpoint {
+    /// The last part of it, if the account has one.
+    webhook_key: Option<String>,
+    /// The word of its handshake, if the address was changed now.
+    verify_token: Option<String>,
+    /// Which of its secrets were given and are its now.
+    set: Vec<&'static str>,
+}
+
+/// The account's own address, if it has one or is to have one, with what was given for it.
 async fn endpoint(
     control: &mut db::ControlTx,
     args: &Common,
@@ -249,7 +277,7 @@ async fn endpoint(
     tenant: &Tenant,
     id: ChannelAccountId,
     created: bool,
-) -> anyhow::Result<(Option<String>, Option<String>)> {
+) -> anyhow::Result<Endpoint> {
     let key = db::channel_accounts::endpoint_key(control, id).await?;
     let given = args.app_secret.iter().map(|secret| secret.expose_secret().trim().to_owned());
     let mut given = given.filter(|secret| !secret.is_empty()).peekable();
@@ -258,8 +286,13 @@ async fn endpoint(
     // A word alone changes the address that there is; it makes none.
     let is_told = given.peek().is_some() || (key.is_some() && given_token.is_some());
     if !is_told || !(created || args.update) {
-        return Ok((key, None));
+        if given_token.is_some() && key.is_none() {
+            note("VERIFY_TOKEN is not used: without an APP_SECRET the account has no webhook address of its own");
+        }
+        return Ok(Endpoint { webhook_key: key, verify_token: None, set: Vec::new() });
     }
+    let set = [given.peek().map(|_| "app_secret"), given_token.as_ref().map(|_| "verify_token")];
+    let set = set.into_iter().flatten().collect();
     // A handshake that was arranged with the provider goes on as it was.
     let all_is_given = given.peek().is_some() && (given_token.is_some() || !shakes);
     let before = match key.as_ref().filter(|_| !all_is_given) {
@@ -275,7 +308,7 @@ async fn endpoint(
     let secrets = EndpointSecrets { app_secret, further_secrets, verify_token: verify_token.clone() };
     let sealed = keyring.seal(&endpoint_seal_context(id), &serde_json::to_vec(&secrets)?);
     db::channel_accounts::upsert_endpoint(control, tenant.id, id, wanted.provider, &key, &sealed).await?;
-    Ok((Some(key), verify_token))
+    Ok(Endpoint { webhook_key: Some(key), verify_token, set })
 }
 
 /// The word of the handshake at an account's own address.

@@ -1,7 +1,7 @@
 //! `mijra channel-account add gateway`.
 
 use super::{
-    add::{Common, GivenSecrets, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add, given},
     sender,
 };
 use crate::cli::output::Output;
@@ -57,7 +57,7 @@ impl Gateway {
             business_account_id: None,
             lacks: config.is_none().then_some("--preset or --description"),
             display_address: Some(&self.sender),
-            secrets: GivenSecrets { access_token: self.access_token.as_ref(), ..GivenSecrets::default() },
+            secrets: GivenSecrets { access_token: given(self.access_token.as_ref()), ..GivenSecrets::default() },
             verify_token: None,
             portfolio: None,
             further_limits: Vec::new(),

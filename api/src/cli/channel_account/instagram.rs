@@ -1,7 +1,7 @@
 //! `mijra channel-account add instagram`.
 
 use super::{
-    add::{Common, GivenSecrets, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add, given},
     provider_id,
 };
 use crate::cli::output::Output;
@@ -59,8 +59,8 @@ impl Instagram {
             business_account_id: None,
             lacks: login.is_none().then_some("--login"),
             display_address: self.username.as_deref(),
-            secrets: GivenSecrets { access_token: self.access_token.as_ref(), login, ..GivenSecrets::default() },
-            verify_token: self.verify_token.as_ref(),
+            secrets: GivenSecrets { access_token: given(self.access_token.as_ref()), login, ..GivenSecrets::default() },
+            verify_token: given(self.verify_token.as_ref()),
             portfolio: None,
             further_limits: Vec::new(),
             described_limits: Vec::new(),

@@ -1,7 +1,7 @@
 //! `mijra channel-account add messenger`.
 
 use super::{
-    add::{Common, GivenSecrets, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add, given},
     provider_id,
 };
 use crate::cli::output::Output;
@@ -37,8 +37,8 @@ impl Messenger {
             business_account_id: None,
             lacks: None,
             display_address: None,
-            secrets: GivenSecrets { access_token: self.access_token.as_ref(), ..GivenSecrets::default() },
-            verify_token: self.verify_token.as_ref(),
+            secrets: GivenSecrets { access_token: given(self.access_token.as_ref()), ..GivenSecrets::default() },
+            verify_token: given(self.verify_token.as_ref()),
             portfolio: None,
             further_limits: Vec::new(),
             described_limits: Vec::new(),

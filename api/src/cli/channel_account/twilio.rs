@@ -2,7 +2,7 @@
 
 use super::{
     account_sid,
-    add::{Common, GivenSecrets, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add, given},
     provider_id, sender,
 };
 use crate::cli::output::Output;
@@ -30,12 +30,18 @@ pub(in crate::cli) struct Twilio {
     #[arg(long, value_parser = provider_id)]
     api_key: Option<String>,
     /// The access token is the account's auth token from now on, and no API key's secret.
-    #[arg(long, requires = "access_token", conflicts_with = "api_key")]
+    #[arg(long, conflicts_with = "api_key")]
     no_api_key: bool,
 }
 
 impl Twilio {
     pub(super) async fn add(&self, out: &Output) -> anyhow::Result<ExitCode> {
+        let access_token = given(self.access_token.as_ref());
+        let secret_is_meant = self.api_key.is_some() || self.no_api_key;
+        anyhow::ensure!(
+            access_token.is_some() || !secret_is_meant,
+            "--api-key and --no-api-key say whose secret the access token is: give it, too"
+        );
         let wanted = Wanted {
             provider: Provider::Twilio,
             external_id: &self.sender,
@@ -44,8 +50,8 @@ impl Twilio {
             lacks: self.account_sid.is_none().then_some("--account-sid"),
             display_address: (!twilio::is_messaging_service(&self.sender)).then_some(&*self.sender),
             secrets: GivenSecrets {
-                access_token: self.access_token.as_ref(),
-                username: (self.api_key.is_some() || self.no_api_key).then_some(self.api_key.as_deref()),
+                access_token,
+                username: secret_is_meant.then_some(self.api_key.as_deref()),
                 ..GivenSecrets::default()
             },
             verify_token: None,

@@ -1,7 +1,7 @@
 //! `mijra channel-account add whatsapp`.
 
 use super::{
-    add::{Common, GivenSecrets, Wanted, add},
+    add::{Common, GivenSecrets, Wanted, add, given},
     provider_id,
 };
 use crate::cli::output::Output;
@@ -60,8 +60,8 @@ impl Whatsapp {
             business_account_id: business,
             lacks: business.is_none().then_some("--business-account-id"),
             display_address: self.display_number.as_deref(),
-            secrets: GivenSecrets { access_token: self.access_token.as_ref(), ..GivenSecrets::default() },
-            verify_token: self.verify_token.as_ref(),
+            secrets: GivenSecrets { access_token: given(self.access_token.as_ref()), ..GivenSecrets::default() },
+            verify_token: given(self.verify_token.as_ref()),
             portfolio: self.portfolio_id.as_deref(),
             further_limits: people.into_iter().collect(),
             described_limits: Vec::new(),

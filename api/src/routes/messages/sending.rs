@@ -154,7 +154,8 @@ async fn accept(
         let job = job.to_job(accepted.at).traced(TraceContext::from_request(headers).child());
         tx.enqueue(OUTBOUND_NOW.name, job, None);
     }
-    let message = messages::find(&mut tx, accepted.id).await?.ok_or_else(|| Problem::new(error::Kind::Internal))?;
+    let message =
+        messages::find_accepted(&mut tx, &accepted).await?.ok_or_else(|| Problem::new(error::Kind::Internal))?;
     let body = serde_json::to_value(MessageView::from(message)).expect("plain fields are always JSON");
     let answer = Answer::new(StatusCode::ACCEPTED, body);
     key.keep(&mut tx, digest, &answer).await?;

@@ -8,7 +8,7 @@ use crate::{
     extract::{Id, Json},
     idempotency::{Answer, IdempotencyKey},
     state::App,
-    words::ReplayState,
+    words::{ReplayState, WebhookProvider},
 };
 use axum::{Json as View, extract::State, http::StatusCode, response::IntoResponse};
 use chrono::{DateTime, Utc};
@@ -52,6 +52,7 @@ pub(super) struct NewReplay {
     since: Option<DateTime<Utc>>,
     /// Received before this time; now, unless given.
     until: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<WebhookProvider>)]
     provider: Option<Provider>,
     /// Only what became this.
     outcome: Option<Outcome>,

@@ -446,16 +446,29 @@ fn fitting(bodies: impl Iterator<Item = i32>, bounds: Bounds) -> usize {
 }
 
 /// Where these webhooks are, the oldest first; those that are not there are left out. They are looked for around the times in their
-/// ids: what was received within the same hours is looked through once.
+/// ids: most were received within the minute, and only for the others much of the log is looked through.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn places(tx: &mut TenantTx, ids: &[WebhookId]) -> Result<Vec<Place>> {
+    let mut places = places_within(tx, ids, TimeDelta::minutes(1)).await?;
+    let is_missing = |id: &&WebhookId| places.iter().all(|(_, there)| there != *id);
+    let missing: Vec<WebhookId> = ids.iter().filter(is_missing).copied().collect();
+    if !missing.is_empty() {
+        places.extend(places_within(tx, &missing, ID_WITHIN).await?);
+        places.sort_unstable();
+    }
+    Ok(places)
+}
+
+/// The same, of those received within this time of what their ids say. What was received within the same time is looked
+/// through once.
+async fn places_within(tx: &mut TenantTx, ids: &[WebhookId], within: TimeDelta) -> Result<Vec<Place>> {
     let mut made: Vec<DateTime<Utc>> = ids.iter().filter_map(|id| made_at(*id)).collect();
     made.sort_unstable();
-    let stretches = made.chunk_by(|earlier, later| *later - *earlier <= ID_WITHIN * 2);
+    let stretches = made.chunk_by(|earlier, later| *later - *earlier <= within * 2);
     let (since, until): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) =
-        stretches.filter_map(|near| Some((*near.first()? - ID_WITHIN, *near.last()? + ID_WITHIN))).unzip();
+        stretches.filter_map(|near| Some((*near.first()? - within, *near.last()? + within))).unzip();
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let tenant_id = tx.tenant_id();
     let rows = sqlx::query!(
