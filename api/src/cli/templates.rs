@@ -58,7 +58,7 @@ pub(super) struct List {
     #[arg(long)]
     account: Option<String>,
     /// provider or local.
-    #[arg(long)]
+    #[arg(long, value_parser = ["provider", "local"])]
     kind: Option<String>,
     /// APPROVED, PENDING …
     #[arg(long)]

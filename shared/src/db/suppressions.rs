@@ -16,7 +16,7 @@ use crate::domain::{
     ids::{ContactId, MessageId, TenantId},
     people::Alias,
 };
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -456,7 +456,7 @@ pub async fn list(tx: &mut TenantTx, contact_id: ContactId) -> Result<Vec<Suppre
 }
 
 /// Writes down by hand what a person wants, or who they were merged into, as of now. What campaigns have waiting for them is ended
-/// when it is its turn. Whether that changed anything; who opts out again only does so as of now, too.
+/// when it is its turn; what it takes the place of is in the audit. Whether that changed anything; who opts out again only does so as of now, too.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -479,14 +479,13 @@ pub async fn set_by_hand(
     .await?;
     let contact_id = who.unwrap_or(contact_id);
     let before = sqlx::query!(
-        r#"SELECT clock_timestamp() AS "now!", s.state AS "state?", s.source = $5 AS "by_hand?"
+        r#"SELECT clock_timestamp() AS "now!", s.state AS "state?", s.since AS "since?", s.source AS "source?"
         FROM (SELECT) AS one
         LEFT JOIN suppressions s ON s.tenant_id = $1 AND s.contact_id = $2 AND s.channel = $3 AND s.purpose = $4"#,
         tenant_id.0,
         contact_id.0,
         channel.as_str(),
         purpose.as_str(),
-        BY_HAND,
     )
     .fetch_one(tx.conn())
     .await?;
@@ -496,31 +495,40 @@ pub async fn set_by_hand(
     }
     // Most providers tell whole seconds: a STOP later in this one is to hold against an opt-in by hand. What was said by hand before is
     // known to be before.
-    let by_person = consent == Consent::OptedIn && before.by_hand != Some(true);
-    let since = if by_person { before.now.trunc_subsecs(0) } else { before.now };
+    let said_by_hand = before.since.filter(|_| before.source.as_deref() == Some(BY_HAND));
+    let since = match (consent, said_by_hand) {
+        (Consent::OptedOut, _) => before.now,
+        (Consent::OptedIn, None) => before.now.trunc_subsecs(0),
+        (Consent::OptedIn, Some(earlier)) => before.now.trunc_subsecs(0).max(earlier + TimeDelta::microseconds(1)),
+    };
     let wish = Wish { consent, since, source: BY_HAND };
     let token_id = match actor {
         Actor::Token(id) => Some(id.0),
         Actor::Operator => None,
     };
     let changed = upsert(tx.conn(), &[((tenant_id, contact_id, channel, purpose), wish)], token_id).await?;
-    if again || changed.is_empty() {
+    if changed.is_empty() {
         return Ok(false);
     }
     let action = match consent {
         Consent::OptedOut => "contact.opted_out",
         Consent::OptedIn => "contact.opted_in",
     };
-    let details = json!({"channel": channel, "purpose": purpose, "before": before.state, "after": consent.as_str()});
+    let mut details =
+        json!({"channel": channel, "purpose": purpose, "before": before.state, "after": consent.as_str()});
+    // What this takes the place of is proof of what the person said.
+    if let (Some(since), Some(source)) = (before.since, before.source) {
+        details["before_since"] = json!(since);
+        details["before_source"] = source.into();
+    }
     let entry = Entry { actor, action, target_kind: "contact", target_id: contact_id.0, details };
     audit::record(tx, &entry).await?;
-    Ok(true)
+    Ok(!again)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
     #[test]
     fn what_was_said_last_holds_and_at_the_same_time_the_stricter() {

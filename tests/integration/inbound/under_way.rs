@@ -257,6 +257,17 @@ async fn by_hand_it_is_as_of_then_and_a_word_of_that_second_holds() {
     assert_eq!(stage.wish_of(id).await.as_deref(), Some("opted_out"));
     let (set, later) = stage.by_hand(id, Consent::OptedOut).await;
     assert!(!set && later > since, "again it is no change, but as of now: {since} {later}");
+    let proof: serde_json::Value = sqlx::query_scalar("SELECT details FROM audit WHERE action = 'contact.opted_out'")
+        .fetch_one(&mut stage.admin)
+        .await
+        .unwrap();
+    assert_eq!(proof["before_source"], "keyword", "{proof}");
+    // By hand twice in a row, the second time in a later second: a word of that second still holds.
+    sqlx::query("UPDATE suppressions SET since = since - interval '1 minute'").execute(&mut stage.admin).await.unwrap();
+    let (set, since) = stage.by_hand(id, Consent::OptedIn).await;
+    assert!(set && since.timestamp_subsec_nanos() == 0, "{since}");
+    stage.tell(vec![said(&ada(), "wamid.again", "STOP", since)]).await;
+    assert_eq!(stage.wish_of(id).await.as_deref(), Some("opted_out"));
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ impl Books {
             "SELECT c.id
             FROM conversations c
             JOIN channel_accounts a ON a.tenant_id = c.tenant_id AND a.id = c.channel_account_id
-            WHERE c.window_expires_at > now() + interval '5 minutes' AND a.provider = 'whatsapp' AND c.merged_into IS NULL
+            WHERE c.window_expires_at > now() + interval '5 minutes' AND a.provider = 'whatsapp' AND a.state = 'active' AND c.merged_into IS NULL
                 AND NOT EXISTS (
                     SELECT FROM suppressions x
                     WHERE x.tenant_id = c.tenant_id AND x.contact_id = c.contact_id AND x.channel = 'whatsapp' AND x.purpose = 'all'

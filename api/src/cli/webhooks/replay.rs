@@ -46,7 +46,7 @@ pub(in crate::cli) struct Replay {
     /// Only count them.
     #[arg(long, conflicts_with = "detach")]
     dry_run: bool,
-    /// Do not watch it; `mijra webhooks replays` shows how far it is.
+    /// Do not watch it; `mijra webhooks replays list` shows how far it is.
     #[arg(long)]
     detach: bool,
     #[command(flatten)]
