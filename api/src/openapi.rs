@@ -67,8 +67,8 @@ pub fn router() -> (Router<App>, openapi::OpenApi) {
     (router.route(PATH, get(move || std::future::ready(Json(shown.clone())))), api)
 }
 
-/// Says what the handlers leave open and the specification asks for (OpenAPI 3.1.1, sections 4.8.10, 4.8.14 and 4.8.17): an id of its own
-/// for each operation, a description for each answer, and that bytes are bytes.
+/// Says what the handlers leave open and the specification asks for (OpenAPI 3.1, its Operation, Response and Media Type Objects): an id
+/// of its own for each operation, a description for each answer, and that bytes are bytes.
 fn complete(api: &mut openapi::OpenApi) {
     let mut times: HashMap<String, usize> = HashMap::new();
     each_operation(api, |_, operation| {

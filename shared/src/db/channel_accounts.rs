@@ -176,9 +176,9 @@ pub async fn insert(tx: &mut FleetTx, tenant_id: TenantId, account: &NewAccount<
     Ok(true)
 }
 
-/// Changes what an operator gave for an account that is there: name, business account, secrets, portfolio, limits. Senders notice once
-/// it is resumed ([`super::outbound::accounts::resume`]). Its secrets are made of those `before`: if they are others by now, it is false,
-/// and the transaction is not to be committed.
+/// Changes what an operator gave for an account that is there: name, business account, secrets, portfolio, limits. One that is down stays
+/// so until it is resumed ([`super::outbound::accounts::resume`]). Its secrets are made of those `before`: if they are others by now, it
+/// is false, and the transaction is not to be committed.
 ///
 /// # Errors
 /// If the database does not answer.

@@ -456,7 +456,8 @@ pub async fn list(tx: &mut TenantTx, contact_id: ContactId) -> Result<Vec<Suppre
 }
 
 /// Writes down by hand what a person wants, or who they were merged into, as of now. What campaigns have waiting for them is ended
-/// when it is its turn; what it takes the place of is in the audit. Whether that changed anything; who opts out again only does so as of now, too.
+/// when it is its turn; what it takes the place of is in the audit. Whether that changed anything; who opts out again only does so as of
+/// now, too.
 ///
 /// # Errors
 /// If the database does not answer.

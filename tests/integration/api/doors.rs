@@ -2,7 +2,7 @@
 //! kept.
 
 use super::{
-    APP_SECRET, Account, Answer, PUBLIC_URL, SECRET_KEYS, Stage, Tenant, VERIFY_TOKEN, answer, mijra, platform, rate,
+    APP_SECRET, Account, Answer, PUBLIC_URL, Stage, Tenant, VERIFY_TOKEN, answer, mijra, mijra_output, platform, rate,
     required, serve, staged, until,
 };
 use api::{
@@ -568,18 +568,8 @@ async fn an_account_is_shown_with_what_its_provider_has_and_why_its_templates_co
             let (done, added) = mijra(stage, &arguments, &environment).await;
             assert!(done, "{added}");
         }
-        let text = async |arguments: &[&str]| {
-            let output = tokio::process::Command::new(support::programs::binary("mijra"))
-                .env_clear()
-                .env("DATABASE_URL", stage.database.url(Role::Operator).as_str())
-                .env("MIJRA_SECRET_KEYS", SECRET_KEYS)
-                .env("PUBLIC_URL", PUBLIC_URL)
-                .args(arguments)
-                .output()
-                .await
-                .unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        };
+        let text =
+            async |arguments: &[&str]| String::from_utf8(mijra_output(stage, arguments, &[]).await.stdout).unwrap();
         let show = ["channel-account", "show", "--tenant", "demo", "--account"];
         for reveal in [&[][..], &["--reveal"]] {
             let said = text(&[&show[..], &["24246"], reveal].concat()).await;

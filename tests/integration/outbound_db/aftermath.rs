@@ -18,7 +18,10 @@ use shared::{
         events::SendToken,
         ids::{AttemptId, CampaignId, ConversationId, MessageId},
         outcome::{Aftermath, Block, Class},
-        sends::SendState::{Delivered, Failed, Queued, Sending, Sent, Waiting},
+        sends::{
+            SendState::{Delivered, Failed, Queued, Sending, Sent, Waiting},
+            WaitReason,
+        },
     },
     jobs::{Headers, Job, outbound::AftermathJob},
 };
@@ -337,13 +340,7 @@ async fn a_probes_message_that_ended_otherwise_is_followed_by_another_that_waits
     let taken = stage.taken().await;
     stage.fails(taken, Aftermath::AccountDown).await;
     let (conversation, waiting) = stage.lone_send().await;
-    stage
-        .record(
-            waiting,
-            conversation,
-            What::Waits { reason: shared::domain::sends::WaitReason::AccountDown, after: None },
-        )
-        .await;
+    stage.record(waiting, conversation, What::Waits { reason: WaitReason::AccountDown, after: None }).await;
     stage.execute("UPDATE sends SET state = 'cancelled' WHERE attempt_id IS NULL").await;
     stage.execute("UPDATE sends SET state = 'waiting' WHERE wait_reason = 'account_down' AND retried_at IS NULL").await;
     stage.execute("DELETE FROM outbox").await;

@@ -296,7 +296,8 @@ async fn endpoint(
     // A handshake that was arranged with the provider goes on as it was.
     let all_is_given = given.peek().is_some() && (given_token.is_some() || !shakes);
     let before = match key.as_ref().filter(|_| !all_is_given) {
-        Some(key) => endpoint_secrets(control, key, keyring).await?.unwrap_or_default(),
+        // Never with an empty secret: anybody could sign with that.
+        Some(key) => endpoint_secrets(control, key, keyring).await?.context("the account's own address is gone")?,
         None => EndpointSecrets::default(),
     };
     let key = key.unwrap_or_else(random_word);

@@ -1115,7 +1115,7 @@ mod tests {
         // As move_on.sql writes it: the kind of what failed, the code of what was given back.
         let after = ends_of_attempts().into_iter().filter_map(|what| match what {
             What::NotSent { .. } | What::AccountDown { .. } => Some(what.kind()),
-            What::GivenBack { .. } => what.code().map(|_| WaitReason::GivenBack.as_str()),
+            What::GivenBack { after: Some(_), .. } => Some(what.kind()),
             _ => None,
         });
         for reason in after {
